@@ -1,0 +1,52 @@
+"""Diffusion recommender models as pure JAX functions and Flax modules.
+
+Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04971.
+"""
+
+from diffrec_jax.diffusion import (
+    LossHistory,
+    NoiseSchedule,
+    diffusion_loss,
+    epsilon_loss,
+    gaussian_noise_fn,
+    init_loss_history,
+    make_noise_schedule,
+    noise_for_inference,
+    p_sample_loop,
+    predict_epsilon,
+    predict_x0,
+    q_posterior,
+    q_sample,
+    sample_timesteps,
+    timestep_probabilities,
+    update_loss_history,
+    x0_denoise_fn,
+    x0_loss,
+)
+from diffrec_jax.models import MLPDenoiser, fold_denoiser
+from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+
+__all__ = [
+    "DiffRecConfig",
+    "LossHistory",
+    "MLPDenoiser",
+    "NoiseSchedule",
+    "diffusion_loss",
+    "epsilon_loss",
+    "fold_denoiser",
+    "gaussian_noise_fn",
+    "init_loss_history",
+    "make_diffrec",
+    "make_noise_schedule",
+    "noise_for_inference",
+    "p_sample_loop",
+    "predict_epsilon",
+    "predict_x0",
+    "q_posterior",
+    "q_sample",
+    "sample_timesteps",
+    "timestep_probabilities",
+    "update_loss_history",
+    "x0_denoise_fn",
+    "x0_loss",
+]

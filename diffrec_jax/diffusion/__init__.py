@@ -1,0 +1,49 @@
+"""Gaussian diffusion over interaction rows: pure functions on arrays, without networks, flags or state."""
+
+from diffrec_jax.diffusion.forward import predict_epsilon, predict_x0, q_posterior, q_sample
+from diffrec_jax.diffusion.losses import PredictionType, diffusion_loss, epsilon_loss, x0_loss
+from diffrec_jax.diffusion.sampling import (
+    gaussian_noise_fn,
+    noise_for_inference,
+    p_sample_loop,
+    x0_denoise_fn,
+)
+from diffrec_jax.diffusion.schedules import (
+    NoiseSchedule,
+    ScheduleKind,
+    make_betas,
+    make_noise_schedule,
+    schedule_from_betas,
+)
+from diffrec_jax.diffusion.timesteps import (
+    LossHistory,
+    init_loss_history,
+    sample_timesteps,
+    timestep_probabilities,
+    update_loss_history,
+)
+
+__all__ = [
+    "LossHistory",
+    "NoiseSchedule",
+    "PredictionType",
+    "ScheduleKind",
+    "diffusion_loss",
+    "epsilon_loss",
+    "gaussian_noise_fn",
+    "init_loss_history",
+    "make_betas",
+    "make_noise_schedule",
+    "noise_for_inference",
+    "p_sample_loop",
+    "predict_epsilon",
+    "predict_x0",
+    "q_posterior",
+    "q_sample",
+    "sample_timesteps",
+    "schedule_from_betas",
+    "timestep_probabilities",
+    "update_loss_history",
+    "x0_denoise_fn",
+    "x0_loss",
+]

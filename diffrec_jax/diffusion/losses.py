@@ -1,0 +1,69 @@
+"""Per-example losses of the diffusion, [B]; the caller reduces (and masks, and weights by importance)."""
+
+from typing import Literal
+
+import jax.numpy as jnp
+
+from diffrec_jax.diffusion.forward import predict_x0
+from diffrec_jax.diffusion.schedules import NoiseSchedule
+from diffrec_jax.typing import Array
+
+PredictionType = Literal["x0", "epsilon"]
+
+
+def _mean_squared_error(a: Array, b: Array) -> Array:
+    if a.shape != b.shape:
+        raise ValueError(f"prediction and target differ in shape: {a.shape} and {b.shape}")
+    return jnp.mean(jnp.square(a - b), axis=-1)
+
+
+def x0_loss(schedule: NoiseSchedule, x_0: Array, x_0_hat: Array, t: Array, *, reweight: bool = True) -> Array:
+    """w_t * mean over items of (x_0_hat - x_0)^2, [B], with w_t = SNR(t-1) - SNR(t), 1 at t = 0 or without reweight.
+
+    The factor 1/2 of the paper is left out, as in its released code.
+
+    Reference: arXiv:2304.04971, eq. 10 and 12.
+    """
+    error = _mean_squared_error(x_0_hat, x_0)
+    return jnp.asarray(schedule.x0_loss_weights)[t] * error if reweight else error
+
+
+def epsilon_loss(
+    schedule: NoiseSchedule,
+    x_0: Array,
+    x_t: Array,
+    noise: Array,
+    epsilon_hat: Array,
+    t: Array,
+    *,
+    reweight: bool = True,
+) -> Array:
+    """Loss of a noise prediction, [B].
+
+    With reweight: (1-abar_t) / ((1-abar_{t-1})^2 (1-beta_t)) times the mean squared error of the noise, and at t = 0
+    the Gaussian likelihood of x_0, mean (x_0 - x_0_hat)^2 / 2. Without: the plain mean squared error.
+
+    Reference: arXiv:2304.04971, eq. 11; arXiv:2006.11239, eq. 12.
+    """
+    error = _mean_squared_error(epsilon_hat, noise)
+    if not reweight:
+        return error
+    likelihood = _mean_squared_error(predict_x0(schedule, x_t, t, epsilon_hat), x_0) / 2
+    return jnp.where(t == 0, likelihood, jnp.asarray(schedule.epsilon_loss_weights)[t] * error)
+
+
+def diffusion_loss(
+    schedule: NoiseSchedule,
+    prediction: Array,
+    x_0: Array,
+    x_t: Array,
+    noise: Array,
+    t: Array,
+    *,
+    prediction_type: PredictionType = "x0",
+    reweight: bool = True,
+) -> Array:
+    """``x0_loss`` or ``epsilon_loss`` of a network's output, [B]."""
+    if prediction_type == "x0":
+        return x0_loss(schedule, x_0, prediction, t, reweight=reweight)
+    return epsilon_loss(schedule, x_0, x_t, noise, prediction, t, reweight=reweight)

@@ -1,0 +1,174 @@
+"""Full-ranking evaluation: score every item once, mask what was seen and take the top K once per split.
+
+The metrics of each user are computed on the device; only they come back, never scores.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.evaluation.metrics import METRICS
+from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
+from diffrec_jax.typing import Array, Key, ScoreFn
+
+AveragingMode = Literal["official", "relevant_users"]
+DEFAULT_KS = (10, 20, 50, 100)
+
+
+class SplitTask(NamedTuple):
+    """What one split asks: rank all items but the ``seen`` ones, and find the ``relevant`` ones. Both are [U, I]."""
+
+    seen: sparse.csr_array
+    relevant: sparse.csr_array
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """Metrics of each user, by name (``recall@20``), [U] float32."""
+
+    user_ids: np.ndarray
+    num_relevant: np.ndarray
+    per_user: dict[str, np.ndarray]
+
+    def mean(self, mode: AveragingMode = "official") -> dict[str, float]:
+        """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` leaves them out.
+
+        Raises:
+          ValueError: no user is left to average over.
+        """
+        chosen = np.ones(len(self.user_ids), bool) if mode == "official" else self.num_relevant > 0
+        if not chosen.any():
+            raise ValueError(f"no user has relevant items, so mode {mode!r} has nothing to average")
+        return {name: float(np.mean(values[chosen], dtype=np.float64)) for name, values in self.per_user.items()}
+
+
+def top_k_items(scores: Array, seen: RowBatch, k: int) -> tuple[Array, Array]:
+    """The k best unseen items of each row, best first; of equal scores the lower id first.
+
+    Args:
+      scores: [B, I].
+      seen: items that must not be recommended.
+      k: list length; at most I are returned.
+
+    Returns:
+      Item ids [B, min(k, I)] int32 and whether each place holds an unseen item.
+    """
+    values, items = jax.lax.top_k(mask_scores(scores, seen), min(k, scores.shape[1]))
+    return items, values > -jnp.inf
+
+
+def _split_metrics(scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...]) -> tuple[Array, Array]:
+    num_items = scores.shape[1]
+    items, recommended = top_k_items(scores, seen, max(ks))
+    hits = jnp.take_along_axis(to_mask(relevant, num_items), items, axis=1) & recommended
+    num_relevant = num_entries(relevant, num_items)
+    return jnp.stack([METRICS[name](hits, num_relevant, k) for name, k in _columns(ks)], axis=1), num_relevant
+
+
+def _columns(ks: tuple[int, ...]) -> list[tuple[str, int]]:
+    return [(name, k) for name in METRICS for k in ks]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates scoring states of one ``score_fn``, compiled once.
+
+    Attributes:
+      score_fn: scores a RowBatch.
+      ks: list lengths.
+      batch_size: rows scored at once, over all devices.
+      num_devices, transform: 1 and ``jax.jit``, or the number of devices and a transformation that maps the function
+        over a leading device axis of all its arguments.
+    """
+
+    score_fn: ScoreFn
+    ks: tuple[int, ...] = DEFAULT_KS
+    batch_size: int = 400
+    num_devices: int = 1
+    transform: Callable[[Callable], Callable] = jax.jit
+    make_key: Callable[[], Key] = lambda: jax.random.key(0)
+
+    def __post_init__(self) -> None:
+        """Compiles lazily, once per shape."""
+
+        def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, RowBatch]]):
+            scores = self.score_fn(scoring_state, inputs, row_keys(self.make_key(), inputs))
+            return {name: _split_metrics(scores, seen, relevant, self.ks) for name, (seen, relevant) in splits.items()}
+
+        object.__setattr__(self, "_evaluate_batch", self.transform(evaluate_batch))
+
+    def __call__(
+        self,
+        scoring_state: Any,
+        inputs: sparse.csr_array,
+        tasks: Mapping[str, SplitTask],
+        *,
+        user_ids: np.ndarray | None = None,
+        on_batch: Callable[[int], None] = lambda num_users: None,
+    ) -> dict[str, SplitResult]:
+        """Metrics of every task from one scoring of the input rows [U, I].
+
+        Args:
+          scoring_state: of the recommender; with several devices, replicated.
+          inputs: rows the model sees, with its weights.
+          tasks: the splits that share these inputs.
+          user_ids: users to evaluate, all by default.
+          on_batch: called with the number of users of each finished batch (progress, or a check for signals).
+        """
+        user_ids = np.arange(inputs.shape[0], dtype=np.int32) if user_ids is None else user_ids
+        collected: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in tasks}
+        for users in iterate_user_ids(user_ids, self.batch_size):
+
+            def block(matrix: sparse.csr_array, users: np.ndarray = users) -> RowBatch:
+                return make_row_batch(matrix, users, batch_size=self.batch_size, num_devices=self.num_devices)
+
+            splits = {name: (block(task.seen), block(task.relevant)) for name, task in tasks.items()}
+            values = jax.device_get(self._evaluate_batch(scoring_state, block(inputs), splits))  # type: ignore[attr-defined]
+            for name, (table, num_relevant) in values.items():
+                # Joins the devices' rows and drops the padding.
+                table = table.reshape(self.batch_size, -1)[: len(users)]
+                collected[name].append((table, num_relevant.reshape(self.batch_size)[: len(users)]))
+            on_batch(len(users))
+        names = [f"{metric}@{k}" for metric, k in _columns(self.ks)]
+        results = {}
+        for name in tasks:
+            tables, num_relevant = zip(*collected[name])
+            table = np.concatenate(tables)
+            results[name] = SplitResult(
+                user_ids=user_ids,
+                num_relevant=np.concatenate(num_relevant),
+                per_user={metric: table[:, column] for column, metric in enumerate(names)},
+            )
+        return results
+
+
+def evaluate_dataset(
+    evaluator: Evaluator,
+    scoring_state: Any,
+    dataset: Dataset,
+    *,
+    test_with_valid_input: bool = False,
+    user_ids: np.ndarray | None = None,
+    on_batch: Callable[[int], None] = lambda num_users: None,
+) -> dict[str, SplitResult]:
+    """Validation and test by the released protocol: the model sees the training row, scored once for both splits.
+
+    With ``test_with_valid_input`` the test is scored a second time, from training and validation items.
+
+    Reference: arXiv:2304.04971, section 4.1.
+    """
+    run = {"user_ids": user_ids, "on_batch": on_batch}
+    valid = {"valid": SplitTask(seen=dataset.train, relevant=dataset.valid)}
+    test = {"test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test)}
+    if not test_with_valid_input:
+        return evaluator(scoring_state, dataset.train, valid | test, **run)
+    return evaluator(scoring_state, dataset.train, valid, **run) | evaluator(
+        scoring_state, dataset.train_and_valid, test, **run
+    )

@@ -1,0 +1,31 @@
+"""What the trainer and the evaluation know of a model: a tuple of pure functions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from scipy import sparse
+
+from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.typing import Array, Key, Params, RowKeys, ScoreFn
+
+
+class Recommender(NamedTuple):
+    """A model trained by gradients. B rows, I items; ``model_state`` is what the loss keeps beside the parameters."""
+
+    init_params: Callable[[Key], Params]
+    init_model_state: Callable[[], Any]
+    loss_fn: Callable[[Params, Any, RowBatch, RowKeys, Array], tuple[Array, Any]]
+    """(params, model_state, batch, row_keys [B], step) -> (losses [B] to be averaged, info with leading axis B)."""
+    update_model_state: Callable[[Any, Any, Array], Any]
+    """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
+    prepare_scoring: Callable[[Params], Any]
+    """Work done once per parameter set: params -> scoring state."""
+    score_fn: ScoreFn
+
+
+class FittedRecommender(NamedTuple):
+    """A model that is computed, not trained."""
+
+    fit: Callable[[sparse.csr_array], Any]
+    """Training split [U, I] -> scoring state."""
+    score_fn: ScoreFn

@@ -1,0 +1,1 @@
+"""State, step, parallelism, checkpoints, the loop and the run directory."""

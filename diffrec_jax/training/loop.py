@@ -1,0 +1,286 @@
+"""The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from diffrec_jax.data.batching import make_row_batch, steps_per_epoch, training_user_ids
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, evaluate_dataset
+from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
+from diffrec_jax.training.parallel import Parallel
+from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.state import TrainState, init_train_state, select
+from diffrec_jax.training.step import make_train_step
+from diffrec_jax.typing import Key
+
+
+class DivergedError(RuntimeError):
+    """The loss or the parameters are no longer finite."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained; epochs are passes over all users.
+
+    Raises:
+      ValueError: a value is outside its range; the message names it.
+    """
+
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    batch_size: int = 400
+    epochs: int = 1000
+    max_steps: int = 0
+    """Ends the run after so many steps if that comes first; 0 for no limit."""
+    eval_every: int = 5
+    """Epochs between evaluations, each followed by a checkpoint."""
+    checkpoint_every_steps: int = 0
+    """Further checkpoints every so many steps; 0 for none."""
+    patience: int = 20
+    """Epochs without a new best after which the run stops; 0 for never."""
+    metric: str = "recall@20"
+    seed: int = 1
+    prng_impl: str = "threefry2x32"
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        if not self.lr > 0:
+            raise ValueError(f"lr must be above 0, got {self.lr}")
+        for name, least in (
+            ("weight_decay", 0),
+            ("batch_size", 1),
+            ("epochs", 1),
+            ("max_steps", 0),
+            ("eval_every", 1),
+            ("checkpoint_every_steps", 0),
+            ("patience", 0),
+            ("seed", 0),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+
+    def make_key(self) -> Key:
+        """The root of every random draw of the run."""
+        return jax.random.key(self.seed, impl=self.prng_impl)
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """AdamW."""
+        return optax.adamw(self.lr, weight_decay=self.weight_decay)
+
+
+@dataclass
+class Timings:
+    """Wall-clock seconds and counts of one process."""
+
+    train_s: float = 0.0
+    steps: int = 0
+    eval_s: float = 0.0
+    evaluations: int = 0
+    checkpoint_s: float = 0.0
+
+
+class Progress:
+    """What the loop tells while it runs; this one keeps silent."""
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """After an epoch's last step."""
+
+    def evaluation(self, record: dict[str, Any], improved: bool) -> None:
+        """After an evaluation."""
+
+    def batch(self, step: int, total_steps: int) -> None:
+        """After each training step was handed to the device."""
+
+    def evaluated(self, num_users: int, total_users: int) -> None:
+        """After each batch of an evaluation."""
+
+    def message(self, text: str) -> None:
+        """Anything else worth a line."""
+
+
+@dataclass
+class Trainer:
+    """Trains one recommender on one dataset in one run directory.
+
+    ``run`` starts from the newest whole checkpoint of the run directory, from nothing when there is none, and leaves
+    the directory with the best and the newest state. The same call after a kill ends with the same numbers.
+    """
+
+    recommender: Recommender
+    dataset: Dataset
+    evaluator: Evaluator
+    config: TrainConfig
+    run_directory: RunDirectory
+    parallel: Parallel
+    mode: AveragingMode = "official"
+    eval_user_ids: np.ndarray | None = None
+    progress: Progress | None = None
+
+    def __post_init__(self) -> None:
+        """Compiles the functions lazily and checks the batch size."""
+        if self.config.batch_size % self.parallel.num_devices:
+            raise ValueError(
+                f"batch_size {self.config.batch_size} is no multiple of the {self.parallel.num_devices} devices"
+            )
+        self.progress = self.progress or Progress()
+        self.timings = Timings()
+        self.checkpoints = Checkpoints(self.run_directory.checkpoints, on_warning=self.progress.message)
+        self.optimizer = self.config.make_optimizer()
+        self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
+        limit = self.config.epochs * self.steps_per_epoch
+        self.total_steps = min(limit, self.config.max_steps) if self.config.max_steps else limit
+        self._prepare_scoring = self.parallel.compile(self.recommender.prepare_scoring)
+        self._train_step = self.parallel.compile(
+            make_train_step(
+                self.recommender,
+                self.optimizer,
+                self.config.make_key,
+                steps_per_epoch=self.steps_per_epoch,
+                axis_name=self.parallel.axis_name,
+            ),
+            donate_first=True,
+        )
+
+    def init_state(self) -> TrainState:
+        """The state before the first step (one copy, not replicated)."""
+        return jax.jit(lambda: init_train_state(self.recommender, self.optimizer, self.config.make_key()))()
+
+    def _abstract_state(self) -> TrainState:
+        return jax.eval_shape(lambda: init_train_state(self.recommender, self.optimizer, self.config.make_key()))
+
+    def restore(self, step: int) -> TrainState:
+        """The state saved at a step (one copy)."""
+        return self.checkpoints.restore(step, self._abstract_state())
+
+    def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
+        """Validation and test of a (replicated) state."""
+        assert self.progress is not None
+        started = time.perf_counter()
+        num_users = self.dataset.num_users if self.eval_user_ids is None else len(self.eval_user_ids)
+        done = 0
+
+        def on_batch(count: int) -> None:
+            nonlocal done
+            done += count
+            self.progress.evaluated(done, num_users)  # type: ignore[union-attr]
+
+        results = evaluate_dataset(
+            self.evaluator,
+            self._prepare_scoring(state.params),
+            self.dataset,
+            test_with_valid_input=test_with_valid_input,
+            user_ids=self.eval_user_ids,
+            on_batch=on_batch,
+        )
+        self.timings.eval_s += time.perf_counter() - started
+        self.timings.evaluations += 1
+        return results
+
+    def _check_finite(self, state: TrainState, step: int) -> float:
+        loss_sum = float(self.parallel.unreplicate(state.loss_sum))
+        if not np.isfinite(loss_sum):
+            saved = self.checkpoints.steps()
+            kept = f"the checkpoint of step {saved[-1]} is untouched" if saved else "no checkpoint was written"
+            raise DivergedError(
+                f"the training loss is {loss_sum} by step {step} (epoch {step / self.steps_per_epoch:.2f}); {kept}: "
+                "lower --lr, or check --noise_scale, --noise_min and --noise_max"
+            )
+        return loss_sum
+
+    def _save(self, state: TrainState, step: int) -> None:
+        started = time.perf_counter()
+        single = self.parallel.unreplicate(state)
+        if not all_finite((single.params, single.opt_state, single.loss_sum)):
+            raise DivergedError(
+                f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower --lr"
+            )
+        self.checkpoints.save(step, single, best_step=int(single.selection.best_step))
+        self.timings.checkpoint_s += time.perf_counter() - started
+
+    def _start(self) -> tuple[TrainState, int]:
+        assert self.progress is not None
+        step = self.checkpoints.newest_whole()
+        if step is None:
+            if self.run_directory.records():
+                self.run_directory.log({"event": "resume", "step": 0})
+                self.progress.message("no checkpoint to resume from: starting anew")
+            return self.parallel.replicate(self.init_state()), 0
+        self.run_directory.log({"event": "resume", "step": step})
+        self.progress.message(f"resuming from the checkpoint of step {step} (epoch {step / self.steps_per_epoch:g})")
+        return self.parallel.replicate(self.restore(step)), step
+
+    def _stops_early(self, state: TrainState, step: int) -> bool:
+        best_epoch = float(self.parallel.unreplicate(state.selection.best_epoch))
+        return bool(self.config.patience) and step / self.steps_per_epoch - best_epoch >= self.config.patience
+
+    def run(self) -> TrainState:
+        """Trains to the end and returns the best state (one copy), the one with the largest validation metric.
+
+        Raises:
+          DivergedError: the loss or the parameters are not finite; no checkpoint is overwritten.
+          CheckpointError: no state was ever selected, or the best one is damaged.
+        """
+        assert self.progress is not None
+        config, train = self.config, self.dataset.train
+        state, step = self._start()
+        evaluate_every = config.eval_every * self.steps_per_epoch
+        finished = step >= self.total_steps or (
+            step > 0 and step % evaluate_every == 0 and self._stops_early(state, step)
+        )
+        window_started, window_steps = time.perf_counter(), 0
+        while not finished:
+            users = training_user_ids(train.shape[0], config.batch_size, seed=config.seed, step=step)
+            batch = make_row_batch(train, users, batch_size=config.batch_size, num_devices=self.parallel.num_devices)
+            state = self._train_step(state, batch)
+            step, window_steps = step + 1, window_steps + 1
+            self.progress.batch(step, self.total_steps)
+
+            ends_epoch, ends_run = step % self.steps_per_epoch == 0, step >= self.total_steps
+            evaluates = step % evaluate_every == 0 or ends_run
+            saves = bool(config.checkpoint_every_steps) and step % config.checkpoint_every_steps == 0
+            if ends_epoch or evaluates or saves or window_steps >= MAX_UNCHECKED_STEPS:
+                loss_sum = self._check_finite(state, step)  # waits for the device
+                self.timings.train_s += time.perf_counter() - window_started
+                self.timings.steps += window_steps
+                if ends_epoch or ends_run:
+                    steps_in_epoch = (step - 1) % self.steps_per_epoch + 1
+                    record = {
+                        "event": "epoch",
+                        "step": step,
+                        "epoch": step / self.steps_per_epoch,
+                        "loss": loss_sum / steps_in_epoch,
+                    }
+                    self.run_directory.log(record)
+                    self.progress.epoch(record)
+                if evaluates:
+                    state = self._evaluate_and_select(state, step)
+                    finished = ends_run or self._stops_early(state, step)
+                if evaluates or saves:
+                    self._save(state, step)
+                window_started, window_steps = time.perf_counter(), 0
+        best_step = int(self.parallel.unreplicate(state.selection.best_step))
+        if best_step == 0:
+            raise CheckpointError(f"no evaluation gave a finite {config.metric}: nothing was selected")
+        del state  # its memory is worth two more models
+        return self.restore(best_step)
+
+    def _evaluate_and_select(self, state: TrainState, step: int) -> TrainState:
+        assert self.progress is not None
+        means = {split: result.mean(self.mode) for split, result in self.evaluate(state).items()}
+        epoch = step / self.steps_per_epoch
+        before = self.parallel.unreplicate(state.selection)
+        selection = select(before, means["valid"][self.config.metric], step, epoch)
+        record = {"event": "evaluation", "step": step, "epoch": epoch, **means}
+        self.run_directory.log(record)
+        self.progress.evaluation(record, improved=selection is not before)
+        return state._replace(selection=self.parallel.replicate(selection))
+
+
+MAX_UNCHECKED_STEPS = 50
+"""Steps after which the loss is looked at, so that a long epoch does not train on NaN."""

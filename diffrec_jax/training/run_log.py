@@ -1,0 +1,126 @@
+"""The run directory: config.json, metrics.jsonl, results.json beside the checkpoints. Everything downstream reads it.
+
+metrics.jsonl is append-only. A resumed run first appends a ``resume`` record naming the step it goes on from: records
+of later steps before that line were done again and are superseded.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from diffrec_jax.training.checkpoints import write_atomically
+
+CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
+
+
+class RunDirectoryError(ValueError):
+    """A run directory that cannot be used as asked; the message says why and what to do."""
+
+
+class RunDirectory:
+    """The files of one run.
+
+    Args:
+      path: the directory.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.path / "checkpoints"
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Makes the directory and writes the configuration.
+
+        Raises:
+          RunDirectoryError: a run, or anything else, is there already; nothing is written then.
+        """
+        if (self.path / CONFIG).exists():
+            raise RunDirectoryError(
+                f"{self.path} holds a run already: pass --resume to go on with it, or choose another --run_dir"
+            )
+        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+            raise RunDirectoryError(f"{self.path} exists and is no run directory: choose another --run_dir")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+
+    def exists(self) -> bool:
+        """Whether a run was started here."""
+        return (self.path / CONFIG).exists()
+
+    def config(self) -> dict[str, Any]:
+        """The configuration the run was started with.
+
+        Raises:
+          RunDirectoryError: there is none, or it cannot be read.
+        """
+        return self._read_json(CONFIG, "give the --run_dir of an experiments.train run")
+
+    def results(self) -> dict[str, Any] | None:
+        """The results of a finished run, None before."""
+        return self._read_json(RESULTS, "delete it and resume") if (self.path / RESULTS).exists() else None
+
+    def _read_json(self, name: str, remedy: str) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / name).read_text())
+        except FileNotFoundError:
+            raise RunDirectoryError(f"{self.path / name} does not exist: {remedy}") from None
+        except ValueError as error:
+            raise RunDirectoryError(f"{self.path / name} is not valid JSON ({error}): {remedy}") from None
+
+    def check_config(self, config: dict[str, Any], *, may_differ: tuple[str, ...] = ()) -> None:
+        """Compares the run's configuration with the one asked for, key by key.
+
+        Raises:
+          RunDirectoryError: they differ beyond the (dotted) keys ``may_differ``; the message lists where.
+        """
+        old, new = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
+        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in may_differ]
+        if differing:
+            listed = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} asked for)" for key in differing[:5])
+            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+            raise RunDirectoryError(
+                f"{self.path} is a run of another configuration: {listed}{more}; choose another --run_dir, or repeat its flags"
+            )
+
+    def update_config(self, config: dict[str, Any]) -> None:
+        """Replaces the configuration, for values that a resume may change."""
+        write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Appends a record, first ending a line that a killed run left torn."""
+        path = self.path / METRICS
+        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
+        with path.open("a") as file:
+            file.write(("\n" if torn else "") + json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records that still hold: torn lines and those superseded by a resume are left out."""
+        path = self.path / METRICS
+        kept: list[dict[str, Any]] = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record.get("event") == "resume":
+                kept = [earlier for earlier in kept if earlier["step"] <= record["step"]]
+            else:
+                kept.append(record)
+        return kept
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Writes results.json, which marks the run as finished."""
+        write_atomically(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix: tree}
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}.{key}" if prefix else key)
+    return flat

@@ -1,0 +1,55 @@
+"""Everything a run needs to go on, in one pytree."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.typing import Array, Key, Params
+
+
+class Selection(NamedTuple):
+    """The best evaluation so far; scalars."""
+
+    best_value: Any
+    """float32, -inf before the first evaluation."""
+    best_step: Any
+    """int32, training steps done at that time."""
+    best_epoch: Any
+    """float32, the same in epochs."""
+
+
+class TrainState(NamedTuple):
+    """Parameters, optimizer, counters, loss history and model selection."""
+
+    step: Array
+    """int32 scalar: training steps done."""
+    params: Params
+    opt_state: Any
+    model_state: Any
+    """What the recommender keeps, such as its LossHistory."""
+    loss_sum: Array
+    """float32 scalar: sum of the losses of the epoch's steps so far."""
+    selection: Selection
+
+
+def init_train_state(recommender: Recommender, optimizer: optax.GradientTransformation, key: Key) -> TrainState:
+    """The state before the first step."""
+    params = recommender.init_params(key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        model_state=recommender.init_model_state(),
+        loss_sum=jnp.zeros((), jnp.float32),
+        selection=Selection(jnp.float32(-jnp.inf), jnp.int32(0), jnp.float32(0)),
+    )
+
+
+def select(selection: Selection, value: float, step: int, epoch: float) -> Selection:
+    """The selection after an evaluation: ``value`` becomes the best if it is finite and larger, unrounded, in float32."""
+    if np.isfinite(value) and np.float32(value) > np.float32(selection.best_value):
+        return Selection(np.float32(value), np.int32(step), np.float32(epoch))
+    return selection
