@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
-MIN_CAPACITY = 1024
+CAPACITY_UNIT = 256
 
 
 class RowBatch(NamedTuple):
@@ -30,12 +30,15 @@ class RowBatch(NamedTuple):
     """[N] float32."""
 
 
-def _capacity(num_entries: int) -> int:
-    """The next of few sizes (powers of two and 1.5 times them), so that a run compiles for one or two shapes only."""
-    capacity = MIN_CAPACITY
+def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int) -> int:
+    """Places for the entries of ``num_rows`` rows: one size for nearly all batches of a matrix, doubled where needed.
+
+    Every size is compiled for once, so it is set five standard deviations above what random rows hold.
+    """
+    lengths = np.diff(matrix.indptr)
+    usual = num_rows * lengths.mean() + 5 * np.sqrt(num_rows) * lengths.std()
+    capacity = CAPACITY_UNIT * max(1, -(-int(min(usual, matrix.nnz)) // CAPACITY_UNIT))
     while capacity < num_entries:
-        if capacity * 3 // 2 >= num_entries:
-            return capacity * 3 // 2
         capacity *= 2
     return capacity
 
@@ -70,7 +73,7 @@ def make_row_batch(
     padded_ids[: len(user_ids)] = user_ids
     rows, positions = _entries(matrix, user_ids)
     device_starts = np.searchsorted(rows, np.arange(0, batch_size + 1, rows_per_device))
-    capacity = _capacity(int(np.diff(device_starts).max()))
+    capacity = _capacity(int(np.diff(device_starts).max()), matrix, rows_per_device)
     shape = (num_devices, capacity)
     batch = RowBatch(
         user_ids=padded_ids.reshape(num_devices, rows_per_device),
@@ -99,7 +102,7 @@ def _epoch_order(num_users: int, seed: int, epoch: int) -> np.ndarray:
 
 
 def training_user_ids(num_users: int, batch_size: int, *, seed: int, step: int) -> np.ndarray:
-    """The users of training step ``step`` (0-based): a pure function of its arguments, so that a resume replays nothing.
+    """The users of training step ``step`` (0-based): a pure function, so that a resume replays nothing.
 
     Each epoch visits every user once, in an order drawn from (seed, epoch); the last batch of an epoch may be short.
     """

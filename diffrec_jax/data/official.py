@@ -1,6 +1,6 @@
 """Reader of the released layout: ``train_list.npy``, ``valid_list.npy``, ``test_list.npy`` in one folder.
 
-Each file holds an integer array [n, 2] of (user, item), in time order per user, with ids counted from 0 over all splits.
+Each file holds an integer array [n, 2] of (user, item), in time order per user, with ids from 0 over all splits.
 """
 
 from pathlib import Path
@@ -51,7 +51,7 @@ def _check_id_range(pairs: dict[str, np.ndarray], folder: Path) -> tuple[int, in
         if largest >= max(MAX_ID_GAP_FACTOR * num_distinct, MIN_ID_RANGE):
             where = next(name for name, split in pairs.items() if int(split[:, column].max()) == largest)
             raise DataError(
-                f"{folder / f'{where}_list.npy'} has {kind} id {largest:,} but there are only {num_distinct:,} {kind}s: "
+                f"{folder / f'{where}_list.npy'} has {kind} id {largest:,} but only {num_distinct:,} {kind}s: "
                 f"renumber the {kind}s from 0 without large gaps"
             )
         sizes.append(largest + 1)
@@ -110,6 +110,6 @@ def find_dataset_folder(dataset: str, setting: str, data_dir: str | Path) -> Pat
         f"it holds {', '.join(found)}" if found else ("it holds no dataset" if parent.is_dir() else "it does not exist")
     )
     raise DataError(
-        f"dataset {dataset!r} (setting {setting!r}) is not at {named} and {dataset!r} is no folder; looked in {parent}, "
-        f"{there}: set --data_dir or DIFFREC_DATA_DIR, give a folder's path, or use --dataset=synthetic"
+        f"dataset {dataset!r} (setting {setting!r}) is not at {named} and {dataset!r} is no folder; looked in {parent}: "
+        f"{there}; set --data_dir or DIFFREC_DATA_DIR, give a folder's path, or use --dataset=synthetic"
     )

@@ -56,7 +56,7 @@ def make_betas(
 ) -> np.ndarray:
     """Variances beta_t of the single forward steps, [T] float64.
 
-    ``linear-var`` makes 1 - abar_t linear between ``noise_scale * noise_min`` and ``noise_scale * noise_max``; ``linear``
+    ``linear-var`` makes 1 - abar_t linear from ``noise_scale * noise_min`` to ``noise_scale * noise_max``; ``linear``
     makes the betas themselves linear there; ``cosine`` and ``binomial`` (1/(T+1) .. 1/2) take no noise arguments.
     ``beta_fixed`` then replaces the first beta by 1e-5.
 

@@ -32,7 +32,7 @@ def init_loss_history(num_timesteps: int, *, history_length: int = HISTORY_LENGT
 
 
 def update_loss_history(history: LossHistory, t: Array, losses: Array, mask: Array | None = None) -> LossHistory:
-    """Appends the losses [B] of a batch to their timesteps' lists t [B], in row order; rows with a false mask are left out.
+    """Appends the losses [B] of a batch to their timesteps' lists t [B], in row order; masked-out rows do not count.
 
     Raises:
       ValueError: t, losses and mask differ in shape.

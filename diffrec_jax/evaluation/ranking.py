@@ -38,7 +38,7 @@ class SplitResult:
     per_user: dict[str, np.ndarray]
 
     def mean(self, mode: AveragingMode = "official") -> dict[str, float]:
-        """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` leaves them out.
+        """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` does not.
 
         Raises:
           ValueError: no user is left to average over.

@@ -18,8 +18,7 @@ def row_bernoulli(row_keys: RowKeys, probability: float, num_columns: int) -> Ar
     words = jax.vmap(lambda key: jax.random.bits(key, (num_words,), jnp.uint32))(row_keys)
     shifts = jnp.arange(0, 32, num_bits, dtype=jnp.uint32)[None, None]
     fields = (words[:, :, None] >> shifts) & jnp.uint32(2**num_bits - 1)
-    below = fields.reshape(words.shape[0], -1)[:, :num_columns] < round(probability * 2**num_bits)
-    return below
+    return fields.reshape(words.shape[0], -1)[:, :num_columns] < round(probability * 2**num_bits)
 
 
 def row_dropout(row_keys: RowKeys, x: Array, rate: float) -> Array:

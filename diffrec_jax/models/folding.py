@@ -1,7 +1,7 @@
 """The reverse chain in the denoiser's hidden space.
 
 The chain is linear in x_t but for the network, and the network sees x_t only through u_t = x_t W_in. With an output
-layer h W_out + b_out the update x_{t-1} = c1 x_0_hat + c2 x_t becomes u_{t-1} = c1 (h W_out W_in + b_out W_in) + c2 u_t:
+layer h W_out + b_out the update x_{t-1} = c1 x_0_hat + c2 x_t is u_{t-1} = c1 (h W_out W_in + b_out W_in) + c2 u_t:
 the same loop with hidden-sized rows. Only the last step decodes to all items. Exact up to rounding; for T steps it does
 one product over all items where the plain loop does 2 T.
 """

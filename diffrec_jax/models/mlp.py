@@ -34,7 +34,7 @@ def timestep_embedding(t: Array, size: int) -> Array:
 
 
 def _normal_kernel(fan_in: int):
-    """Weights from N(0, 2 / (fan_in + fan_out)), where the fan_in is that of the whole layer, not of this part of it."""
+    """Weights from N(0, 2 / (fan_in + fan_out)), with the fan_in of the whole layer, not of this part."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + shape[-1]))

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment: Orbax writes the arrays, a manifest of SHA-256 sums says they are whole.
+"""Checkpoints that survive a kill at any time: Orbax writes the arrays, a manifest of SHA-256 sums says they are whole.
 
 A step's folder is complete when its manifest exists; the manifest is written last and atomically. Older steps go only
 after that. What does not match its manifest is passed over, and the newest step that does is taken.

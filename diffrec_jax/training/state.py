@@ -49,7 +49,7 @@ def init_train_state(recommender: Recommender, optimizer: optax.GradientTransfor
 
 
 def select(selection: Selection, value: float, step: int, epoch: float) -> Selection:
-    """The selection after an evaluation: ``value`` becomes the best if it is finite and larger, unrounded, in float32."""
+    """The selection after an evaluation: ``value`` becomes the best if it is finite and larger."""
     if np.isfinite(value) and np.float32(value) > np.float32(selection.best_value):
         return Selection(np.float32(value), np.int32(step), np.float32(epoch))
     return selection

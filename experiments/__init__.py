@@ -1,0 +1,1 @@
+"""Command-line experiments: flags -> typed configuration -> library."""

@@ -1,0 +1,190 @@
+"""Every flag, typed and in groups. A flag whose default is "from the preset" overrides the preset when it is given."""
+
+import dataclasses
+import re
+from typing import Any
+
+from absl import flags
+
+from diffrec_jax.diffusion import PredictionType, ScheduleKind
+from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
+from diffrec_jax.models.mlp import ACTIVATIONS
+from diffrec_jax.recommenders.diffrec import TimestepSampling
+from diffrec_jax.training.loop import TrainConfig
+
+FLAGS = flags.FLAGS
+GROUPS: dict[str, list[str]] = {}
+
+
+class IntListParser(flags.ArgumentParser):
+    """Integers as ``200,600`` or ``[200,600]``; never evaluated as code."""
+
+    syntactic_help = "integers such as 200,600 or [200,600]"
+
+    def parse(self, argument: Any) -> tuple[int, ...]:
+        """Raises ValueError, which absl shows, for anything but positive integers."""
+        if isinstance(argument, list | tuple):
+            return tuple(argument)
+        text = re.sub(r"^\[(.*)\]$", r"\1", argument.strip())
+        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text) or "0" in re.split(r"\s*,\s*", text.strip()):
+            raise ValueError(f"{argument!r} is no list of positive integers: write them as 200,600 or [200,600]")
+        return tuple(int(part) for part in text.split(","))
+
+    def flag_type(self) -> str:
+        """Shown by --help."""
+        return "integers"
+
+
+class IntListSerializer(flags.ArgumentSerializer):
+    """The inverse of IntListParser."""
+
+    def serialize(self, value: Any) -> str:
+        """``(200, 600)`` as ``200,600``."""
+        return ",".join(map(str, value))
+
+
+def _define(group: str, kind: str, name: str, default: Any, text: str, **extra: Any) -> None:
+    GROUPS.setdefault(group, []).append(name)
+    if kind == "ints":
+        flags.DEFINE(IntListParser(), name, default, text, serializer=IntListSerializer())
+    elif kind == "enum":
+        flags.DEFINE_enum(name, default, extra["values"], text)
+    else:
+        getattr(flags, f"DEFINE_{kind}")(name, default, text, **extra)
+
+
+# Flags named as the released scripts name them, with the fields they set.
+RECOMMENDER_FIELDS = {
+    "dims": "dims",
+    "steps": "num_timesteps",
+    "noise_schedule": "noise_schedule",
+    "noise_scale": "noise_scale",
+    "noise_min": "noise_min",
+    "noise_max": "noise_max",
+    "beta_fixed": "beta_fixed",
+    "mean_type": "prediction_type",
+    "reweight": "reweight",
+    "timestep_sampling": "timestep_sampling",
+    "emb_size": "time_embedding_size",
+    "activation": "activation",
+    "norm": "normalize",
+    "dropout": "dropout",
+    "sampling_steps": "num_inference_noise_steps",
+    "sampling_noise": "sampling_noise",
+    "folded": "folded",
+}
+TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def define_data_flags() -> None:
+    """Which data."""
+    group = "Data"
+    _define(group, "string", "dataset", "synthetic",
+            "ml-1m, yelp, amazon-book, or any NAME with a folder NAME_SETTING below --data_dir; the path of a folder with "
+            "train_list.npy, valid_list.npy and test_list.npy; or synthetic, synthetic-ml-1m, synthetic-yelp, "
+            "synthetic-amazon-book.")  # fmt: skip
+    _define(group, "string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
+    _define(group, "string", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
+    for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
+        _define(group, "integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
+    _define(group, "integer", "synthetic_seed", 0, "Seed of a synthetic dataset.", lower_bound=0)
+
+
+def define_evaluation_flags() -> None:
+    """How results are measured."""
+    group = "Evaluation"
+    _define(group, "ints", "ks", DEFAULT_KS, "List lengths K of the metrics.")
+    _define(group, "enum", "mode", "official",
+            "official: users without relevant items count as 0; relevant_users: they are left out.",
+            values=AveragingMode.__args__)  # fmt: skip
+    _define(group, "boolean", "test_with_valid_input", False,
+            "Feed training and validation items for the test (costs a second pass).")  # fmt: skip
+    _define(
+        group, "integer", "eval_users", 0, "Evaluate a fixed random sample of so many users; 0 for all.", lower_bound=0
+    )
+    _define(group, "integer", "eval_batch_size", 400, "Users scored at once.", lower_bound=1)
+    _define(group, "boolean", "per_user", False, "Write each user's metrics to per_user_{valid,test}.npz.")
+
+
+def define_model_flags(models: tuple[str, ...]) -> None:
+    """Which model, and what overrides its preset."""
+    group = "Model (defaults from the preset)"
+    _define(group, "string", "model", "diffrec", f"One of {', '.join(models)}.")
+    _define(group, "enum", "preset", None,
+            "released: the settings of the released experiments; tuned: ours, the default where there is one.",
+            values=("released", "tuned"))  # fmt: skip
+    _define(group, "ints", "dims", None, "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
+    _define(group, "integer", "steps", None, "T, diffusion steps.")
+    _define(group, "enum", "noise_schedule", None, "How the noise grows with t.", values=ScheduleKind.__args__)
+    _define(group, "float", "noise_scale", None, "s, scale of the noise.")
+    _define(group, "float", "noise_min", None, "Noise variance at the first step, before the scale.")
+    _define(group, "float", "noise_max", None, "Noise variance at the last step, before the scale.")
+    _define(group, "boolean", "beta_fixed", None, "Replace the first beta by 1e-5.")
+    _define(group, "enum", "mean_type", None, "What the network predicts.", values=PredictionType.__args__)
+    _define(group, "boolean", "reweight", None, "Weight the loss of step t by SNR(t-1) - SNR(t).")
+    _define(group, "enum", "timestep_sampling", None, "How t is drawn in training.", values=TimestepSampling.__args__)
+    _define(group, "integer", "emb_size", None, "Size of the timestep embedding.")
+    _define(group, "enum", "activation", None, "Of the hidden layers.", values=tuple(ACTIVATIONS))
+    _define(group, "boolean", "norm", None, "Normalise the input row to length 1.")
+    _define(group, "float", "dropout", None, "Rate of the input dropout.")
+    _define(group, "integer", "sampling_steps", None, "T', steps of forward noise at inference; all T are reversed.")
+    _define(group, "boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
+    _define(group, "boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
+
+
+def define_training_flags() -> None:
+    """How it is trained."""
+    group = "Training (defaults from the preset)"
+    _define(group, "float", "lr", None, "Learning rate of AdamW.")
+    _define(group, "float", "weight_decay", None, "Decoupled weight decay.")
+    _define(group, "integer", "batch_size", None, "Users a step, over all devices.")
+    _define(group, "integer", "epochs", None, "At most so many passes over the users.")
+    _define(group, "integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
+    _define(group, "integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")
+    _define(group, "integer", "checkpoint_every_steps", None, "Further checkpoints every so many steps; 0 for none.")
+    _define(group, "integer", "patience", None, "Stop after so many epochs without a new best; 0 for never.")
+    _define(group, "string", "metric", None, f"Validation metric to select by: {', '.join(METRICS)} @K.")
+    _define(group, "integer", "seed", 1, "Of everything that is drawn.")
+    _define(
+        group,
+        "string",
+        "prng_impl",
+        None,
+        "threefry4x32 (the fastest on CPU, default where JAX has it), threefry2x32, rbg.",
+    )
+
+
+def define_run_flags() -> None:
+    """Where it goes and on what it runs."""
+    group = "Run"
+    _define(group, "string", "run_dir", None, "Directory of the run (default: a new one below runs/).")
+    _define(group, "boolean", "resume", False, "Go on with the run in --run_dir.")
+    _define(group, "enum", "parallel", "pmap", "How several local devices share a batch.", values=("pmap",))
+    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
+    _define(group, "boolean", "baseline", True, "Evaluate Popularity beside the model.")
+
+
+def define_sweep_flags() -> None:
+    """What a sweep runs and shows."""
+    group = "Sweep"
+    _define(group, "string", "sweep_dir", None, "Directory of the sweep's run directories.", required=True)
+    _define(group, "multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train; repeatable.")
+    _define(group, "ints", "seeds", (1,), "Seeds of every combination.")
+    _define(group, "list", "show_metrics", ["recall@20", "ndcg@20"], "Metrics to show; the first one ranks.")
+    _define(group, "boolean", "show_test", False, "Show the test too: for the one combination that was chosen.")
+
+
+def grouped_help(usage: str) -> str:
+    """The text of --help: the usage, then the defined flags by group."""
+    lines = [usage.strip(), ""]
+    for group, names in GROUPS.items():
+        lines.append(f"{group}:")
+        for name in names:
+            flag = FLAGS[name]
+            default = "" if flag.default is None else f" (default: {flag.default_as_str.strip(chr(39))})"
+            head = f"  --[no]{name}" if flag.boolean else f"  --{name}"
+            values = getattr(flag.parser, "enum_values", None)
+            choices = f" <{'|'.join(values)}>" if values else ""
+            lines.append(flags.text_wrap(f"{head}{choices}: {flag.help}{default}", 100, indent="", firstline_indent=""))
+        lines.append("")
+    return "\n".join(lines)

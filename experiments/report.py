@@ -1,0 +1,142 @@
+"""What a run shows: progress while it goes, a table at the end, a picture of the learning curve."""
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as RichBars
+from rich.table import Table
+
+from diffrec_jax.training.loop import Progress
+
+SECONDS_BETWEEN_PLAIN_LINES = 60.0
+
+
+def make_console() -> Console:
+    """A terminal keeps its own width; a file or pipe gets lines that are not folded."""
+    return Console() if sys.stdout.isatty() else Console(width=140, highlight=False)
+
+
+class ConsoleProgress(Progress):
+    """Bars on a terminal, plain lines elsewhere. Shows validation only: the test is for the end."""
+
+    def __init__(self, console: Console, metric: str):
+        self.console = console
+        self.metrics = list(dict.fromkeys([metric, "recall@20", "ndcg@20"]))
+        self.loss = float("nan")
+        self.last_line = self.started = time.perf_counter()
+        self.bars = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self.bars = RichBars(*columns, console=console, transient=True)
+            self.training = self.bars.add_task("training steps", total=None)
+            self.evaluating = self.bars.add_task("evaluating users", total=None, visible=False)
+
+    def __enter__(self) -> "ConsoleProgress":
+        """Starts the bars."""
+        if self.bars:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Clears the bars."""
+        if self.bars:
+            self.bars.stop()
+
+    def message(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, markup=False)
+        self.last_line = time.perf_counter()
+
+    def _plain(self, text: str) -> None:
+        if time.perf_counter() - self.last_line >= SECONDS_BETWEEN_PLAIN_LINES:
+            self.message(f"[{time.perf_counter() - self.started:7.0f} s] {text}")
+
+    def epoch(self, record: dict[str, Any]) -> None:
+        """Remembers the loss for the next evaluation's line."""
+        self.loss = record["loss"]
+        if not self.bars:
+            self._plain(f"epoch {record['epoch']:g}, loss {self.loss:.5g}")
+
+    def batch(self, step: int, total_steps: int) -> None:
+        """Moves the bar."""
+        if self.bars:
+            self.bars.update(self.training, completed=step, total=total_steps)
+        else:
+            self._plain(f"step {step}")
+
+    def evaluated(self, num_users: int, total_users: int) -> None:
+        """Moves the bar of the evaluation."""
+        if self.bars:
+            self.bars.update(self.evaluating, completed=num_users, total=total_users, visible=num_users < total_users)
+        else:
+            self._plain(f"evaluated {num_users:,} of {total_users:,} users")
+
+    def evaluation(self, record: dict[str, Any], improved: bool) -> None:
+        """A line per evaluation."""
+        values = "  ".join(f"{name} {record['valid'][name]:.4f}" for name in self.metrics if name in record["valid"])
+        elapsed = time.perf_counter() - self.started
+        self.message(
+            f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9.4g} valid  {values}{'  best' if improved else ''}"
+        )
+
+
+def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:
+    """A table of recall and NDCG at the first two K, MRR, precision and hit rate at the second; a row per model."""
+    shown = ks[:2]
+    columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in shown]
+    columns += [f"{metric}@{shown[-1]}" for metric in ("precision", "mrr", "map", "hit_rate")]
+    table = Table(title=title)
+    table.add_column("model")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for name, values in rows.items():
+        table.add_row(name, *(f"{values[column]:.4f}" for column in columns))
+    return table
+
+
+def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, path: Path) -> bool:
+    """Validation and test metric and training loss over the epochs; False where matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    evaluations = [record for record in records if record["event"] == "evaluation"]
+    epochs = [record for record in records if record["event"] == "epoch"]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    at = [record["epoch"] for record in evaluations]
+    marker = "." if len(at) < 60 else ""
+    for split, color in (("valid", "tab:blue"), ("test", "tab:orange")):
+        axes.plot(
+            at, [record[split][metric] for record in evaluations], color=color, marker=marker, label=f"{split} {metric}"
+        )
+    best = max(evaluations, key=lambda record: record["valid"][metric])
+    axes.axvline(best["epoch"], color="0.6", linestyle=":", label=f"selected: epoch {best['epoch']:g}")
+    axes.set(xlabel="epoch", ylabel=metric, title=title)
+    axes.set_ylim(bottom=0)
+    loss_axes = axes.twinx()
+    loss_axes.plot(
+        [record["epoch"] for record in epochs],
+        [record["loss"] for record in epochs],
+        color="0.75",
+        zorder=0,
+        label="training loss",
+    )
+    loss_axes.set(ylabel="training loss", yscale="log")
+    handles = [*axes.get_lines(), *loss_axes.get_lines()]
+    axes.legend(handles=handles, loc="lower right")
+    figure.savefig(path, dpi=120)
+    return True

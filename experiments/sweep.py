@@ -1,0 +1,109 @@
+"""Trains every combination of some flags' values and seeds, and ranks the combinations by the validation metric.
+
+  python -m experiments.sweep --sweep_dir=runs/tune --seeds=1,2 --grid='lr=1e-4|3e-4' --grid='dims=1000|200,600' \\
+      -- --model=diffrec --dataset=ml-1m --data_dir=data
+
+What follows -- goes to experiments.train as it is. Runs that are finished are not run again, interrupted ones go on.
+The test is shown only with --show_test, so that nothing is chosen by it.
+"""
+
+import itertools
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.table import Table
+
+from diffrec_jax.training.run_log import RunDirectory
+from experiments import flags
+from experiments.cli import ConfigError, start
+from experiments.flags import FLAGS
+from experiments.report import make_console
+
+
+def parse_grid(entries: list[str]) -> list[dict[str, str]]:
+    """``["lr=1e-4|1e-3", "dims=1000"]`` as every combination of flag values.
+
+    Raises:
+      ConfigError: an entry is not NAME=VALUE|VALUE.
+    """
+    axes = []
+    for entry in entries:
+        name, separator, values = entry.partition("=")
+        if not separator or not name or not all(values.split("|")):
+            raise ConfigError(f"--grid={entry!r} is not understood: write --grid='flag=value|value'")
+        axes.append([(name, value) for value in values.split("|")])
+    return [dict(combination) for combination in itertools.product(*axes)]
+
+
+def run_name(combination: dict[str, str], seed: int) -> str:
+    """A directory name that tells the combination and the seed."""
+    parts = [f"{name}={value}" for name, value in combination.items()] + [f"seed={seed}"]
+    return re.sub(r"[^\w.=,+-]", "_", "_".join(parts))
+
+
+def run_all(combinations: list[dict[str, str]], seeds: tuple[int, ...], folder: Path, train_flags: list[str]) -> None:
+    """Runs what is not finished, one after the other, each with a log beside its run directory.
+
+    Raises:
+      ConfigError: a run failed; the message ends with its last line.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for combination, seed in itertools.product(combinations, seeds):
+        path = folder / run_name(combination, seed)
+        if RunDirectory(path).results() is not None:
+            continue
+        command = [sys.executable, "-m", "experiments.train", *train_flags]
+        command += [f"--{name}={value}" for name, value in combination.items()]
+        command += [f"--seed={seed}", f"--run_dir={path}", "--resume"]
+        print(f"running {path}", flush=True)
+        with path.with_name(path.name + ".log").open("w") as log:
+            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        if finished.returncode:
+            lines = Path(log.name).read_text().splitlines() or [""]
+            raise ConfigError(
+                f"{path} failed with exit code {finished.returncode}: {lines[-1]} (all of it in {log.name})"
+            )
+
+
+def summarise(values: list[float]) -> str:
+    """Mean and, of several, standard deviation."""
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def main() -> None:
+    """Runs the grid and prints the ranking."""
+    combinations, folder = parse_grid(FLAGS.grid), Path(FLAGS.sweep_dir)
+    run_all(combinations, FLAGS.seeds, folder, train_flags)
+    splits = ("valid", "test") if FLAGS.show_test else ("valid",)
+    rows = []
+    for combination in combinations:
+        results = [RunDirectory(folder / run_name(combination, seed)).results() for seed in FLAGS.seeds]
+        columns = {
+            (split, metric): [result[split][metric] for result in results if result]
+            for split in splits
+            for metric in FLAGS.show_metrics
+        }
+        epochs = [result["best_epoch"] for result in results if result and result["best_epoch"] is not None]
+        rows.append((combination, columns, epochs))
+    rows.sort(key=lambda row: -statistics.mean(row[1]["valid", FLAGS.show_metrics[0]]))
+    table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {FLAGS.show_metrics[0]} on valid first")
+    for heading in (*combinations[0], *(f"{split} {metric}" for split in splits for metric in FLAGS.show_metrics)):
+        table.add_column(heading)
+    table.add_column("best epoch")
+    for combination, columns, epochs in rows:
+        cells = [summarise(values) for values in columns.values()]
+        table.add_row(*combination.values(), *cells, f"{statistics.mean(epochs):.0f}" if epochs else "-")
+    make_console().print(table)
+
+
+if __name__ == "__main__":
+    flags.define_sweep_flags()
+    train_flags: list[str] = []
+    if "--" in sys.argv:
+        cut = sys.argv.index("--")
+        sys.argv, train_flags = sys.argv[:cut], sys.argv[cut + 1 :]
+    start(main, __doc__ or "")
