@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import os
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,13 @@ class ModelFamily:
 
     title: str
     config_class: type | None
-    make: Any
-    """(config, num_items) -> Recommender, or a FittedRecommender."""
+    make: Callable[..., Any]
+    """(config, num_items) -> Recommender, or () -> FittedRecommender."""
 
 
 MODELS: dict[str, ModelFamily] = {
     "diffrec": ModelFamily("DiffRec", DiffRecConfig, make_diffrec),
-    "popularity": ModelFamily("Popularity", None, POPULARITY),
+    "popularity": ModelFamily("Popularity", None, lambda: POPULARITY),
 }
 
 
@@ -97,10 +98,13 @@ class RunConfig:
     recommender: Any = None
     training: TrainConfig | None = None
 
-    def make_recommender(self, num_items: int) -> Recommender | FittedRecommender:
-        """The model's functions."""
-        family = MODELS[self.model]
-        return family.make if family.config_class is None else family.make(self.recommender, num_items)
+    def make_recommender(self, num_items: int) -> Recommender:
+        """The functions of a model that is trained."""
+        return MODELS[self.model].make(self.recommender, num_items)
+
+    def make_fitted(self) -> FittedRecommender:
+        """The functions of a model that is fitted."""
+        return MODELS[self.model].make()
 
     def to_dict(self, dataset: Dataset) -> dict[str, Any]:
         """For config.json: the configuration and a fingerprint of the data."""
@@ -192,6 +196,14 @@ def data_config_from_flags() -> DataConfig:
         raise ConfigError(f"--synthetic_* sizes were given but --dataset={FLAGS.dataset}: use --dataset=synthetic")
     folder = find_dataset_folder(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir or default_data_dir())
     return DataConfig(FLAGS.dataset, FLAGS.setting, str(folder), None)
+
+
+def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:
+    """The configuration with its dataset looked for in ``data_dir``, or where it was when that is None."""
+    if data_dir is None or config.data.folder is None:
+        return config
+    folder = find_dataset_folder(config.data.dataset, config.data.setting, data_dir)
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, folder=str(folder)))
 
 
 def evaluation_config_from_flags() -> EvaluationConfig:

@@ -80,8 +80,8 @@ def define_data_flags() -> None:
     """Which data."""
     group = "Data"
     _define(group, "string", "dataset", "synthetic",
-            "ml-1m, yelp, amazon-book, or any NAME with a folder NAME_SETTING below --data_dir; the path of a folder with "
-            "train_list.npy, valid_list.npy and test_list.npy; or synthetic, synthetic-ml-1m, synthetic-yelp, "
+            "ml-1m, yelp, amazon-book, or any NAME with a folder NAME_SETTING below --data_dir; the path of a folder "
+            "with train_list.npy, valid_list.npy and test_list.npy; or synthetic, synthetic-ml-1m, synthetic-yelp, "
             "synthetic-amazon-book.")  # fmt: skip
     _define(group, "string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
     _define(group, "string", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
@@ -164,6 +164,14 @@ def define_run_flags() -> None:
     _define(group, "boolean", "baseline", True, "Evaluate Popularity beside the model.")
 
 
+def define_evaluate_run_flags() -> None:
+    """Which run is evaluated, and on what."""
+    group = "Run"
+    _define(group, "string", "run_dir", None, "Directory of the run.", required=True)
+    _define(group, "string", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
+    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
+
+
 def define_sweep_flags() -> None:
     """What a sweep runs and shows."""
     group = "Sweep"
@@ -181,7 +189,7 @@ def grouped_help(usage: str) -> str:
         lines.append(f"{group}:")
         for name in names:
             flag = FLAGS[name]
-            default = "" if flag.default is None else f" (default: {flag.default_as_str.strip(chr(39))})"
+            default = "" if flag.default is None else f" (default: {str(flag.default_as_str).strip(chr(39))})"
             head = f"  --[no]{name}" if flag.boolean else f"  --{name}"
             values = getattr(flag.parser, "enum_values", None)
             choices = f" <{'|'.join(values)}>" if values else ""

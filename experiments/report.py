@@ -85,10 +85,8 @@ class ConsoleProgress(Progress):
     def evaluation(self, record: dict[str, Any], improved: bool) -> None:
         """A line per evaluation."""
         values = "  ".join(f"{name} {record['valid'][name]:.4f}" for name in self.metrics if name in record["valid"])
-        elapsed = time.perf_counter() - self.started
-        self.message(
-            f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9.4g} valid  {values}{'  best' if improved else ''}"
-        )
+        elapsed, best = time.perf_counter() - self.started, "  best" if improved else ""
+        self.message(f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9.4g} valid  {values}{best}")
 
 
 def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:

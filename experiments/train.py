@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from diffrec_jax.data import Dataset
-from diffrec_jax.evaluation import Evaluator, SplitResult, evaluate_dataset
-from diffrec_jax.recommenders import POPULARITY, FittedRecommender
-from diffrec_jax.training.loop import Trainer
+from diffrec_jax.recommenders import POPULARITY
 from diffrec_jax.training.parallel import Parallel, local_parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
+from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
 from experiments.config import MAY_DIFFER_ON_RESUME, MODELS, RunConfig, run_config_from_flags
 from experiments.flags import FLAGS
@@ -35,70 +33,9 @@ class CompileClock:
         self.seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
-    def _listen(self, event: str, duration: float, **kwargs: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == COMPILE_EVENT:
-            self.seconds += duration
-
-
-def make_evaluator(config: RunConfig, score_fn, parallel: Parallel) -> Evaluator:
-    """The configured evaluation of a score function."""
-    batch_size = -(-config.evaluation.eval_batch_size // parallel.num_devices) * parallel.num_devices
-    make_key = config.training.make_key if config.training else (lambda: jax.random.key(0))
-    return Evaluator(
-        score_fn=score_fn,
-        ks=config.evaluation.ks,
-        batch_size=batch_size,
-        num_devices=parallel.num_devices,
-        transform=parallel.compile,
-        make_key=make_key,
-    )
-
-
-def make_trainer(
-    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, progress=None
-) -> Trainer:
-    """The trainer of a configuration.
-
-    Raises:
-      ConfigError: the batch does not split over the devices, or there are fewer users to evaluate than asked for.
-    """
-    assert config.training is not None
-    recommender = config.make_recommender(dataset.num_items)
-    assert not isinstance(recommender, FittedRecommender)
-    try:
-        return Trainer(
-            recommender=recommender,
-            dataset=dataset,
-            evaluator=make_evaluator(config, recommender.score_fn, parallel),
-            config=config.training,
-            run_directory=run_directory,
-            parallel=parallel,
-            mode=config.evaluation.mode,
-            eval_user_ids=config.evaluation.user_ids(dataset),
-            progress=progress,
-        )
-    except ValueError as error:
-        raise ConfigError(error) from error
-
-
-def evaluate_fitted(
-    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, parallel: Parallel
-) -> dict[str, SplitResult]:
-    """Fits a closed-form model and evaluates it."""
-    return evaluate_dataset(
-        make_evaluator(config, recommender.score_fn, parallel),
-        parallel.replicate(recommender.fit(dataset.train)),
-        dataset,
-        test_with_valid_input=config.evaluation.test_with_valid_input,
-        user_ids=config.evaluation.user_ids(dataset),
-    )
-
-
-def write_per_user(results: dict[str, SplitResult], folder: Path) -> None:
-    """per_user_valid.npz and per_user_test.npz: user_ids, num_relevant and one array a metric."""
-    for split, result in results.items():
-        with (folder / f"per_user_{split}.npz").open("wb") as file:
-            np.savez_compressed(file, user_ids=result.user_ids, num_relevant=result.num_relevant, **result.per_user)
+            self.seconds += duration_secs
 
 
 def peak_rss_bytes() -> int:
@@ -152,10 +89,8 @@ def train(
 
 def fit(config: RunConfig, dataset: Dataset, parallel: Parallel) -> dict[str, Any]:
     """Fits a closed-form model and returns what results.json holds beyond the common part."""
-    recommender = config.make_recommender(dataset.num_items)
-    assert isinstance(recommender, FittedRecommender)
     started = time.perf_counter()
-    results = evaluate_fitted(config, recommender, dataset, parallel)
+    results = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
     timings = {"train_s_per_epoch": None, "eval_s": time.perf_counter() - started}
     return {"results": results, "best_epoch": None, "num_params": 0, "timings": timings}
 

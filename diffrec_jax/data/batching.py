@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -18,15 +18,15 @@ class RowBatch(NamedTuple):
     With a leading device axis D every field is [D, ...] and ``rows`` count within a device.
     """
 
-    user_ids: np.ndarray
+    user_ids: Any
     """[B] int32."""
-    row_mask: np.ndarray
+    row_mask: Any
     """[B] bool, false for rows that only fill the block."""
-    rows: np.ndarray
+    rows: Any
     """[N] int32, row of each entry within the block, ascending."""
-    item_ids: np.ndarray
+    item_ids: Any
     """[N] int32."""
-    weights: np.ndarray
+    weights: Any
     """[N] float32."""
 
 

@@ -106,10 +106,8 @@ def find_dataset_folder(dataset: str, setting: str, data_dir: str | Path) -> Pat
             return folder
     parent = Path(data_dir)
     found = sorted(path.parent.name for path in parent.glob("*/train_list.npy")) if parent.is_dir() else []
-    there = (
-        f"it holds {', '.join(found)}" if found else ("it holds no dataset" if parent.is_dir() else "it does not exist")
-    )
+    there = f"holds {', '.join(found) or 'no dataset'}" if parent.is_dir() else "does not exist"
     raise DataError(
-        f"dataset {dataset!r} (setting {setting!r}) is not at {named} and {dataset!r} is no folder; looked in {parent}: "
-        f"{there}; set --data_dir or DIFFREC_DATA_DIR, give a folder's path, or use --dataset=synthetic"
+        f"dataset {dataset!r} (setting {setting!r}) is not at {named} and {dataset!r} is no folder; {parent} {there}: "
+        "set --data_dir or DIFFREC_DATA_DIR, give a folder's path, or use --dataset=synthetic"
     )

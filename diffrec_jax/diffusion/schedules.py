@@ -115,20 +115,20 @@ def schedule_from_betas(betas: np.ndarray, dtype=jnp.float32) -> NoiseSchedule:
     x0_loss_weights[1:] = (previous_alphas_cumprod * betas)[1:] / (previous_variances * variances)[1:]
     epsilon_loss_weights = np.ones_like(betas)
     epsilon_loss_weights[1:] = variances[1:] / (previous_variances[1:] ** 2 * (1.0 - betas[1:]))
-    tables = NoiseSchedule(
-        betas=betas,
-        alphas_cumprod=alphas_cumprod,
-        variances=variances,
-        sqrt_alphas_cumprod=np.sqrt(alphas_cumprod),
-        sqrt_variances=np.sqrt(variances),
-        posterior_coef_x0=np.sqrt(previous_alphas_cumprod) * betas / variances,
-        posterior_coef_xt=np.sqrt(1.0 - betas) * previous_variances / variances,
-        posterior_variances=betas * previous_variances / variances,
-        x0_loss_weights=x0_loss_weights,
-        epsilon_loss_weights=epsilon_loss_weights,
-    )  # type: ignore[arg-type]
-    cast = (lambda table: table) if dtype == np.float64 else (lambda table: jnp.asarray(table, dtype))
-    return NoiseSchedule(*(cast(table) for table in tables))
+    cast = np.asarray if dtype == np.float64 else jnp.asarray
+    tables = {
+        "betas": betas,
+        "alphas_cumprod": alphas_cumprod,
+        "variances": variances,
+        "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
+        "sqrt_variances": np.sqrt(variances),
+        "posterior_coef_x0": np.sqrt(previous_alphas_cumprod) * betas / variances,
+        "posterior_coef_xt": np.sqrt(1.0 - betas) * previous_variances / variances,
+        "posterior_variances": betas * previous_variances / variances,
+        "x0_loss_weights": x0_loss_weights,
+        "epsilon_loss_weights": epsilon_loss_weights,
+    }
+    return NoiseSchedule(**{name: cast(table, dtype) for name, table in tables.items()})  # type: ignore[arg-type]
 
 
 def make_noise_schedule(

@@ -169,11 +169,10 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         else:
             x_0 = to_dense(batch, num_items)
 
-            def denoise_fn(x_t: Array, t: Array) -> Array:
+            def network(x_t: Array, t: Array) -> Array:
                 return model.apply(params, x_t, t)  # type: ignore[return-value]
 
-            if config.prediction_type == "epsilon":
-                denoise_fn = x0_denoise_fn(schedule, denoise_fn)
+            denoise_fn = network if config.prediction_type == "x0" else x0_denoise_fn(schedule, network)
 
             def noise_fn(t: Array) -> Array:
                 return row_normals(_fold_each(row_keys, t))

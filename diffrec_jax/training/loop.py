@@ -158,6 +158,20 @@ class Trainer:
         """The state saved at a step (one copy)."""
         return self.checkpoints.restore(step, self._abstract_state())
 
+    def restore_best(self) -> TrainState:
+        """The state with the best validation metric so far (one copy).
+
+        Raises:
+          CheckpointError: there is no whole checkpoint, or nothing was selected yet.
+        """
+        newest = self.checkpoints.newest_whole()
+        if newest is None:
+            raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint: resume the run first")
+        best_step = int(self.restore(newest).selection.best_step)
+        if best_step == 0:
+            raise CheckpointError(f"no evaluation of this run has given a finite {self.config.metric} yet: resume it")
+        return self.restore(best_step)
+
     def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
         """Validation and test of a (replicated) state."""
         assert self.progress is not None
@@ -264,11 +278,8 @@ class Trainer:
                 if evaluates or saves:
                     self._save(state, step)
                 window_started, window_steps = time.perf_counter(), 0
-        best_step = int(self.parallel.unreplicate(state.selection.best_step))
-        if best_step == 0:
-            raise CheckpointError(f"no evaluation gave a finite {config.metric}: nothing was selected")
-        del state  # its memory is worth two more models
-        return self.restore(best_step)
+        del state  # its memory is needed for the selected one
+        return self.restore_best()
 
     def _evaluate_and_select(self, state: TrainState, step: int) -> TrainState:
         assert self.progress is not None

@@ -83,7 +83,8 @@ class RunDirectory:
             listed = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} asked for)" for key in differing[:5])
             more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
             raise RunDirectoryError(
-                f"{self.path} is a run of another configuration: {listed}{more}; choose another --run_dir or repeat its flags"
+                f"{self.path} is a run of another configuration: {listed}{more}; "
+                "choose another --run_dir or repeat its flags"
             )
 
     def update_config(self, config: dict[str, Any]) -> None:

@@ -1,0 +1,52 @@
+"""Evaluates the selected state of a finished or interrupted run again, perhaps otherwise than the run did.
+
+python -m experiments.evaluate --run_dir=runs/NAME --ks=5,10 --test_with_valid_input --per_user
+"""
+
+import dataclasses
+from pathlib import Path
+
+from diffrec_jax.training.parallel import local_parallel
+from diffrec_jax.training.run_log import RunDirectory
+from experiments import flags
+from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
+from experiments.cli import ConfigError, start
+from experiments.config import MODELS, RunConfig, evaluation_config_from_flags, relocated
+from experiments.flags import FLAGS
+from experiments.report import ConsoleProgress, make_console, results_table
+
+
+def main() -> None:
+    """Flags to a table."""
+    run_directory, parallel, console = (
+        RunDirectory(Path(FLAGS.run_dir)),
+        local_parallel(FLAGS.max_devices),
+        make_console(),
+    )
+    stored = run_directory.config()
+    config = dataclasses.replace(RunConfig.from_dict(stored), evaluation=evaluation_config_from_flags())
+    config = relocated(config, FLAGS.data_dir)
+    dataset = config.data.load()
+    if config.to_dict(dataset)["data_sha256"] != stored["data_sha256"]:
+        raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")
+    if config.training:
+        with ConsoleProgress(console, config.training.metric) as progress:
+            trainer = make_trainer(config, dataset, run_directory, parallel, progress)
+            results = trainer.evaluate(
+                parallel.replicate(trainer.restore_best()),
+                test_with_valid_input=config.evaluation.test_with_valid_input,
+            )
+    else:
+        results = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
+    if FLAGS.per_user:
+        write_per_user(results, run_directory.path)
+        console.print(f"each user's metrics are in {run_directory.path / 'per_user_test.npz'}", markup=False)
+    mode, title = config.evaluation.mode, MODELS[config.model].title
+    rows = {f"{title} {split}": result.mean(mode) for split, result in results.items()}
+    console.print(results_table(f"{dataset.name}, {mode} mode", rows, config.evaluation.ks))
+
+
+if __name__ == "__main__":
+    flags.define_evaluation_flags()
+    flags.define_evaluate_run_flags()
+    start(main, __doc__ or "")
