@@ -13,11 +13,11 @@ import jax
 import numpy as np
 
 from diffrec_jax.data import NAMED_SPECS, Dataset, find_dataset_folder, make_synthetic, read_official
-from diffrec_jax.evaluation import AveragingMode, parse_metric
+from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import POPULARITY, DiffRecConfig, FittedRecommender, Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from experiments.cli import ConfigError
-from experiments.flags import FLAGS, RECOMMENDER_FIELDS, TRAINING_FIELDS
+from experiments.flags import FLAGS, RECOMMENDER_FIELDS, SYNTHETIC_FIELDS, TRAINING_FIELDS
 
 PRESETS = Path(__file__).parent / "presets"
 # What a resumed run may have otherwise than the run it goes on with: neither changes the steps already done.
@@ -44,11 +44,11 @@ MODELS: dict[str, ModelFamily] = {
 class EvaluationConfig:
     """How results are measured."""
 
-    ks: tuple[int, ...]
-    mode: AveragingMode
-    test_with_valid_input: bool
-    eval_users: int
-    eval_batch_size: int
+    ks: tuple[int, ...] = DEFAULT_KS
+    mode: AveragingMode = "official"
+    test_with_valid_input: bool = False
+    eval_users: int = 0
+    eval_batch_size: int = 400
 
     def user_ids(self, dataset: Dataset) -> np.ndarray | None:
         """The users to evaluate, None for all: a fixed sample, the same for every seed of a run.
@@ -171,10 +171,6 @@ def _load_preset(model: str, data: DataConfig, wanted: str | None) -> tuple[str,
     return name, presets[name]
 
 
-def _given(fields: dict[str, str]) -> dict[str, Any]:
-    return {field: FLAGS[flag].value for flag, field in fields.items() if FLAGS[flag].value is not None}
-
-
 def _checked(config_class: type, values: dict[str, Any]) -> Any:
     try:
         return config_class(**_tuples(values))
@@ -182,60 +178,79 @@ def _checked(config_class: type, values: dict[str, Any]) -> Any:
         raise ConfigError(error) from error
 
 
-def data_config_from_flags() -> DataConfig:
-    """Which data the flags ask for.
+def _given(fields: dict[str, str]) -> dict[str, Any]:
+    """What the command line sets, by field."""
+    return {field: FLAGS[flag].value for flag, field in fields.items() if FLAGS[flag].present}
 
-    Raises:
-      DataError: a dataset folder that is not there.
-      ConfigError: sizes for a dataset that is not synthetic.
-    """
-    sizes = _given({f"synthetic_{name}": f"num_{name}" for name in ("users", "items", "interactions")})
-    if FLAGS.dataset in NAMED_SPECS:
-        return DataConfig(FLAGS.dataset, FLAGS.setting, None, {"seed": FLAGS.synthetic_seed} | sizes)
+
+def _data_config(dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any]) -> DataConfig:
+    if dataset in NAMED_SPECS:
+        return DataConfig(dataset, setting, None, {"seed": 0} | sizes)
     if sizes:
-        raise ConfigError(f"--synthetic_* sizes were given but --dataset={FLAGS.dataset}: use --dataset=synthetic")
-    folder = find_dataset_folder(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir or default_data_dir())
-    return DataConfig(FLAGS.dataset, FLAGS.setting, str(folder), None)
-
-
-def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:
-    """The configuration with its dataset looked for in ``data_dir``, or where it was when that is None."""
-    if data_dir is None or config.data.folder is None:
-        return config
-    folder = find_dataset_folder(config.data.dataset, config.data.setting, data_dir)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, folder=str(folder)))
-
-
-def evaluation_config_from_flags() -> EvaluationConfig:
-    """How the flags ask for results."""
-    return EvaluationConfig(
-        ks=tuple(sorted(set(FLAGS.ks))),
-        mode=FLAGS.mode,
-        test_with_valid_input=FLAGS.test_with_valid_input,
-        eval_users=FLAGS.eval_users,
-        eval_batch_size=FLAGS.eval_batch_size,
+        raise ConfigError(f"--synthetic_* was given but --dataset={dataset}: use --dataset=synthetic")
+    return DataConfig(
+        dataset, setting, str(find_dataset_folder(dataset, setting, data_dir or default_data_dir())), None
     )
 
 
-def run_config_from_flags() -> RunConfig:
-    """Preset and flags as one configuration.
+def evaluation_over(base: EvaluationConfig) -> EvaluationConfig:
+    """``base`` with what the command line sets."""
+    given = _given({field.name: field.name for field in dataclasses.fields(EvaluationConfig)})
+    return dataclasses.replace(base, **{key: tuple(sorted(set(v))) if key == "ks" else v for key, v in given.items()})
+
+
+def new_run_config() -> RunConfig:
+    """The configuration of a new run: preset, overridden by the command line.
 
     Raises:
       ConfigError, DataError: something given is wrong; the message says what and what to do.
     """
     if FLAGS.model not in MODELS:
         raise ConfigError(f"--model={FLAGS.model} is unknown: choose one of {', '.join(MODELS)}")
+    data = _data_config(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir, _given(SYNTHETIC_FIELDS))
+    evaluation = evaluation_over(EvaluationConfig())
     family = MODELS[FLAGS.model]
-    data, evaluation = data_config_from_flags(), evaluation_config_from_flags()
     if family.config_class is None:
-        return RunConfig(model=FLAGS.model, preset="none", data=data, evaluation=evaluation)
+        return RunConfig(FLAGS.model, "none", data, evaluation)
     name, preset = _load_preset(FLAGS.model, data, FLAGS.preset)
     recommender = _checked(family.config_class, preset.get("recommender", {}) | _given(RECOMMENDER_FIELDS))
-    prng = {"prng_impl": default_prng_impl()}
-    training = _checked(TrainConfig, prng | preset.get("training", {}) | _given(TRAINING_FIELDS))
-    try:
-        parse_metric(training.metric, evaluation.ks)
-        jax.eval_shape(training.make_key)
-    except ValueError as error:
-        raise ConfigError(error) from error
-    return RunConfig(FLAGS.model, name, data, evaluation, recommender, training)
+    training = {"prng_impl": default_prng_impl()} | preset.get("training", {}) | _given(TRAINING_FIELDS)
+    return _consistent(RunConfig(FLAGS.model, name, data, evaluation, recommender, _checked(TrainConfig, training)))
+
+
+def resumed_run_config(stored: RunConfig) -> RunConfig:
+    """A stored configuration with what the command line sets: nothing but the run directory needs to be repeated.
+
+    Raises:
+      ConfigError, DataError: something given is wrong; the message says what and what to do.
+    """
+    data, recommender, training = stored.data, stored.recommender, stored.training
+    given = _given({"dataset": "dataset", "setting": "setting", "data_dir": "data_dir"})
+    sizes = (data.synthetic or {}) | _given(SYNTHETIC_FIELDS)
+    if given or sizes:
+        data = _data_config(
+            given.get("dataset", data.dataset), given.get("setting", data.setting), given.get("data_dir"), sizes
+        )
+    if recommender is not None and training is not None:
+        recommender = _checked(type(recommender), dataclasses.asdict(recommender) | _given(RECOMMENDER_FIELDS))
+        training = _checked(TrainConfig, dataclasses.asdict(training) | _given(TRAINING_FIELDS))
+    names = {"model": stored.model, "preset": stored.preset} | _given({"model": "model", "preset": "preset"})
+    evaluation = evaluation_over(stored.evaluation)
+    return _consistent(RunConfig(**names, data=data, evaluation=evaluation, recommender=recommender, training=training))
+
+
+def _consistent(config: RunConfig) -> RunConfig:
+    if config.training is not None:
+        try:
+            parse_metric(config.training.metric, config.evaluation.ks)
+            jax.eval_shape(config.training.make_key)
+        except ValueError as error:
+            raise ConfigError(error) from error
+    return config
+
+
+def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:
+    """The configuration with its dataset looked for in ``data_dir``, or where it was when that is None."""
+    if data_dir is None or config.data.folder is None:
+        return config
+    return dataclasses.replace(config, data=_data_config(config.data.dataset, config.data.setting, data_dir, {}))

@@ -11,7 +11,7 @@ from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
-from experiments.config import MODELS, RunConfig, evaluation_config_from_flags, relocated
+from experiments.config import MODELS, RunConfig, evaluation_over, relocated
 from experiments.flags import FLAGS
 from experiments.report import ConsoleProgress, make_console, results_table
 
@@ -24,8 +24,8 @@ def main() -> None:
         make_console(),
     )
     stored = run_directory.config()
-    config = dataclasses.replace(RunConfig.from_dict(stored), evaluation=evaluation_config_from_flags())
-    config = relocated(config, FLAGS.data_dir)
+    config = relocated(RunConfig.from_dict(stored), FLAGS.data_dir)
+    config = dataclasses.replace(config, evaluation=evaluation_over(config.evaluation))
     dataset = config.data.load()
     if config.to_dict(dataset)["data_sha256"] != stored["data_sha256"]:
         raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")

@@ -73,6 +73,12 @@ RECOMMENDER_FIELDS = {
     "sampling_noise": "sampling_noise",
     "folded": "folded",
 }
+SYNTHETIC_FIELDS = {
+    "synthetic_users": "num_users",
+    "synthetic_items": "num_items",
+    "synthetic_interactions": "num_interactions",
+    "synthetic_seed": "seed",
+}
 TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainConfig)}
 
 

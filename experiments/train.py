@@ -18,7 +18,7 @@ from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
-from experiments.config import MAY_DIFFER_ON_RESUME, MODELS, RunConfig, run_config_from_flags
+from experiments.config import MAY_DIFFER_ON_RESUME, MODELS, RunConfig, new_run_config, resumed_run_config
 from experiments.flags import FLAGS
 from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table
 from experiments.versions import versions
@@ -48,17 +48,6 @@ def default_run_dir(config: RunConfig) -> Path:
     seed = "" if config.training is None else f"-seed{config.training.seed}"
     name = f"{config.model}-{Path(config.data.dataset).name}-{config.data.setting}{seed}"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-
-
-def open_run_directory(config: dict[str, Any], path: Path, resume: bool) -> RunDirectory:
-    """A new run directory, or with ``resume`` the one that is there, its configuration compared."""
-    run_directory = RunDirectory(path)
-    if resume and run_directory.exists():
-        run_directory.check_config(config, may_differ=MAY_DIFFER_ON_RESUME)
-        run_directory.update_config(config)
-    else:
-        run_directory.create(config)
-    return run_directory
 
 
 def train(
@@ -100,7 +89,9 @@ def main() -> None:
     started, clock, console = time.perf_counter(), CompileClock(), make_console()
     if FLAGS.resume and not FLAGS.run_dir:
         raise ConfigError("--resume needs --run_dir, the directory of the run to go on with")
-    config = run_config_from_flags()
+    run_directory = RunDirectory(FLAGS.run_dir) if FLAGS.run_dir else None
+    resumes = FLAGS.resume and run_directory is not None and run_directory.exists()
+    config = resumed_run_config(RunConfig.from_dict(run_directory.config())) if resumes else new_run_config()  # type: ignore[union-attr]
     dataset = config.data.load()
     parallel = local_parallel(FLAGS.max_devices)
     if config.training and config.training.batch_size % parallel.num_devices:
@@ -108,9 +99,12 @@ def main() -> None:
             f"--batch_size={config.training.batch_size} is no multiple of the {parallel.num_devices} devices: "
             "choose one that is, or set --max_devices"
         )
-    run_directory = open_run_directory(
-        config.to_dict(dataset), Path(FLAGS.run_dir) if FLAGS.run_dir else default_run_dir(config), FLAGS.resume
-    )
+    run_directory = run_directory or RunDirectory(default_run_dir(config))
+    if resumes:
+        run_directory.check_config(config.to_dict(dataset), may_differ=MAY_DIFFER_ON_RESUME)
+        run_directory.update_config(config.to_dict(dataset))
+    else:
+        run_directory.create(config.to_dict(dataset))
     title = MODELS[config.model].title
     console.print(dataset.summary(), markup=False)
     for warning in dataset.warnings:

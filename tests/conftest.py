@@ -13,6 +13,6 @@ def data_dir() -> Path:
     folder = os.environ.get("DIFFREC_DATA_DIR")
     if not folder:
         pytest.skip(
-            "DIFFREC_DATA_DIR is not set: set it to the folder that holds the datasets (ml-1m_clean/train_list.npy, ...)"
+            "DIFFREC_DATA_DIR is not set: set it to the folder of the datasets (ml-1m_clean/train_list.npy, ...)"
         )
     return Path(folder)

@@ -81,7 +81,7 @@ def test_posterior_at_the_first_step_is_x_0(settings):
 
 
 def test_q_sample_has_the_law_of_single_steps_composed():
-    # x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) noise, step by step, against q_sample in one go: two samples, one law.
+    # x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) noise, step by step, against q_sample in one go.
     settings, count = SCHEDULES["linear"], 4000
     betas = reference.make_betas(**settings, num_timesteps=T)
     rng = np.random.default_rng(1)

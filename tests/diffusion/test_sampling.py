@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
 )
 from diffrec_jax.models import MLPDenoiser
-from tests.reference import SCHEDULES, assert_close
+from tests.reference import SCHEDULES, assert_close, random_params
 from tests.reference import diffrec_numpy as reference
 
 T, B, D = 5, 6, 11
@@ -26,45 +28,41 @@ def random_rows(seed=0):
     return (np.random.default_rng(seed).random((B, D)) < 0.4).astype(np.float32)
 
 
-def random_params(model, seed=0):
-    """Parameters larger than the initial ones, so that no layer is nearly linear and no bias negligible."""
-    params = model.init(jax.random.key(seed), jnp.zeros((1, model.num_items)), jnp.zeros(1, jnp.int32))
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.5, leaf.shape).astype(np.float32), params)
+@functools.partial(jax.jit, static_argnames=("model", "prediction_type", "num_noise_steps", "sampling_noise"))
+def score(schedule, model, params, x_0, noise, prediction_type, num_noise_steps, sampling_noise):
+    """The library's chain with given noise [T + 1, B, D]; all schedules share a compilation."""
+
+    def noise_fn(t):
+        return noise[t]
+
+    def denoise_fn(x_t, t):
+        return model.apply(params, x_t, t)
+
+    if prediction_type == "epsilon":
+        denoise_fn = x0_denoise_fn(schedule, denoise_fn)
+    x_T = noise_for_inference(schedule, x_0, num_noise_steps, noise_fn)
+    return p_sample_loop(schedule, denoise_fn, x_T, noise_fn=noise_fn if sampling_noise else None)
 
 
 @any_schedule
 @any_dims
 @pytest.mark.parametrize("prediction_type", ["x0", "epsilon"])
-def test_loop_with_the_mlp_agrees_with_reference(settings, dims, prediction_type):
+@pytest.mark.parametrize(("num_noise_steps", "sampling_noise"), [(0, False), (3, True)], ids=["plain", "noise"])
+def test_loop_with_the_mlp_agrees_with_reference(settings, dims, prediction_type, num_noise_steps, sampling_noise):
     schedule = make_noise_schedule(**settings, num_timesteps=T)
     betas = reference.make_betas(**settings, num_timesteps=T)
     model = MLPDenoiser(num_items=D, dims=dims)
-    params = random_params(model)
-    x_0 = random_rows()
-    given = np.random.default_rng(1).standard_normal((T + 1, B, D), dtype=np.float32)
-
-    def score(params, given, num_noise_steps, sampling_noise):
-        def noise_fn(t):
-            return given[t]
-
-        def denoise_fn(x_t, t):
-            return model.apply(params, x_t, t)
-
-        if prediction_type == "epsilon":
-            denoise_fn = x0_denoise_fn(schedule, denoise_fn)
-        x_T = noise_for_inference(schedule, jnp.asarray(x_0), num_noise_steps, noise_fn)
-        return p_sample_loop(schedule, denoise_fn, x_T, noise_fn=noise_fn if sampling_noise else None)
-
-    def network(x_t, t):
-        return reference.mlp_denoiser(params, x_t, t)
-
-    for num_noise_steps, sampling_noise in ((0, False), (3, True)):
-        actual = jax.jit(score, static_argnums=(2, 3))(params, jnp.asarray(given), num_noise_steps, sampling_noise)
-        x_T = reference.noise_for_inference(betas, x_0, num_noise_steps, given[T])
-        noise = given if sampling_noise else None
-        expected = reference.p_sample_loop(betas, network, x_T, noise=noise, prediction_type=prediction_type)
-        assert_close(actual, expected)
+    params, x_0 = random_params(model), random_rows()
+    noise = np.random.default_rng(1).standard_normal((T + 1, B, D), dtype=np.float32)
+    actual = score(schedule, model, params, x_0, noise, prediction_type, num_noise_steps, sampling_noise)
+    expected = reference.p_sample_loop(
+        betas,
+        lambda x_t, t: reference.mlp_denoiser(params, x_t, t),
+        reference.noise_for_inference(betas, x_0, num_noise_steps, noise[T]),
+        noise=noise if sampling_noise else None,
+        prediction_type=prediction_type,
+    )
+    assert_close(actual, expected)
 
 
 @any_schedule
@@ -137,19 +135,19 @@ def test_compiles_at_most_once():
     traces = []
 
     @jax.jit
-    def score(scale, x_T, key):
+    def rescore(scale, x_T, key):
         traces.append(x_T.shape)
         noise_fn = gaussian_noise_fn(key, x_T.shape)
         return p_sample_loop(schedule, lambda x_t, t: scale * x_t, x_T, noise_fn=noise_fn)
 
-    results = [score(scale, random_rows(i), jax.random.key(i)) for i, scale in enumerate((0.5, 0.7, 0.9))]
+    results = [rescore(scale, random_rows(i), jax.random.key(i)) for i, scale in enumerate((0.5, 0.7, 0.9))]
     assert len(traces) == 1
     assert not np.allclose(results[0], results[1])
-    assert score._cache_size() == 1
+    assert rescore._cache_size() == 1
 
 
 def test_reverse_chain_has_the_law_of_its_recursion():
-    # With x_0_hat = a x_t every step is linear: mean and variance follow a recursion, from the reference's coefficients.
+    # With x_0_hat = a x_t every step is linear: mean and variance follow a recursion.
     a, start, count = 0.6, 2.0, 4000
     schedule = make_noise_schedule(**SCHEDULES["linear"], num_timesteps=T)
     betas = reference.make_betas(**SCHEDULES["linear"], num_timesteps=T)

@@ -1,5 +1,7 @@
-"""An independent reference in NumPy float64, written from the paper, and how closely the library must agree with it."""
+"""An independent reference in NumPy float64, and what its comparisons with the library share."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 # One setting of every schedule kind, as keyword arguments of make_noise_schedule.
@@ -17,7 +19,14 @@ SCHEDULES = {
 }
 
 
-def assert_close(actual, expected, *, rtol: float = 1e-5) -> None:
+def random_params(model, seed=0):
+    """Parameters of an MLPDenoiser larger than its initial ones: no layer nearly linear, no bias negligible."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, model.num_items)), jnp.zeros(1, jnp.int32))
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
+
+
+def assert_close(actual, expected, *, rtol=1e-5):
     """Equal up to ``rtol`` of the largest expected magnitude."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     assert actual.shape == expected.shape, f"shapes {actual.shape} and {expected.shape}"

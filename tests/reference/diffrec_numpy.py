@@ -223,7 +223,7 @@ def noise_for_inference(betas, x_0, num_noise_steps, noise):
 
 
 def p_sample_loop(betas, network, x_T, *, noise=None, prediction_type="x0"):
-    """All T reverse steps; ``network(x_t, t)`` predicts x_0 or epsilon, ``noise`` [T, B, D] (if any) is added for t > 0."""
+    """All T reverse steps of ``network(x_t, t)``, with ``noise`` [T, B, D] (or none) added for t > 0."""
     x = np.array(x_T, dtype=np.float64)
     for step in reversed(range(len(betas))):
         t = [step] * len(x)

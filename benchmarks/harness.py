@@ -1,0 +1,304 @@
+"""What the benchmarks share: shapes, interleaved timings, the floor, memory, the table and the record."""
+
+import dataclasses
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from absl import flags
+from rich.table import Table
+
+from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
+from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.typing import Params
+from experiments.cli import ConfigError, start
+from experiments.config import PRESETS, default_prng_impl
+from experiments.flags import FLAGS, GROUPS
+from experiments.report import make_console
+from experiments.versions import versions
+
+SHAPES = ("ml-1m", "yelp", "amazon-book")
+SIDES = ("ours", "peer")
+Work = Callable[[], Any]
+"""One unit of what is measured; returns when its result is there."""
+
+
+class DisagreementError(AssertionError):
+    """Ours and the peer do not compute the same."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a dataset and the settings of the released run on it."""
+
+    name: str
+    spec: SyntheticSpec
+    recommender: DiffRecConfig
+    training: TrainConfig
+
+    @property
+    def layer_products(self) -> list[int]:
+        """Inputs times outputs of every layer, first to last; the time embedding, 10 inputs of 10,000s, left out."""
+        dims = self.recommender.dims
+        sizes = [self.spec.num_items, *reversed(dims), *dims[1:], self.spec.num_items]
+        return [before * after for before, after in zip(sizes[:-1], sizes[1:])]
+
+    @property
+    def forward_flops(self) -> int:
+        """Matmul operations of one row's way through the network."""
+        return 2 * sum(self.layer_products)
+
+    @property
+    def folded_flops(self) -> int:
+        """Matmul operations of one row's folded chain: hidden layers T times, W_out W_in T - 1 times, one decoding."""
+        hidden, decoding = self.layer_products[1:-1], self.layer_products[-1]
+        num_timesteps = self.recommender.num_timesteps
+        return 2 * (num_timesteps * sum(hidden) + (num_timesteps - 1) * self.recommender.dims[-1] ** 2 + decoding)
+
+    @property
+    def folding_flops(self) -> int:
+        """Matmul operations of W_out W_in, once per parameter set."""
+        return 2 * self.recommender.dims[-1] * self.layer_products[0]
+
+
+def make_shape(name: str) -> Shape:
+    """A named dataset's size, and its preset ``released``."""
+    released = tomllib.loads((PRESETS / "diffrec" / f"{name}_clean.toml").read_text())["released"]
+    recommender = released["recommender"] | {"dims": tuple(released["recommender"]["dims"])}
+    return Shape(
+        name=name,
+        spec=NAMED_SPECS[f"synthetic-{name}"],
+        recommender=DiffRecConfig(**recommender),
+        training=TrainConfig(**released["training"], prng_impl=default_prng_impl()),
+    )
+
+
+def init_rankable_params(shape: Shape, dataset: Dataset) -> Params:
+    """Untrained parameters with the items' popularity as output bias: their rankings find something."""
+    params = jax.jit(make_diffrec(shape.recommender, dataset.num_items).init_params)(shape.training.make_key())
+    popularity = np.bincount(dataset.train.indices, minlength=dataset.num_items) / dataset.num_users
+    output_layer = params["params"]["output_layer"] | {"bias": jnp.asarray(popularity, jnp.float32)}
+    return {"params": params["params"] | {"output_layer": output_layer}}
+
+
+def time_interleaved(works: Mapping[str, Work], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each work, run in turn (a, b, a, b, ...) after one unmeasured turn that compiles and warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for turn in range(repeats + 1):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def matmul_rate(shape: Shape, repeats: int = 4) -> float:
+    """Operations per second of the fastest float32 matrix product seen here: JAX and PyTorch, square and as in the net.
+
+    Of several calls the largest result is the device's rate; the others met other load.
+    """
+    batch_size, width = shape.training.batch_size, shape.recommender.dims[-1]
+    num_items = min(shape.spec.num_items, 32_768)
+    jax_matmul = jax.jit(jnp.matmul)
+    best = 0.0
+    for rows, inner, columns in ((2048, 2048, 2048), (batch_size, num_items, width), (batch_size, width, num_items)):
+        a, b = torch.ones(rows, inner), torch.ones(inner, columns)
+        jax_a, jax_b = jnp.asarray(a.numpy()), jnp.asarray(b.numpy())
+        works = {
+            "jax": lambda a=jax_a, b=jax_b: jax_matmul(a, b).block_until_ready(),
+            "torch": lambda a=a, b=b: a @ b,
+        }
+        seconds = time_interleaved(works, repeats)
+        best = max(best, 2 * rows * inner * columns / min(min(values) for values in seconds.values()))
+    return best
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    title: str
+    ours_s: list[float]
+    peer_s: list[float] = field(default_factory=list)
+    """Empty for what the peer does not do."""
+    flops: float = 0.0
+    """Matmul operations that ours needs at least, 0 where they are not the measure."""
+    has_memory: bool = False
+    """Whether this is the work of which the sides' memory is measured."""
+
+
+class Measurement(NamedTuple):
+    """What a benchmark found."""
+
+    rows: list[Row]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One question.
+
+    Attributes:
+      name: of the module.
+      make_side: makes the work of one side, "ours" or "peer", for the memory column.
+      measure: checks that the sides agree and times them.
+      repeats: timed turns unless --repeats says otherwise.
+      select_users: the part of the dataset that is used.
+    """
+
+    name: str
+    make_side: Callable[[str, Shape, Dataset], Work]
+    measure: Callable[[Shape, Dataset, int], Measurement]
+    repeats: int
+    select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
+
+
+def _status_bytes(name: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ConfigError(f"/proc/self/status has no {name}: run with --nomemory")
+
+
+def _print_peak_bytes(benchmark: Benchmark, side: str, shape: Shape, dataset: Dataset) -> None:
+    """Prints how much more than libraries and dataset this process holds at most while one side works twice."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
+    before = _status_bytes("VmRSS")
+    work = benchmark.make_side(side, shape, dataset)
+    work()
+    work()
+    print(json.dumps({"peak_bytes": _status_bytes("VmHWM") - before}))
+
+
+def _peak_bytes(benchmark: Benchmark, side: str) -> int:
+    """The same, measured in a process of its own with the flags of this one."""
+    command = [sys.executable, "-m", f"benchmarks.{benchmark.name}", *sys.argv[1:], f"--side={side}"]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if run.returncode:
+        raise ConfigError(f"{' '.join(command)} failed with status {run.returncode}; --nomemory leaves it out")
+    return json.loads(run.stdout.splitlines()[-1])["peak_bytes"]
+
+
+def _summary(seconds: list[float]) -> str:
+    return f"{statistics.median(seconds):.4g} ({min(seconds):.4g})" if seconds else "-"
+
+
+def _records(measurement: Measurement, rate: float, memory: Mapping[str, int]) -> list[dict[str, Any]]:
+    records = []
+    for row in measurement.rows:
+        median, ratio = statistics.median(row.ours_s), {}
+        if row.peer_s:
+            ratio = {
+                "ratio": statistics.median(row.peer_s) / median,
+                "ratio_of_minima": min(row.peer_s) / min(row.ours_s),
+            }
+        floor = {"floor_s": row.flops / rate, "ours_per_floor": median * rate / row.flops} if row.flops else {}
+        bytes_of = {f"{side}_peak_bytes": memory[side] for side in memory} if row.has_memory else {}
+        records.append({"row": row.title, "ours_s": row.ours_s, "peer_s": row.peer_s} | ratio | floor | bytes_of)
+    return records
+
+
+def make_table(title: str, records: list[dict[str, Any]]) -> Table:
+    """The table: medians, minima in brackets."""
+    table = Table(title=title)
+    table.add_column("")
+    columns = ("ours s", "peer s", "peer / ours", "floor s", "ours / floor", "ours GiB", "peer GiB")
+    for column in columns:
+        table.add_column(column, justify="right")
+
+    def show(record: dict[str, Any], key: str, pattern: str, unit: float = 1.0) -> str:
+        return format(record[key] / unit, pattern) if key in record else "-"
+
+    for record in records:
+        ratio = f"{record['ratio']:.2f} ({record['ratio_of_minima']:.2f})" if "ratio" in record else "-"
+        table.add_row(
+            record["row"],
+            _summary(record["ours_s"]),
+            _summary(record["peer_s"]),
+            ratio,
+            show(record, "floor_s", ".4g"),
+            show(record, "ours_per_floor", ".2f"),
+            show(record, "ours_peak_bytes", ".2f", 2**30),
+            show(record, "peer_peak_bytes", ".2f", 2**30),
+        )
+    return table
+
+
+def _define_flags(benchmark: Benchmark) -> None:
+    group = GROUPS.setdefault("Benchmark", [])
+    flags.DEFINE_enum("shape", "ml-1m", SHAPES, "Size of a clean dataset, with its released settings, batch 400.")
+    flags.DEFINE_integer("repeats", benchmark.repeats, "Timed turns; each side runs once a turn.", lower_bound=1)
+    flags.DEFINE_integer("threads", 2, "CPU threads of either side.", lower_bound=1)
+    flags.DEFINE_boolean("memory", True, "Measure the peak memory of either side, in processes of their own.")
+    flags.DEFINE_string("out", None, "Append the rows to this file, a JSON object per line.")
+    flags.DEFINE_enum("side", None, SIDES, "Run this side alone and print its peak memory: what --memory starts.")
+    group.extend(("shape", "repeats", "threads", "memory", "out", "side"))
+
+
+def _limit_threads(num_threads: int) -> None:
+    """Binds the process to so many cores: XLA makes as many threads as there are, and has no other setting."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < num_threads:
+        raise ConfigError(f"--threads={num_threads}, but this process may use {len(cores)} cores")
+    os.sched_setaffinity(0, cores[:num_threads])
+    torch.set_num_threads(num_threads)
+
+
+def _main(benchmark: Benchmark) -> None:
+    jax.config.update("jax_platforms", "cpu")
+    _limit_threads(FLAGS.threads)
+    shape = make_shape(FLAGS.shape)
+    memory = {}
+    if FLAGS.memory and not FLAGS.side:  # first, while this process holds nothing
+        memory = {side: _peak_bytes(benchmark, side) for side in SIDES}
+    dataset = benchmark.select_users(shape, make_synthetic(shape.spec, name=f"synthetic-{shape.name}"))
+    if FLAGS.side:
+        _print_peak_bytes(benchmark, FLAGS.side, shape, dataset)
+        return
+    rates = [matmul_rate(shape)]
+    measurement = benchmark.measure(shape, dataset, FLAGS.repeats)
+    rate = max(*rates, matmul_rate(shape))
+    records = _records(measurement, rate, memory)
+    console = make_console()
+    console.print(
+        f"{dataset.summary()}; dims {list(shape.recommender.dims)}, T {shape.recommender.num_timesteps}, "
+        f"batch {shape.training.batch_size}; {FLAGS.threads} threads, best matmul {rate / 1e9:.0f} GFLOP/s",
+        markup=False,
+    )
+    console.print(make_table(f"{benchmark.name}, {shape.name}: median (minimum) of {FLAGS.repeats}", records))
+    for note in measurement.notes:
+        console.print(note, markup=False)
+    if FLAGS.out:
+        about = {
+            "benchmark": benchmark.name,
+            "shape": shape.name,
+            "num_users": dataset.num_users,
+            "recommender": dataclasses.asdict(shape.recommender),
+            "threads": FLAGS.threads,
+            "matmul_flops_per_s": rate,
+            "notes": measurement.notes,
+            "versions": versions() | {"torch": torch.__version__},
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        with Path(FLAGS.out).open("a") as file:
+            file.writelines(json.dumps(about | record) + "\n" for record in records)
+
+
+def run(benchmark: Benchmark, usage: str | None) -> None:
+    """Runs a benchmark from the command line."""
+    _define_flags(benchmark)
+    start(lambda: _main(benchmark), usage or "")

@@ -1,0 +1,144 @@
+"""How long does it take to recommend 100 items to each of 400 users, beside plain PyTorch?
+
+The whole reverse chain (T steps from the training row, T' = 0), seen items masked, top 100. Ours runs the chain in the
+hidden space and decodes once, after a product of the weights that is done once per parameter set and shown as a row of
+its own; so is our plain chain, which runs at full width as the peer's does. Each row's floor counts its own products.
+
+python -m benchmarks.sampling --shape=amazon-book
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from torch import Tensor
+
+from benchmarks.harness import (
+    Benchmark,
+    DisagreementError,
+    Measurement,
+    Row,
+    Shape,
+    Work,
+    init_rankable_params,
+    run,
+    time_interleaved,
+)
+from benchmarks.torch_peer import DenseRows, load_weights, make_peer, recommend
+from diffrec_jax.data import Dataset, RowBatch, make_row_batch
+from diffrec_jax.evaluation import top_k_items
+from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.rows import row_keys
+from diffrec_jax.typing import Params
+
+K = 100
+MAX_SCORE_DIFFERENCE = 1e-4
+MIN_OVERLAP = 0.99
+
+
+class OurSampling:
+    """The library's functions for one parameter set."""
+
+    def __init__(self, shape: Shape, dataset: Dataset, params: Params, *, folded: bool = True):
+        config = dataclasses.replace(shape.recommender, folded=folded)
+        recommender = make_diffrec(config, dataset.num_items)
+        self.dataset, self.params, self.make_key = dataset, params, shape.training.make_key
+        self.users = np.arange(min(shape.training.batch_size, dataset.num_users))
+        self._prepare_scoring = jax.jit(recommender.prepare_scoring)
+        self._score_fn = recommender.score_fn
+        self._score = jax.jit(self._score_batch)
+        self._recommend = jax.jit(lambda state, inputs, seen: top_k_items(self._score_batch(state, inputs), seen, K)[0])
+        self.prepare()
+
+    def _score_batch(self, state: Any, inputs: RowBatch) -> jax.Array:
+        return self._score_fn(state, inputs, row_keys(self.make_key(), inputs))
+
+    def prepare(self) -> None:
+        """What is done once per parameter set."""
+        self.state = jax.block_until_ready(self._prepare_scoring(self.params))
+
+    def scores(self) -> np.ndarray:
+        """Scores of every item, [400, I]."""
+        return np.asarray(self._score(self.state, make_row_batch(self.dataset.train, self.users)))
+
+    def recommend(self) -> np.ndarray:
+        """Ids of the best unseen items, [400, 100]."""
+        inputs = make_row_batch(self.dataset.train, self.users)
+        seen = make_row_batch(self.dataset.train_and_valid, self.users)
+        return np.asarray(self._recommend(self.state, inputs, seen))
+
+
+class PeerSampling:
+    """The same by the peer; its own untrained weights unless ``params`` are given."""
+
+    def __init__(self, shape: Shape, dataset: Dataset, params: Params | None = None):
+        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items)
+        if params is not None:
+            load_weights(self.model, params)
+        self.model.eval()
+        self.users = list(range(min(shape.training.batch_size, dataset.num_users)))
+        self.rows, self.seen = DenseRows(dataset.train), dataset.train_and_valid
+
+    def scores(self) -> Tensor:
+        """Scores of every item, [400, I]."""
+        return self.diffusion.sample(self.model, self.rows.__getitems__(self.users))
+
+    def recommend(self) -> np.ndarray:
+        """Ids of the best unseen items, [400, 100]."""
+        x_0 = self.rows.__getitems__(self.users)
+        return recommend(self.diffusion, self.model, x_0, self.seen[self.users], K).numpy()
+
+
+def check_agreement(ours: OurSampling, peer: PeerSampling) -> str:
+    """Asserts that both sides score and recommend alike, ties aside, and says how much.
+
+    Raises:
+      DisagreementError: scores differ by more than 1e-4, or less than 99% of the recommendations are the same.
+    """
+    difference = float(np.abs(ours.scores() - peer.scores().numpy()).max())
+    shared = [len(set(a) & set(b)) for a, b in zip(ours.recommend().tolist(), peer.recommend().tolist())]
+    overlap = float(np.mean(shared)) / ours.recommend().shape[1]
+    found = f"scores differ by at most {difference:.1e}, {overlap:.3%} of the top {K} are the same"
+    if not (difference <= MAX_SCORE_DIFFERENCE and overlap >= MIN_OVERLAP):
+        raise DisagreementError(found)
+    return found
+
+
+def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
+    """The recommendations of either side."""
+    if side == "peer":
+        return PeerSampling(shape, dataset).recommend
+    return OurSampling(shape, dataset, init_rankable_params(shape, dataset)).recommend
+
+
+def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
+    """Checks that the sides agree, and times them."""
+    params = init_rankable_params(shape, dataset)
+    peer = PeerSampling(shape, dataset, params)
+    folded, plain = (OurSampling(shape, dataset, params, folded=choice) for choice in (True, False))
+    notes = [
+        f"{name} chain and peer: {check_agreement(ours, peer)}" for name, ours in (("folded", folded), ("plain", plain))
+    ]
+    works = {"folded": folded.recommend, "peer": peer.recommend, "plain": plain.recommend, "prepare": folded.prepare}
+    seconds = time_interleaved(works, repeats)
+    num_users, num_timesteps = len(folded.users), shape.recommender.num_timesteps
+    return Measurement(
+        rows=[
+            Row("top 100, folded chain", seconds["folded"], seconds["peer"], num_users * shape.folded_flops, True),
+            Row(
+                "top 100, plain chain",
+                seconds["plain"],
+                seconds["peer"],
+                num_users * num_timesteps * shape.forward_flops,
+            ),
+            Row("once per parameter set: folding", seconds["prepare"], flops=shape.folding_flops),
+        ],
+        notes=notes,
+    )
+
+
+BENCHMARK = Benchmark("sampling", make_side, measure, repeats=5)
+
+if __name__ == "__main__":
+    run(BENCHMARK, __doc__)

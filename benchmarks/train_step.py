@@ -1,0 +1,149 @@
+"""How long does one training step take, from the users' ids to the updated parameters, beside plain PyTorch?
+
+Ours: ids of the batch's items, scattered on the device, and the jitted step of ``diffrec_jax.training``. The peer:
+dense rows from a DataLoader, loss, backward, loss history, AdamW. The floor is five products over all items: two
+forward, two for the weights' gradients and one for the hidden layer's; the input needs no gradient.
+
+python -m benchmarks.train_step --shape=amazon-book
+"""
+
+import dataclasses
+import statistics
+import time
+
+import jax
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector
+
+from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
+from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
+from diffrec_jax.data import Dataset, SyntheticSpec, make_row_batch, make_synthetic, steps_per_epoch, training_user_ids
+from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.training.parallel import Parallel
+from diffrec_jax.training.state import init_train_state
+from diffrec_jax.training.step import make_train_step
+
+MAX_LOADING_SHARE = 0.05
+MAX_UPDATE_DIFFERENCE = 0.01
+CHECK_SPEC = SyntheticSpec(num_users=400, num_items=500, num_interactions=12_000)
+
+
+class OurTraining:
+    """A training run of the library, as ``diffrec_jax.training.loop`` drives it, waiting after every step."""
+
+    def __init__(self, shape: Shape, dataset: Dataset):
+        self.train, self.training = dataset.train, shape.training
+        recommender = make_diffrec(shape.recommender, dataset.num_items)
+        optimizer, make_key = self.training.make_optimizer(), self.training.make_key
+        train_step = make_train_step(
+            recommender,
+            optimizer,
+            make_key,
+            steps_per_epoch=steps_per_epoch(dataset.num_users, self.training.batch_size),
+        )
+        self.train_step = Parallel(1).compile(train_step, donate_first=True)
+        self.state = jax.jit(lambda: init_train_state(recommender, optimizer, make_key()))()
+        self.steps_done = 0
+        self.loading_s: list[float] = []
+
+    def next_user_ids(self) -> np.ndarray:
+        """The users of the next step."""
+        return training_user_ids(
+            self.train.shape[0], self.training.batch_size, seed=self.training.seed, step=self.steps_done
+        )
+
+    def step(self) -> None:
+        """One step; ``loading_s`` gets the seconds spent on the host before the device has work."""
+        started = time.perf_counter()
+        batch = make_row_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
+        self.loading_s.append(time.perf_counter() - started)
+        self.state = jax.block_until_ready(self.train_step(self.state, batch))
+        self.steps_done += 1
+
+
+class PeerTraining:
+    """A training run of the peer."""
+
+    def __init__(self, shape: Shape, dataset: Dataset):
+        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=shape.training.lr, weight_decay=shape.training.weight_decay
+        )
+        self.batches = endless(make_loader(dataset.train, shape.training.batch_size, shuffle=True))
+        self.model.train()
+
+    def step(self) -> None:
+        """One step."""
+        self.update(next(self.batches))
+
+    def update(self, x_0: Tensor) -> float:
+        """One step on given rows; returns the loss."""
+        self.optimizer.zero_grad()
+        loss = self.diffusion.training_loss(self.model, x_0)
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def check_agreement(shape: Shape, num_steps: int = 3) -> None:
+    """Asserts that both sides train alike where nothing is drawn: T = 1, no dropout, noise too small to change a float.
+
+    Raises:
+      DisagreementError: losses differ by more than 1e-4 of themselves, or parameters by more than 1% of their change.
+    """
+    exact = dataclasses.replace(
+        shape.recommender, num_timesteps=1, dropout=0.0, noise_scale=1e-27, noise_min=1e-3, beta_fixed=False
+    )
+    # One step an epoch: the state's running sum of losses is then the step's.
+    training = dataclasses.replace(shape.training, batch_size=CHECK_SPEC.num_users)
+    exact_shape = dataclasses.replace(shape, spec=CHECK_SPEC, recommender=exact, training=training)
+    dataset = make_synthetic(CHECK_SPEC)
+    ours, peer = OurTraining(exact_shape, dataset), PeerTraining(exact_shape, dataset)
+    load_weights(peer.model, ours.state.params)
+    before = parameters_to_vector(peer.model.parameters()).detach()
+    for _ in range(num_steps):
+        x_0 = torch.from_numpy(dataset.train[ours.next_user_ids()].toarray())
+        ours.step()
+        our_loss, peer_loss = float(ours.state.loss_sum), peer.update(x_0)
+        if not np.isclose(our_loss, peer_loss, rtol=1e-4):
+            raise DisagreementError(f"step {ours.steps_done}: our loss is {our_loss}, the peer's {peer_loss}")
+    peer_after = parameters_to_vector(peer.model.parameters()).detach()
+    load_weights(peer.model, ours.state.params)
+    our_after = parameters_to_vector(peer.model.parameters()).detach()
+    difference = float((our_after - peer_after).norm() / (peer_after - before).norm())
+    if not difference < MAX_UPDATE_DIFFERENCE:
+        raise DisagreementError(f"after {num_steps} steps the parameters differ by {difference:.2%} of their change")
+
+
+def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
+    """One step of either side."""
+    return (OurTraining if side == "ours" else PeerTraining)(shape, dataset).step
+
+
+def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
+    """Checks that the sides agree, and times them."""
+    check_agreement(shape)
+    ours, peer = OurTraining(shape, dataset), PeerTraining(shape, dataset)
+    seconds = time_interleaved({"ours": ours.step, "peer": peer.step}, repeats)
+    if not np.isfinite(float(ours.state.loss_sum)):
+        raise DisagreementError(f"our loss is {float(ours.state.loss_sum)}")
+    first, *others = shape.layer_products
+    flops = shape.training.batch_size * 2 * (2 * first + 3 * sum(others))
+    loading = ours.loading_s[-repeats:]
+    share = statistics.median(loading) / statistics.median(seconds["ours"])
+    verdict = "under" if share < MAX_LOADING_SHARE else "NOT under"
+    return Measurement(
+        rows=[
+            Row("training step", seconds["ours"], seconds["peer"], flops, has_memory=True),
+            Row("of it: our loading and batching", loading),
+        ],
+        notes=[f"our loading and batching is {share:.2%} of our step: {verdict} {MAX_LOADING_SHARE:.0%}"],
+    )
+
+
+BENCHMARK = Benchmark("train_step", make_side, measure, repeats=5)
+
+if __name__ == "__main__":
+    run(BENCHMARK, __doc__)

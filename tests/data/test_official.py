@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+
+from diffrec_jax.data import DataError, find_dataset_folder, read_official
+
+GOOD = {
+    "train": np.array([[0, 1], [0, 0], [1, 2], [2, 1]]),
+    "valid": np.array([[0, 2], [1, 0]]),
+    "test": np.array([[0, 3], [3, 1]]),
+}
+
+
+def write(folder, splits):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pairs in splits.items():
+        np.save(folder / f"{name}_list.npy", pairs)
+    return folder
+
+
+def test_reads_the_layout_in_time_order(tmp_path):
+    dataset = read_official(write(tmp_path / "tiny_clean", GOOD))
+    assert (dataset.name, dataset.num_users, dataset.num_items) == ("tiny_clean", 4, 4)
+    np.testing.assert_array_equal(dataset.train.indices[:2], [1, 0])
+    assert (dataset.train.nnz, dataset.valid.nnz, dataset.test.nnz) == (4, 2, 2)
+
+
+def test_what_only_the_test_knows_is_kept_and_warned_of(tmp_path):
+    dataset = read_official(write(tmp_path, GOOD))
+    assert [warning.split(" occur")[0] for warning in dataset.warnings] == ["1 users", "1 items"]
+    assert dataset.test.toarray()[3, 1] == 1
+
+
+@pytest.mark.parametrize(
+    ("split", "pairs", "message"),
+    [
+        ("train", np.array([[0.0, 1.0]]), "train_list.npy holds float64, not integers"),
+        ("valid", np.array([0, 1]), r"valid_list.npy has shape \[2\], not \[n, 2\]"),
+        ("valid", np.array([[0, 1, 2]]), r"shape \[1, 3\]"),
+        ("test", np.zeros((0, 2), np.int64), "test_list.npy is empty"),
+        ("test", np.array([[0, 3], [1, -2]]), r"1 rows with a negative id, the first \[1, -2\] in row 1"),
+        ("train", np.array([[0, 10**9]]), "train_list.npy has item id 1,000,000,000 but only"),
+        ("train", np.array([[10**12, 1]]), "has user id 1,000,000,000,000 but only"),
+        (
+            "train",
+            np.array([[0, 1], [1, 2], [0, 1]]),
+            r"train_list.npy holds 1 pairs more than once, the first \[0, 1\]",
+        ),
+        ("test", np.array([[0, 2]]), r"1 pairs are in both valid and test, the first \[0, 2\]"),
+        ("valid", np.array([[0, 1]]), r"1 pairs are in both train and valid"),
+        ("train", np.array([{"a": 1}, None], dtype=object), "cannot be read as a plain NumPy array"),
+        ("train", np.array([[True, False]]), "holds bool, not integers"),
+    ],
+)
+def test_malformed_splits_are_refused(tmp_path, split, pairs, message):
+    folder = write(tmp_path, GOOD)
+    np.save(folder / f"{split}_list.npy", pairs, allow_pickle=True)
+    with pytest.raises(DataError, match=message):
+        read_official(folder)
+
+
+def test_missing_and_torn_files_are_refused(tmp_path):
+    folder = write(tmp_path, GOOD)
+    path = folder / "train_list.npy"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(DataError, match="train_list.npy cannot be read"):
+        read_official(folder)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="train_list.npy cannot be read"):
+        read_official(folder)
+    path.unlink()
+    with pytest.raises(DataError, match="train_list.npy does not exist"):
+        read_official(folder)
+
+
+def test_an_archive_is_no_array(tmp_path):
+    folder = write(tmp_path, GOOD)
+    with (folder / "train_list.npy").open("wb") as file:
+        np.savez(file, pairs=GOOD["train"])
+    with pytest.raises(DataError, match="not integers"):
+        read_official(folder)
+
+
+def test_folders_are_found_by_name_or_by_path(tmp_path):
+    folder = write(tmp_path / "tiny_clean", GOOD)
+    assert find_dataset_folder("tiny", "clean", tmp_path) == folder
+    assert find_dataset_folder(str(folder), "clean", tmp_path / "elsewhere") == folder
+    with pytest.raises(DataError, match=r"holds tiny_clean: set --data_dir"):
+        find_dataset_folder("tiny", "noisy", tmp_path)
+    with pytest.raises(DataError, match="does not exist"):
+        find_dataset_folder("tiny", "clean", tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(("setting", "counts"), [("clean", (5949, 2810, 571_531)), ("noisy", (5949, 3494, 618_297))])
+def test_ml_1m_has_the_published_counts(data_dir, setting, counts):
+    dataset = read_official(find_dataset_folder("ml-1m", setting, data_dir))
+    interactions = dataset.train.nnz + dataset.valid.nnz + dataset.test.nnz
+    assert (dataset.num_users, dataset.num_items, interactions) == counts
+    assert dataset.warnings == ()

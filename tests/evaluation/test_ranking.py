@@ -1,0 +1,111 @@
+import hypothesis.strategies as st
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from scipy import sparse
+
+from diffrec_jax.data import Dataset, find_dataset_folder, make_row_batch, read_official
+from diffrec_jax.evaluation import Evaluator, SplitTask, evaluate_dataset, top_k_items
+from diffrec_jax.recommenders import POPULARITY
+
+
+def csr(dense):
+    return sparse.csr_array(np.asarray(dense, np.float32))
+
+
+def dense_score_fn(table, batch, row_keys):
+    """Scores by a table of the users' rows."""
+    del row_keys
+    return table[batch.user_ids]
+
+
+def brute_force_lists(scores, seen, k):
+    lists = []
+    for user in range(len(scores)):
+        candidates = [item for item in range(scores.shape[1]) if not seen[user, item]]
+        lists.append(sorted(candidates, key=lambda item: (-scores[user, item], item))[:k])
+    return lists
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**31), k=st.sampled_from([1, 3, 7, 30]))
+def test_evaluation_agrees_with_plain_loops(seed, k):
+    """Ties, users without relevant items, users who saw everything, K above the number of items."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 4, (9, 11)).astype(np.float32)
+    seen = rng.random((9, 11)) < rng.random((9, 1))
+    seen[0] = True
+    relevant = ~seen & (rng.random((9, 11)) < 0.3)
+    relevant[1] = False
+    evaluator = Evaluator(dense_score_fn, ks=(k,), batch_size=4)
+    result = evaluator(jnp.asarray(scores), csr(seen), {"test": SplitTask(csr(seen), csr(relevant))})["test"]
+    lists = brute_force_lists(scores, seen, k)
+    for user, items in enumerate(lists):
+        hits = [bool(relevant[user, item]) for item in items]
+        count = relevant[user].sum()
+        recall = sum(hits) / count if count else 0
+        gain = sum(1 / np.log2(place + 2) for place, hit in enumerate(hits) if hit)
+        ideal = sum(1 / np.log2(place + 2) for place in range(min(k, count)))
+        mrr = next((1 / (place + 1) for place, hit in enumerate(hits) if hit), 0)
+        np.testing.assert_allclose(result.per_user[f"recall@{k}"][user], recall, rtol=1e-5)
+        np.testing.assert_allclose(result.per_user[f"ndcg@{k}"][user], gain / ideal if ideal else 0, rtol=1e-5)
+        np.testing.assert_allclose(result.per_user[f"mrr@{k}"][user], mrr, rtol=1e-5)
+    np.testing.assert_array_equal(result.num_relevant, relevant.sum(1))
+
+
+def test_the_modes_differ_in_users_without_relevant_items():
+    scores = jnp.asarray([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
+    nothing, relevant = csr(np.zeros((2, 3))), csr([[1, 0, 0], [0, 0, 0]])
+    result = Evaluator(dense_score_fn, ks=(1,))(scores, nothing, {"test": SplitTask(nothing, relevant)})["test"]
+    assert result.mean("official")["recall@1"] == 0.5
+    assert result.mean("relevant_users")["recall@1"] == 1.0
+    result.num_relevant[:] = 0
+    with pytest.raises(ValueError, match="no user has relevant items"):
+        result.mean("relevant_users")
+
+
+def test_seen_items_are_never_listed_even_with_zero_weights():
+    seen = sparse.csr_array((np.zeros(2, np.float32), np.array([0, 2]), np.array([0, 2])), shape=(1, 4))
+    items, recommended = top_k_items(jnp.asarray([[9.0, 1.0, 8.0, 2.0]]), make_row_batch(seen, np.array([0])), 4)
+    np.testing.assert_array_equal(items[0, :2], [3, 1])
+    np.testing.assert_array_equal(recommended[0], [True, True, False, False])
+
+
+def test_one_scoring_serves_both_splits_unless_the_test_has_other_input():
+    calls = []
+    rng = np.random.default_rng(0)
+    which = rng.integers(0, 4, (6, 10))
+    dataset = Dataset("tiny", *(csr(which == split) for split in range(3)))
+
+    def score_fn(table, batch, row_keys):
+        calls.append(batch.item_ids.shape)
+        return dense_score_fn(table, batch, row_keys)
+
+    table = jnp.asarray(rng.random((6, 10)), jnp.float32)
+    shared = evaluate_dataset(Evaluator(score_fn, ks=(3,)), table, dataset)
+    assert len(calls) == 1  # traced once
+    separate = evaluate_dataset(Evaluator(score_fn, ks=(3,)), table, dataset, test_with_valid_input=True)
+    assert len(calls) == 3
+    for split in ("valid", "test"):  # these scores do not depend on the input
+        np.testing.assert_array_equal(shared[split].per_user["ndcg@3"], separate[split].per_user["ndcg@3"])
+
+
+def test_a_sample_of_users_gets_what_it_gets_among_all():
+    rng = np.random.default_rng(1)
+    which = rng.integers(0, 4, (20, 10))
+    dataset = Dataset("tiny", *(csr(which == split) for split in range(3)))
+    table = jnp.asarray(rng.random((20, 10)), jnp.float32)
+    evaluator = Evaluator(dense_score_fn, ks=(3,), batch_size=6)
+    everyone = evaluate_dataset(evaluator, table, dataset)["test"]
+    users = np.array([2, 3, 11, 17, 19])
+    sample = evaluate_dataset(evaluator, table, dataset, user_ids=users)["test"]
+    np.testing.assert_array_equal(sample.per_user["recall@3"], everyone.per_user["recall@3"][users])
+
+
+def test_popularity_on_ml_1m_gives_the_independently_computed_figures(data_dir):
+    dataset = read_official(find_dataset_folder("ml-1m", "clean", data_dir))
+    results = evaluate_dataset(Evaluator(POPULARITY.score_fn), POPULARITY.fit(dataset.train), dataset)
+    means = results["test"].mean()
+    rounded = [round(means[name], 4) for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
+    assert rounded == [0.0535, 0.0993, 0.0587, 0.0721]

@@ -1,0 +1,89 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax.data import make_row_batch
+from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
+from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+from diffrec_jax.rows import row_keys
+
+CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
+SPEC = SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)
+
+
+@pytest.fixture(scope="module")
+def train():
+    return make_synthetic(SPEC).train
+
+
+def num_params(config, num_items):
+    params = jax.eval_shape(make_diffrec(config, num_items).init_params, jax.random.key(0))
+    return sum(np.prod(leaf.shape, dtype=np.int64) for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ("dims", "num_items", "published"),
+    [((1000,), 94_949, 190_004_059), ((1000,), 34_395, 68_835_505), ((200, 600), 2_810, 3_622_320)],
+)
+def test_parameter_counts_are_the_published_ones(dims, num_items, published):
+    assert num_params(dataclasses.replace(CONFIG, dims=dims), num_items) == published
+
+
+@pytest.mark.parametrize("sampling", ["importance", "uniform"])
+@pytest.mark.parametrize("prediction_type", ["x0", "epsilon"])
+@pytest.mark.parametrize("reweight", [True, False])
+def test_losses_do_not_depend_on_the_other_rows(train, sampling, prediction_type, reweight):
+    config = dataclasses.replace(CONFIG, timestep_sampling=sampling, prediction_type=prediction_type, reweight=reweight)
+    recommender = make_diffrec(config, train.shape[1])
+    params = recommender.init_params(jax.random.key(0))
+    key = jax.random.key(7)
+
+    def losses(users):
+        batch = make_row_batch(train, np.array(users))
+        history = recommender.init_model_state()
+        return recommender.loss_fn(params, history, batch, row_keys(key, batch), jnp.int32(0))[0]
+
+    together, swapped, alone = losses([3, 5, 9]), losses([9, 3, 5]), losses([5])
+    np.testing.assert_allclose(swapped, together[jnp.array([2, 0, 1])], rtol=1e-5)
+    np.testing.assert_allclose(alone[0], together[1], rtol=1e-5)
+    assert np.all(np.isfinite(together)) and np.all(together > 0)
+
+
+def test_the_history_holds_the_weighted_losses_before_importance(train):
+    recommender = make_diffrec(CONFIG, train.shape[1])
+    params = recommender.init_params(jax.random.key(0))
+    batch = make_row_batch(train, np.arange(30), batch_size=32)
+    history = recommender.init_model_state()._replace(
+        losses=jnp.asarray(np.arange(40.0).reshape(4, 10) + 1, jnp.float32), counts=jnp.full(4, 10)
+    )
+    losses, (t, weighted) = recommender.loss_fn(
+        params, history, batch, row_keys(jax.random.key(1), batch), jnp.int32(0)
+    )
+    mean_squares = np.sqrt(np.mean(np.square(np.arange(40.0).reshape(4, 10) + 1), axis=1))
+    probabilities = 0.999 * mean_squares / mean_squares.sum() + 0.001 / 4
+    np.testing.assert_allclose(losses, weighted / (4 * probabilities[t]), rtol=1e-5)
+    updated = recommender.update_model_state(history, (t, weighted), batch.row_mask)
+    newest = [float(weighted[np.flatnonzero(np.asarray(t)[:30] == step)[-1]]) for step in range(4)]
+    np.testing.assert_allclose(updated.losses[:, -1], newest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_min": 0.2}, "noise_min <= noise_max"),
+        ({"noise_scale": 100.0}, "below 1, the variance of pure noise"),
+        ({"num_inference_noise_steps": 5}, "T' must be between 0 and T = 4, got 5"),
+        ({"dims": ()}, "dims must be one or more"),
+        ({"dropout": 1.0}, "dropout must be in"),
+        ({"activation": "step"}, "activation is 'step'"),
+        ({"prediction_type": "v"}, "prediction_type is 'v'"),
+        ({"noise_schedule": "square"}, "noise_schedule is 'square'"),
+        ({"num_timesteps": 0}, "must be"),
+    ],
+)
+def test_wrong_values_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(CONFIG, **changes)

@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import sparse
+
+from diffrec_jax.data.batching import make_row_batch
+from diffrec_jax.rows import embed, mask_scores, num_entries, row_keys, to_dense, to_mask
+
+U, I = 12, 9  # noqa: E741
+
+
+def weighted_matrix():
+    """Rows of weights, some stored weights 0, row 4 empty, row 5 full, and items not in ascending order."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, I, U)
+    lengths[4], lengths[5] = 0, I
+    indices = np.concatenate([rng.permutation(I)[:length] for length in lengths]).astype(np.int32)
+    weights = rng.uniform(0.1, 1, len(indices)).astype(np.float32)
+    weights[::4] = 0
+    matrix = sparse.csr_array((weights, indices, np.concatenate([[0], np.cumsum(lengths)])), shape=(U, I))
+    assert not matrix.has_sorted_indices and matrix.nnz > np.count_nonzero(matrix.toarray())
+    return matrix
+
+
+def stored(matrix):
+    """Which entries a matrix stores, [U, I] bool, whatever their values."""
+    return sparse.csr_array((np.ones(matrix.nnz, bool), matrix.indices, matrix.indptr), shape=matrix.shape).toarray()
+
+
+BATCHES = {
+    "all": (np.arange(U), None),
+    "some, in another order": (np.array([5, 0, 4, 11]), None),
+    "padding rows": (np.array([5, 3]), 6),
+    "only an empty row": (np.array([4]), 3),
+    "nobody": (np.array([], np.int32), 4),
+}
+any_batch = pytest.mark.parametrize(("user_ids", "batch_size"), BATCHES.values(), ids=BATCHES.keys())
+
+
+def padded(rows, batch_size):
+    """Rows with zeros below them, up to batch_size."""
+    return np.concatenate([rows, np.zeros((max(batch_size or 0, len(rows)) - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+@any_batch
+def test_dense_rows(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    dense = to_dense(batch, I)
+    assert dense.dtype == jnp.float32
+    np.testing.assert_array_equal(dense, padded(matrix.toarray()[user_ids], batch_size))
+
+
+@any_batch
+def test_mask_is_what_is_stored_whatever_its_weight(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    mask = to_mask(batch, I)
+    assert mask.dtype == bool
+    np.testing.assert_array_equal(mask, padded(stored(matrix)[user_ids], batch_size))
+    np.testing.assert_array_equal(to_mask(batch._replace(weights=np.zeros_like(batch.weights)), I), mask)
+    np.testing.assert_array_equal(num_entries(batch, I), np.asarray(mask).sum(1))
+
+
+@any_batch
+def test_masked_scores(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    scores = np.random.default_rng(1).standard_normal((len(batch.user_ids), I), dtype=np.float32)
+    expected = np.where(padded(stored(matrix)[user_ids], batch_size), -np.inf, scores)
+    np.testing.assert_array_equal(mask_scores(jnp.asarray(scores), batch), expected)
+
+
+@any_batch
+def test_embedding_is_the_product_with_the_dense_rows(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    table = np.random.default_rng(1).standard_normal((I, 5), dtype=np.float32)
+    expected = padded((matrix @ table.astype(np.float64))[user_ids], batch_size)
+    np.testing.assert_allclose(embed(batch, jnp.asarray(table)), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_batch_without_a_single_place_to_spare():
+    matrix = sparse.csr_array(np.random.default_rng(0).uniform(1, 2, (32, 32)).astype(np.float32))
+    batch = make_row_batch(matrix, np.arange(32))
+    assert batch.item_ids.max() < 32
+    np.testing.assert_array_equal(to_dense(batch, 32), matrix.toarray())
+    np.testing.assert_allclose(embed(batch, jnp.eye(32)), matrix.toarray(), rtol=1e-6)
+
+
+def test_a_batch_of_the_longest_rows():
+    # Four users with 200 items among hundreds with one: far more entries than four rows usually have.
+    dense = np.zeros((400, 200), np.float32)
+    dense[:, 7] = 1
+    dense[::100] = np.random.default_rng(0).uniform(1, 2, (4, 200))
+    matrix, longest = sparse.csr_array(dense), np.arange(0, 400, 100)
+    usual, batch = (make_row_batch(matrix, ids) for ids in (longest + 1, longest))
+    assert batch.item_ids.shape > usual.item_ids.shape
+    np.testing.assert_array_equal(to_dense(batch, 200), dense[longest])
+    np.testing.assert_array_equal(num_entries(batch, 200), [200] * 4)
+
+
+def test_rows_of_several_devices():
+    matrix = weighted_matrix()
+    user_ids = np.array([5, 0, 4, 11, 7])
+    batch = make_row_batch(matrix, user_ids, batch_size=8, num_devices=2)
+    dense = jax.vmap(lambda part: to_dense(part, I))(batch)
+    assert dense.shape == (2, 4, I)
+    np.testing.assert_array_equal(dense.reshape(8, I), padded(matrix.toarray()[user_ids], 8))
+    counts = jax.vmap(lambda part: num_entries(part, I))(batch)
+    np.testing.assert_array_equal(counts.reshape(8), padded(stored(matrix)[user_ids].sum(1), 8))
+    np.testing.assert_array_equal(batch.row_mask.reshape(8), np.arange(8) < 5)
+
+
+def test_row_keys_follow_the_user_not_the_place():
+    matrix = weighted_matrix()
+    user_ids = np.array([5, 0, 4, 11])
+    order = np.array([2, 0, 3, 1])
+    key = jax.random.key(0)
+
+    def data(ids, key=key, **options):
+        return np.asarray(jax.random.key_data(row_keys(key, make_row_batch(matrix, ids, **options))))
+
+    keys = data(user_ids)
+    np.testing.assert_array_equal(data(user_ids[order]), keys[order])
+    np.testing.assert_array_equal(data(user_ids[1:2]), keys[1:2])
+    np.testing.assert_array_equal(data(user_ids, batch_size=7)[:4], keys)
+    assert len({row.tobytes() for row in keys}) == 4
+    assert not np.any(np.all(data(user_ids, key=jax.random.key(1)) == keys, axis=1))

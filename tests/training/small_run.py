@@ -1,0 +1,33 @@
+"""A run small enough for tests, shared by the tests of the training layer."""
+
+import dataclasses
+
+from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
+from diffrec_jax.evaluation import Evaluator
+from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+from diffrec_jax.training.loop import Progress, TrainConfig, Trainer
+from diffrec_jax.training.parallel import Parallel
+from diffrec_jax.training.run_log import RunDirectory
+
+DATASET = make_synthetic(SyntheticSpec(num_users=60, num_items=40, num_interactions=900, num_clusters=4))
+MODEL = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
+CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
+
+
+def make_trainer(path, *, num_devices=1, progress: Progress | None = None, recommender=None, **changes) -> Trainer:
+    run_directory = RunDirectory(path)
+    if not run_directory.exists():
+        run_directory.create({})
+    parallel = Parallel(num_devices)
+    recommender = recommender or make_diffrec(MODEL, DATASET.num_items)
+    return Trainer(
+        recommender=recommender,
+        dataset=DATASET,
+        evaluator=Evaluator(
+            recommender.score_fn, ks=(5, 20), batch_size=32, num_devices=num_devices, transform=parallel.compile
+        ),
+        config=dataclasses.replace(CONFIG, **changes),
+        run_directory=run_directory,
+        parallel=parallel,
+        progress=progress,
+    )

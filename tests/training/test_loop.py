@@ -1,0 +1,115 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.training.loop import DivergedError, Progress
+from tests.training.small_run import DATASET, MODEL, make_trainer
+
+
+class Interrupt(Progress):
+    """Stops the run after a number of steps, as an exception the loop knows nothing of."""
+
+    def __init__(self, at_step):
+        self.at_step = at_step
+
+    def batch(self, step, total_steps):
+        if step == self.at_step:
+            raise KeyboardInterrupt
+
+
+def final_records(trainer):
+    return [json.dumps(record, sort_keys=True) for record in trainer.run_directory.records()]
+
+
+def assert_equal_states(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    trainer = make_trainer(tmp_path_factory.mktemp("runs") / "whole")
+    return trainer, trainer.run()
+
+
+def test_training_lowers_the_loss_and_learns(uninterrupted):
+    trainer, _ = uninterrupted
+    records = trainer.run_directory.records()
+    losses = [record["loss"] for record in records if record["event"] == "epoch"]
+    recalls = [record["valid"]["recall@20"] for record in records if record["event"] == "evaluation"]
+    assert len(losses) == 6 and losses[-1] < 0.8 * losses[0]
+    assert max(recalls) > recalls[0]
+
+
+@pytest.mark.parametrize("at_step", [1, 9, 16, 23])
+def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, tmp_path, at_step):
+    """Before the first checkpoint, in mid-epoch, at the end of an epoch and in the last one (4 steps an epoch)."""
+    whole, best = uninterrupted
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "run", progress=Interrupt(at_step), checkpoint_every_steps=3).run()
+    resumed = make_trainer(tmp_path / "run", checkpoint_every_steps=3)
+    assert_equal_states(resumed.run(), best)
+    assert final_records(resumed) == final_records(whole)
+    assert_equal_states(resumed.restore(24), whole.restore(24))
+
+
+def test_the_best_state_is_returned_not_the_last(tmp_path):
+    trainer = make_trainer(tmp_path / "run", epochs=30, lr=3e-2)
+    best = trainer.run()
+    evaluations = [r for r in trainer.run_directory.records() if r["event"] == "evaluation"]
+    top = max(evaluations, key=lambda record: record["valid"]["recall@20"])
+    assert float(best.selection.best_epoch) == top["epoch"] < 30
+    again = trainer.evaluate(trainer.parallel.replicate(best))
+    assert again["valid"].mean()["recall@20"] == top["valid"]["recall@20"]
+    assert again["test"].mean()["ndcg@5"] == top["test"]["ndcg@5"]
+
+
+def test_patience_ends_a_run_and_a_resume_does_not_go_on(tmp_path):
+    trainer = make_trainer(tmp_path / "run", epochs=200, patience=4, lr=3e-2)
+    best = trainer.run()
+    last = trainer.run_directory.records()[-1]
+    assert last["epoch"] == float(best.selection.best_epoch) + 4 < 200
+    resumed = make_trainer(tmp_path / "run", epochs=200, patience=4, lr=3e-2)
+    assert_equal_states(resumed.run(), best)
+    assert resumed.timings.steps == 0
+
+
+def test_max_steps_ends_within_an_epoch_with_an_evaluation(tmp_path):
+    trainer = make_trainer(tmp_path / "run", max_steps=6)
+    trainer.run()
+    assert [(r["event"], r["step"]) for r in trainer.run_directory.records()] == [
+        ("epoch", 4),
+        ("epoch", 6),
+        ("evaluation", 6),
+    ]
+    assert trainer.run_directory.records()[-1]["epoch"] == 1.5
+
+
+def test_a_longer_budget_goes_on_as_if_it_had_been_there_from_the_start(uninterrupted, tmp_path):
+    _, best = uninterrupted
+    make_trainer(tmp_path / "run", epochs=2).run()
+    longer = make_trainer(tmp_path / "run", epochs=6)
+    assert_equal_states(longer.run(), best)
+
+
+def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
+    healthy = make_diffrec(MODEL, DATASET.num_items)
+
+    def loss_fn(params, history, batch, row_keys, step):
+        losses, info = healthy.loss_fn(params, history, batch, row_keys, step)
+        return jnp.where(step >= 10, jnp.nan, losses), info
+
+    trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(loss_fn=loss_fn))
+    with pytest.raises(DivergedError, match=r"loss is nan by step 12 .* checkpoint of step 8 is untouched: lower --lr"):
+        trainer.run()
+    assert trainer.checkpoints.steps() == [8]
+    assert trainer.checkpoints.damage(8) is None
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_batch_must_split_over_the_devices(tmp_path):
+    with pytest.raises(ValueError, match="batch_size 15 is no multiple of the 4 devices"):
+        make_trainer(tmp_path / "run", num_devices=4, batch_size=15)

@@ -1,0 +1,56 @@
+import pytest
+
+from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
+
+
+@pytest.fixture
+def run(tmp_path):
+    directory = RunDirectory(tmp_path / "run")
+    directory.create({"training": {"lr": 0.1, "epochs": 5}, "dims": [1, 2]})
+    return directory
+
+
+def test_nothing_is_written_over(run, tmp_path):
+    before = (run.path / "config.json").read_bytes()
+    with pytest.raises(RunDirectoryError, match="holds a run already: pass --resume"):
+        run.create({})
+    assert (run.path / "config.json").read_bytes() == before
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunDirectoryError, match="is no run directory"):
+        RunDirectory(tmp_path / "other").create({})
+
+
+def test_configurations_are_compared_key_by_key(run):
+    run.check_config({"training": {"lr": 0.1, "epochs": 5}, "dims": (1, 2)})
+    run.check_config({"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]}, may_differ=("training.epochs",))
+    with pytest.raises(RunDirectoryError, match=r"training.epochs \(5 there, 9 asked for\)"):
+        run.check_config({"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]})
+    with pytest.raises(RunDirectoryError, match=r"new \(None there, 1 asked for\)"):
+        run.check_config({"training": {"lr": 0.1, "epochs": 5}, "dims": [1, 2], "new": 1})
+
+
+def test_a_resume_supersedes_later_records_without_deleting_them(run):
+    for step in (1, 2, 3):
+        run.log({"event": "epoch", "step": step, "try": 1})
+    run.log({"event": "resume", "step": 1})
+    run.log({"event": "epoch", "step": 2, "try": 2})
+    assert [(record["step"], record["try"]) for record in run.records()] == [(1, 1), (2, 2)]
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 5
+
+
+def test_a_torn_line_is_passed_over_and_ended(run):
+    run.log({"event": "epoch", "step": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"event": "epoch", "st')
+    run.log({"event": "epoch", "step": 2})
+    assert [record["step"] for record in run.records()] == [1, 2]
+
+
+def test_unreadable_files_are_named(run, tmp_path):
+    with pytest.raises(RunDirectoryError, match="config.json does not exist"):
+        RunDirectory(tmp_path / "nowhere").config()
+    (run.path / "config.json").write_text("{")
+    with pytest.raises(RunDirectoryError, match="is not valid JSON"):
+        run.config()
+    assert run.results() is None
