@@ -106,7 +106,7 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     params = init_rankable_params(shape, dataset)
     ours, peer = OurEvaluation(shape, dataset, params), PeerEvaluation(shape, dataset, params)
     found = check_agreement(ours, peer)
-    seconds = time_interleaved({"ours": ours.evaluate, "peer": peer.evaluate}, repeats)
+    seconds = time_interleaved({"ours": ours.evaluate, "peer": peer.evaluate}, repeats, warm_up=False)
     flops = dataset.num_users * shape.folded_flops + shape.folding_flops
     title = f"valid and test, {dataset.num_users:,} users"
     return Measurement(

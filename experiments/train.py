@@ -6,12 +6,15 @@ python -m experiments.train --run_dir=runs/NAME --resume
 
 import resource
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from diffrec_jax.data import Dataset
+from diffrec_jax.evaluation import SplitResult
 from diffrec_jax.recommenders import POPULARITY
 from diffrec_jax.training.parallel import Parallel, local_parallel
 from diffrec_jax.training.run_log import RunDirectory
@@ -50,38 +53,84 @@ def default_run_dir(config: RunConfig) -> Path:
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What a model's training or fitting gave."""
+
+    splits: dict[str, SplitResult]
+    best_epoch: float | None
+    num_params: int
+    timings: dict[str, float | None]
+
+
 def train(
-    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, console
-) -> dict[str, Any]:
-    """Trains, evaluates the selected state, and returns what results.json holds beyond the common part."""
+    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, console: Console
+) -> Outcome:
+    """Trains and evaluates the selected state."""
     assert config.training is not None
     with ConsoleProgress(console, config.training.metric) as progress:
         trainer = make_trainer(config, dataset, run_directory, parallel, progress)
         best = trainer.run()
-        results = trainer.evaluate(
+        splits = trainer.evaluate(
             parallel.replicate(best), test_with_valid_input=config.evaluation.test_with_valid_input
         )
     timings = trainer.timings
-    epochs_trained = timings.steps / trainer.steps_per_epoch
-    return {
-        "results": results,
-        "best_epoch": float(best.selection.best_epoch),
-        "num_params": sum(leaf.size for leaf in jax.tree.leaves(best.params)),
-        "timings": {
-            "train_s_per_epoch": timings.train_s / epochs_trained if epochs_trained else None,
+    return Outcome(
+        splits=splits,
+        best_epoch=float(best.selection.best_epoch),
+        num_params=sum(leaf.size for leaf in jax.tree.leaves(best.params)),
+        timings={
+            "train_s_per_epoch": timings.train_s * trainer.steps_per_epoch / timings.steps if timings.steps else None,
             "train_s_per_step": timings.train_s / timings.steps if timings.steps else None,
             "eval_s": timings.eval_s / timings.evaluations,
             "checkpoint_s": timings.checkpoint_s,
         },
-    }
+    )
 
 
-def fit(config: RunConfig, dataset: Dataset, parallel: Parallel) -> dict[str, Any]:
-    """Fits a closed-form model and returns what results.json holds beyond the common part."""
+def fit(config: RunConfig, dataset: Dataset, parallel: Parallel) -> Outcome:
+    """Fits a closed-form model and evaluates it."""
     started = time.perf_counter()
-    results = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
+    splits = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
     timings = {"train_s_per_epoch": None, "eval_s": time.perf_counter() - started}
-    return {"results": results, "best_epoch": None, "num_params": 0, "timings": timings}
+    return Outcome(splits=splits, best_epoch=None, num_params=0, timings=timings)
+
+
+def make_parallel(config: RunConfig) -> Parallel:
+    """The devices of the run.
+
+    Raises:
+      ConfigError: the batch does not split over them.
+    """
+    parallel = local_parallel(FLAGS.max_devices)
+    if config.training and config.training.batch_size % parallel.num_devices:
+        raise ConfigError(
+            f"--batch_size={config.training.batch_size} is no multiple of the {parallel.num_devices} devices: "
+            "choose one that is, or set --max_devices"
+        )
+    return parallel
+
+
+def plot(run_directory: RunDirectory, metric: str, title: str, console: Console) -> None:
+    """learning_curve.png, or a line that says what is missing for it."""
+    path = run_directory.path / "learning_curve.png"
+    if not plot_learning_curve(run_directory.records(), metric, title, path):
+        console.print(f"no {path.name}: matplotlib is missing (pip install 'diffrec-jax[plot]')", markup=False)
+
+
+def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirectory, console: Console) -> None:
+    """The final table and what the run cost."""
+    rows = {MODELS[results["model"]].title: results["test"]}
+    rows |= {MODELS[name].title: baseline["test"] for name, baseline in results["baselines"].items()}
+    console.print(results_table(f"{results['dataset']}, test split, {results['mode']} mode", rows, ks))
+    timings = results["timings"]
+    costs = [f"{timings['total_s']:.0f} s in all", f"peak memory {results['peak_rss_bytes'] / 2**30:.2f} GiB"]
+    if timings["train_s_per_epoch"]:
+        costs.insert(0, f"{timings['train_s_per_epoch']:.2f} s an epoch, {timings['eval_s']:.1f} s an evaluation")
+    if results["best_epoch"] is not None:
+        costs.insert(0, f"best epoch {results['best_epoch']:g}")
+    console.print("; ".join(costs), markup=False)
+    console.print(f"results in {run_directory.path / 'results.json'}", markup=False)
 
 
 def main() -> None:
@@ -89,43 +138,40 @@ def main() -> None:
     started, clock, console = time.perf_counter(), CompileClock(), make_console()
     if FLAGS.resume and not FLAGS.run_dir:
         raise ConfigError("--resume needs --run_dir, the directory of the run to go on with")
-    run_directory = RunDirectory(FLAGS.run_dir) if FLAGS.run_dir else None
-    resumes = FLAGS.resume and run_directory is not None and run_directory.exists()
-    config = resumed_run_config(RunConfig.from_dict(run_directory.config())) if resumes else new_run_config()  # type: ignore[union-attr]
-    dataset = config.data.load()
-    parallel = local_parallel(FLAGS.max_devices)
-    if config.training and config.training.batch_size % parallel.num_devices:
-        raise ConfigError(
-            f"--batch_size={config.training.batch_size} is no multiple of the {parallel.num_devices} devices: "
-            "choose one that is, or set --max_devices"
-        )
-    run_directory = run_directory or RunDirectory(default_run_dir(config))
+    found = RunDirectory(FLAGS.run_dir) if FLAGS.run_dir else None
+    resumes = FLAGS.resume and found is not None and found.exists()
+    config = resumed_run_config(RunConfig.from_dict(found.config())) if resumes else new_run_config()  # type: ignore[union-attr]
+    dataset, parallel = config.data.load(), make_parallel(config)
+    config.evaluation.user_ids(dataset)  # complains before anything is written
+    run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
     if resumes:
-        run_directory.check_config(config.to_dict(dataset), may_differ=MAY_DIFFER_ON_RESUME)
-        run_directory.update_config(config.to_dict(dataset))
+        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+        finished = run_directory.results()
+        if finished is not None and stored["training"] == run_directory.config()["training"]:
+            console.print(f"{run_directory.path} is finished: more --epochs would go on with it", markup=False)
+            return show(finished, config.evaluation.ks, run_directory, console)
+        run_directory.update_config(stored)
     else:
-        run_directory.create(config.to_dict(dataset))
-    title = MODELS[config.model].title
-    console.print(dataset.summary(), markup=False)
-    for warning in dataset.warnings:
-        console.print(f"warning: {warning}", markup=False)
-    devices = f"{parallel.num_devices} x {jax.devices()[0].device_kind}"
-    console.print(f"{title}, preset {config.preset}, on {devices}; run directory {run_directory.path}", markup=False)
+        run_directory.create(stored)
+    title, devices = MODELS[config.model].title, f"{parallel.num_devices} x {jax.devices()[0].device_kind}"
+    for line in (
+        dataset.summary(),
+        *(f"warning: {warning}" for warning in dataset.warnings),
+        f"{title}, preset {config.preset}, on {devices}; run directory {run_directory.path}",
+    ):
+        console.print(line, markup=False)
 
     outcome = (
         train(config, dataset, run_directory, parallel, console) if config.training else fit(config, dataset, parallel)
     )
-    mode, per_split = config.evaluation.mode, outcome.pop("results")
-    means = {split: result.mean(mode) for split, result in per_split.items()}
-    rows = {title: means["test"]}
-    baselines = {}
+    mode, baselines = config.evaluation.mode, {}
     if FLAGS.baseline and config.training:
         popularity = evaluate_fitted(config, POPULARITY, dataset, parallel)
         baselines["popularity"] = {split: result.mean(mode) for split, result in popularity.items()}
-        rows["Popularity"] = baselines["popularity"]["test"]
     if FLAGS.per_user:
-        write_per_user(per_split, run_directory.path)
-    timings = outcome.pop("timings")
+        write_per_user(outcome.splits, run_directory.path)
+    if config.training:
+        plot(run_directory, config.training.metric, f"{title} on {dataset.name}, seed {config.training.seed}", console)
     results = {
         "model": config.model,
         "dataset": config.data.dataset,
@@ -133,36 +179,18 @@ def main() -> None:
         "seed": config.training.seed if config.training else None,
         "preset": config.preset,
         "mode": mode,
-        **outcome,
-        **means,
+        "best_epoch": outcome.best_epoch,
+        "num_params": outcome.num_params,
+        **{split: result.mean(mode) for split, result in outcome.splits.items()},
         "baselines": baselines,
-        "timings": {"compile_s": clock.seconds, **timings, "total_s": time.perf_counter() - started},
+        "timings": {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started},
         "peak_rss_bytes": peak_rss_bytes(),
         "devices": devices,
         "versions": versions(),
     }
-    if config.training:
-        plotted = plot_learning_curve(
-            run_directory.records(),
-            config.training.metric,
-            f"{title} on {dataset.name}, seed {config.training.seed}",
-            run_directory.path / "learning_curve.png",
-        )
-        if not plotted:
-            console.print(
-                "no learning_curve.png: matplotlib is missing (pip install 'diffrec-jax[plot]')", markup=False
-            )
     run_directory.write_results(results)
-    console.print(results_table(f"{dataset.name}, test split, {mode} mode", rows, config.evaluation.ks))
-    if config.training:
-        per_epoch = timings["train_s_per_epoch"]
-        speed = f"{per_epoch:.2f} s an epoch, " if per_epoch else ""
-        console.print(
-            f"best epoch {results['best_epoch']:g}; {speed}{timings['eval_s']:.1f} s an evaluation, "
-            f"{results['timings']['total_s']:.0f} s in all; peak memory {results['peak_rss_bytes'] / 2**30:.2f} GiB",
-            markup=False,
-        )
-    console.print(f"results in {run_directory.path / 'results.json'}", markup=False)
+    show(results, config.evaluation.ks, run_directory, console)
+    return None
 
 
 if __name__ == "__main__":

@@ -168,7 +168,7 @@ def covariance_and_error(sample):
     return products.mean(0), products.std(0) / len(sample) ** 0.5
 
 
-@pytest.mark.parametrize(("sampling_noise", "num_noise_steps"), [(False, 3), (True, 3)])
+@pytest.mark.parametrize(("sampling_noise", "num_noise_steps"), [(True, 0), (False, 3), (True, 3)])
 def test_noisy_scores_are_equal_in_distribution(sampling_noise, num_noise_steps):
     # Many users with the same row, another key for each way of scoring.
     count, num_items = 3000, 6

@@ -33,6 +33,7 @@ def shapes_of(model):
 def test_output_agrees_with_reference(dims, normalize):
     model = MLPDenoiser(num_items=D, dims=dims, normalize=normalize)
     params, x_t = random_params(model), random_rows()
+    x_t[0] *= 1e-6  # a short row is normalized like any other
     actual = jax.jit(model.apply)(params, x_t, STEPS)
     assert_close(actual, reference.mlp_denoiser(params, x_t, STEPS, normalize=normalize))
 
@@ -105,11 +106,10 @@ def test_initial_weights_have_their_law():
         # Both parts of the first layer have the fan-in of the whole of it.
         kernels[name], fans[name] = np.asarray(tree[name]), 60 + 10 + 50
     scaled = {name: kernel.ravel() / np.sqrt(2 / fans[name]) for name, kernel in kernels.items()}
+    scaled["biases"] = np.concatenate([tree["input_bias"], *(tree[name]["bias"] for name in layers)]) / 0.001
     for name, values in scaled.items():
         assert 0.002 < stats.chi2.cdf(np.sum(values**2), values.size) < 0.998, name
     assert stats.kstest(np.concatenate(list(scaled.values())), "norm").pvalue > 0.01
-    biases = np.concatenate([tree["input_bias"], *(tree[name]["bias"] for name in layers)])
-    assert stats.kstest(biases / 0.001, "norm").pvalue > 0.01
 
 
 def test_dropout_zeroes_the_items_only():

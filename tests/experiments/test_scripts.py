@@ -1,0 +1,159 @@
+"""The scripts as a user runs them: in processes of their own, with real signals and real exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "--dataset=synthetic",
+    "--synthetic_users=200",
+    "--synthetic_items=100",
+    "--synthetic_interactions=4000",
+    "--dims=16",
+    "--batch_size=40",
+    "--epochs=6",
+    "--eval_every=2",
+    "--patience=0",
+]
+
+
+def environment(tmp_path):
+    values = {key: value for key, value in os.environ.items() if key not in ("DIFFREC_DATA_DIR", "XLA_FLAGS")}
+    return values | {"JAX_PLATFORMS": "cpu", "MPLCONFIGDIR": str(tmp_path / "mpl"), "COLUMNS": "120"}
+
+
+def run(tmp_path, script, *flags, expect=0):
+    command = [sys.executable, "-m", f"experiments.{script}", *flags]
+    finished = subprocess.run(
+        command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert finished.returncode == expect, finished.stdout + finished.stderr
+    return finished
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    finished = run(folder, "train", *TINY, f"--run_dir={folder / 'run'}", "--per_user")
+    return folder / "run", finished.stdout
+
+
+def test_a_run_directory_holds_what_it_should(whole_run):
+    path, output = whole_run
+    assert {"config.json", "metrics.jsonl", "results.json", "checkpoints", "learning_curve.png"} <= {
+        entry.name for entry in path.iterdir()
+    }
+    results = json.loads((path / "results.json").read_text())
+    for key in ("model", "dataset", "setting", "seed", "preset", "best_epoch", "num_params", "versions"):
+        assert results[key] is not None, key
+    assert {"compile_s", "train_s_per_epoch", "eval_s", "total_s"} <= results["timings"].keys()
+    assert results["peak_rss_bytes"] > 2**27
+    assert 0 < results["valid"]["recall@20"] < 1
+    assert "DiffRec" in output and "Popularity" in output
+    with np.load(path / "per_user_test.npz") as per_user:
+        np.testing.assert_allclose(per_user["recall@20"].mean(), results["test"]["recall@20"], rtol=1e-6)
+
+
+def test_evaluate_repeats_the_run_and_measures_otherwise(whole_run, tmp_path):
+    path, _ = whole_run
+    results = json.loads((path / "results.json").read_text())
+    output = run(tmp_path, "evaluate", f"--run_dir={path}").stdout
+    assert f"{results['test']['recall@20']:.4f}" in output
+    assert "recall@3" in run(tmp_path, "evaluate", f"--run_dir={path}", "--ks=3,20", "--test_with_valid_input").stdout
+
+
+def test_a_finished_run_is_shown_again_and_left_as_it_is(whole_run, tmp_path):
+    path, _ = whole_run
+    before = (path / "results.json").read_bytes()
+    output = run(tmp_path, "train", f"--run_dir={path}", "--resume").stdout
+    assert "is finished" in output
+    assert (path / "results.json").read_bytes() == before
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
+    """kill -9 as soon as the first checkpoint is there, then --resume without repeating any other flag."""
+    path, _ = whole_run
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "experiments.train", *TINY, f"--run_dir={killed}", "--checkpoint_every_steps=1"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log)
+        deadline = time.monotonic() + 120
+        while not list(killed.glob("checkpoints/*/manifest.json")):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        time.sleep(0.4)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    assert not (killed / "results.json").exists()
+    run(tmp_path, "train", f"--run_dir={killed}", "--resume")
+    whole, resumed = (json.loads((folder / "results.json").read_text()) for folder in (path, killed))
+    for key in ("valid", "test", "best_epoch", "num_params"):
+        assert whole[key] == resumed[key]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model=oracle"], "--model=oracle is unknown: choose one of diffrec"),
+        (["--dims=200,x"], "--dims=200,x: '200,x' is no list of positive integers"),
+        (["--noise_min=0.5", "--noise_max=0.1"], "need 0 < noise_min <= noise_max"),
+        (["--noise_scale=1000"], "must be below 1, the variance of pure noise"),
+        (["--sampling_steps=9"], "T' must be between 0 and T = 5, got 9"),
+        (["--dataset=nowhere", "--data_dir=."], "dataset 'nowhere' (setting 'clean') is not at"),
+        (["--metric=auc@20"], "metric 'auc@20' is not evaluated"),
+        (["--reweight=maybe"], "--reweight=maybe"),
+        (["--resume"], "--resume needs --run_dir"),
+        (["--no_such_flag=1"], "no_such_flag"),
+        (["ml-1m"], "unexpected argument 'ml-1m'"),
+        (["--prng_impl=dice"], "dice"),
+        (["--dataset=ml-1m", "--data_dir=.", "--synthetic_users=5"], "use --dataset=synthetic"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_wrong_flags_end_with_one_clear_line(tmp_path, flags, message):
+    finished = run(
+        tmp_path, "train", *flags, *([] if "--resume" in flags else [f"--run_dir={tmp_path / 'r'}"]), expect=2
+    )
+    lines = finished.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], finished.stderr
+    assert not (tmp_path / "r").exists()
+
+
+def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tmp_path):
+    path, _ = whole_run
+    before = {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
+    lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--lr=0.5", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "training.lr (0.001 there, 0.5 asked for)" in lines[0]
+    lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "holds a run already: pass --resume" in lines[0]
+    assert before == {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
+
+
+def test_help_is_grouped(tmp_path):
+    output = run(tmp_path, "train", "--help").stdout
+    places = [output.index(f"{group}") for group in ("Model (", "Data:", "Training (", "Evaluation:", "Run:")]
+    assert places == sorted(places)
+    assert "--noise_scale" in output and "(default: synthetic)" in output
+
+
+def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
+    flags = [f"--sweep_dir={tmp_path / 'sweep'}", "--grid=lr=1e-2|1e-3", "--seeds=1,2", "--", *TINY, "--epochs=2"]
+    output = run(tmp_path, "sweep", *flags).stdout
+    assert output.count("running ") == 4
+    assert "valid recall@20" in output and "test" not in output.split("best recall@20")[1]
+    assert output.count("running ") and "running " not in run(tmp_path, "sweep", *flags).stdout
+
+
+def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir):
+    flags = [f"--data_dir={data_dir}", "--dataset=ml-1m", "--dims=300", "--lr=1e-3", "--epochs=8", "--eval_every=4"]
+    run(tmp_path, "train", *flags, f"--run_dir={tmp_path / 'run'}")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["recall@20"] > 1.3 * results["baselines"]["popularity"]["test"]["recall@20"]
