@@ -6,6 +6,7 @@ import pytest
 
 # An operation that silently broadcasts [B] against [B, D] is an error in every test.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 4)  # for the tests of data parallelism; a no-op on other backends
 
 
 @pytest.fixture(scope="session")

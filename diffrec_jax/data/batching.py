@@ -35,8 +35,11 @@ def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int) -> int:
 
     Every size is compiled for once, so it is set five standard deviations above what random rows hold.
     """
-    lengths = np.diff(matrix.indptr)
-    usual = num_rows * lengths.mean() + 5 * np.sqrt(num_rows) * lengths.std()
+    # With the mean of the squared lengths from one dot product: this runs for every batch.
+    lengths = np.diff(matrix.indptr).astype(np.float64)
+    mean = lengths.mean()
+    deviation = np.sqrt(max(lengths @ lengths / len(lengths) - mean**2, 0.0))
+    usual = num_rows * mean + 5 * np.sqrt(num_rows) * deviation
     capacity = CAPACITY_UNIT * max(1, -(-int(min(usual, matrix.nnz)) // CAPACITY_UNIT))
     while capacity < num_entries:
         capacity *= 2
@@ -57,13 +60,16 @@ def make_row_batch(
 ) -> RowBatch:
     """The rows ``user_ids`` of a [users, items] matrix as one block of ``batch_size`` rows (default: as many as given).
 
+    An item may stand in a row only once: what scatters and what sums would treat it differently.
     With ``num_devices`` > 1 the fields have a leading device axis, consecutive users on the same device.
 
     Raises:
-      ValueError: more users than batch_size, or batch_size is no multiple of num_devices.
+      ValueError: no users, more users than batch_size, or batch_size is no multiple of num_devices.
     """
     user_ids = np.asarray(user_ids, dtype=np.int32)
     batch_size = len(user_ids) if batch_size is None else batch_size
+    if len(user_ids) == 0:
+        raise ValueError("a batch needs at least one user")
     if len(user_ids) > batch_size:
         raise ValueError(f"{len(user_ids)} users do not fit a batch of {batch_size}")
     if batch_size % num_devices:

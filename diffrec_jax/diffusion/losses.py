@@ -63,7 +63,13 @@ def diffusion_loss(
     prediction_type: PredictionType = "x0",
     reweight: bool = True,
 ) -> Array:
-    """``x0_loss`` or ``epsilon_loss`` of a network's output, [B]."""
+    """``x0_loss`` or ``epsilon_loss`` of a network's output, [B].
+
+    Raises:
+      ValueError: an unknown prediction type, or shapes that differ.
+    """
     if prediction_type == "x0":
         return x0_loss(schedule, x_0, prediction, t, reweight=reweight)
-    return epsilon_loss(schedule, x_0, x_t, noise, prediction, t, reweight=reweight)
+    if prediction_type == "epsilon":
+        return epsilon_loss(schedule, x_0, x_t, noise, prediction, t, reweight=reweight)
+    raise ValueError(f"prediction_type {prediction_type!r} is unknown: choose x0 or epsilon")

@@ -55,12 +55,17 @@ def p_sample_loop(
     Returns:
       x_0 [B, D], or whatever ``final_denoise_fn`` returns.
 
+    Raises:
+      TypeError: x_T is not floating point.
+
     Example::
 
       scores = jax.jit(lambda x: p_sample_loop(schedule, denoise_fn, x))(x_T)
 
     Reference: arXiv:2304.04971, algorithm 2.
     """
+    if not jnp.issubdtype(x_T.dtype, jnp.floating):
+        raise TypeError(f"x_T must be floating point, got {x_T.dtype}: convert the rows with astype(float32)")
     batch_size = x_T.shape[0]
 
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
@@ -68,7 +73,7 @@ def p_sample_loop(
         mean, variance = q_posterior(schedule, denoise_fn(x_t, timesteps), x_t, timesteps)
         if noise_fn is not None:
             mean = mean + jnp.sqrt(variance) * noise_fn(t)
-        return mean.astype(x_t.dtype), None
+        return mean, None
 
     x_1, _ = jax.lax.scan(step, x_T, jnp.arange(schedule.num_timesteps - 1, 0, -1, dtype=jnp.int32))
     return (final_denoise_fn or denoise_fn)(x_1, jnp.zeros(batch_size, jnp.int32))

@@ -79,6 +79,8 @@ def make_betas(
             raise ValueError(
                 f"noise_scale * noise_max must be below 1, the variance of pure noise, got {noise_scale * noise_max:g}"
             )
+        if kind == "linear-var" and noise_min == noise_max and num_timesteps > 1:
+            raise ValueError(f"linear-var needs noise_min < noise_max for more than one step, both are {noise_min}")
         ramp = noise_scale * np.linspace(noise_min, noise_max, num_timesteps, dtype=np.float64)
         betas = ramp if kind == "linear" else _betas_from_variances(ramp)
     elif kind == "cosine":

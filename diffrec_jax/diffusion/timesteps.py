@@ -62,7 +62,8 @@ def timestep_probabilities(history: LossHistory) -> Array:
     """
     num_timesteps, length = history.losses.shape
     uniform = jnp.full(num_timesteps, 1.0 / num_timesteps)
-    weights = jnp.sqrt(jnp.mean(jnp.square(history.losses), axis=1))
+    largest = jnp.max(jnp.abs(history.losses))  # taken out before squaring, which could overflow
+    weights = jnp.sqrt(jnp.mean(jnp.square(history.losses / jnp.where(largest > 0, largest, 1.0)), axis=1))
     total = weights.sum()
     mixed = (1.0 - UNIFORM_MIX) * weights / jnp.where(total > 0, total, 1.0) + UNIFORM_MIX * uniform
     return jnp.where(jnp.all(history.counts == length) & (total > 0), mixed, uniform)

@@ -137,3 +137,10 @@ def test_shapes_that_differ():
         x0_loss(schedule, x_0, prediction[:, :-1], t)
     with pytest.raises(ValueError, match=r"differ in shape: \(16, 8\) and \(16, 9\)"):
         epsilon_loss(schedule, x_0, x_0, noise, prediction[:, :-1], t)
+
+
+def test_an_unknown_prediction_type_is_refused():
+    schedule = make_noise_schedule("linear", num_timesteps=3, noise_min=0.1, noise_max=0.3)
+    x = jnp.ones((2, 3))
+    with pytest.raises(ValueError, match="'x_0' is unknown: choose x0 or epsilon"):
+        diffusion_loss(schedule, x, x, x, x, jnp.zeros(2, jnp.int32), prediction_type="x_0")

@@ -216,3 +216,9 @@ def test_x0_denoise_fn_is_predict_x0_of_the_network():
     x_t, t = jnp.asarray(random_rows()), jnp.arange(B, dtype=jnp.int32) % T
     actual = x0_denoise_fn(schedule, lambda x, t: 0.3 * x + t[:, None])(x_t, t)
     np.testing.assert_array_equal(actual, predict_x0(schedule, x_t, t, 0.3 * x_t + t[:, None]))
+
+
+def test_rows_of_integers_are_refused_rather_than_truncated():
+    schedule = make_noise_schedule("linear", num_timesteps=3, noise_min=0.1, noise_max=0.3)
+    with pytest.raises(TypeError, match="x_T must be floating point, got int32"):
+        p_sample_loop(schedule, lambda x_t, t: 0.5 * x_t, jnp.ones((1, 3), jnp.int32))

@@ -220,3 +220,9 @@ def test_bad_settings(make, changes, message):
 def test_bad_betas(betas, message):
     with pytest.raises(ValueError, match=message):
         schedule_from_betas(betas)
+
+
+def test_a_flat_variance_has_no_betas():
+    with pytest.raises(ValueError, match="linear-var needs noise_min < noise_max"):
+        make_betas("linear-var", num_timesteps=3, noise_min=0.1, noise_max=0.1)
+    assert make_betas("linear-var", num_timesteps=1, noise_min=0.1, noise_max=0.1) == [0.1]

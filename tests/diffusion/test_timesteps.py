@@ -175,3 +175,10 @@ def test_shapes_that_differ(num_losses, num_flags):
         update_loss_history(
             init_loss_history(T), jnp.zeros(4, jnp.int32), jnp.zeros(num_losses), jnp.ones(num_flags, bool)
         )
+
+
+def test_losses_whose_squares_overflow_still_give_probabilities():
+    history = LossHistory(losses=jnp.array([[3e30] * 10, [1e30] * 10], jnp.float32), counts=jnp.full(2, 10))
+    np.testing.assert_allclose(
+        timestep_probabilities(history), [0.999 * 0.75 + 0.0005, 0.999 * 0.25 + 0.0005], rtol=1e-5
+    )

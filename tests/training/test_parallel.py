@@ -9,7 +9,7 @@ from tests.training.small_run import make_trainer
 def test_four_devices_give_the_run_of_one(tmp_path):
     """Every draw belongs to a user and a step, so that only rounding differs."""
     if jax.local_device_count() < 4:
-        pytest.skip("needs 4 local devices")
+        pytest.skip(f"needs 4 local devices, here are {jax.local_device_count()}")
     one, four = (make_trainer(tmp_path / str(n), num_devices=n, epochs=4, eval_every=1) for n in (1, 4))
     states = one.run(), four.run()
     for left, right in zip(jax.tree.leaves(states[0].params), jax.tree.leaves(states[1].params)):
