@@ -167,9 +167,13 @@ class Trainer:
         newest = self.checkpoints.newest_whole()
         if newest is None:
             raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint: resume the run first")
-        best_step = int(self.restore(newest).selection.best_step)
+        state = self.restore(newest)
+        best_step = int(state.selection.best_step)
         if best_step == 0:
             raise CheckpointError(f"no evaluation of this run has given a finite {self.config.metric} yet: resume it")
+        if best_step == newest:
+            return state
+        del state  # one at a time: each is three times the model
         return self.restore(best_step)
 
     def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
