@@ -143,6 +143,9 @@ def define_training_flags() -> None:
     group = "Training (defaults from the preset)"
     _define(group, "float", "lr", None, "Learning rate of AdamW.")
     _define(group, "float", "weight_decay", None, "Decoupled weight decay.")
+    _define(
+        group, "float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without."
+    )
     _define(group, "integer", "batch_size", None, "Users a step, over all devices.")
     _define(group, "integer", "epochs", None, "At most so many passes over the users.")
     _define(group, "integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")

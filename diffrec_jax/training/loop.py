@@ -34,6 +34,8 @@ class TrainConfig:
 
     lr: float = 1e-4
     weight_decay: float = 0.0
+    ema_decay: float = 0.0
+    """Score with an exponential moving average of the parameters, of this decay a step; 0 for the parameters."""
     batch_size: int = 400
     epochs: int = 1000
     max_steps: int = 0
@@ -52,6 +54,8 @@ class TrainConfig:
         """Checks every value."""
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, got {self.lr}")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         for name, least in (
             ("weight_decay", 0),
             ("batch_size", 1),
@@ -142,6 +146,7 @@ class Trainer:
                 self.optimizer,
                 self.config.make_key,
                 steps_per_epoch=self.steps_per_epoch,
+                ema_decay=self.config.ema_decay,
                 axis_name=self.parallel.axis_name,
             ),
             donate_first=True,
@@ -149,14 +154,15 @@ class Trainer:
 
     def init_state(self) -> TrainState:
         """The state before the first step (one copy, not replicated)."""
-        return jax.jit(lambda: init_train_state(self.recommender, self.optimizer, self.config.make_key()))()
+        return jax.jit(self._make_state)()
 
-    def _abstract_state(self) -> TrainState:
-        return jax.eval_shape(lambda: init_train_state(self.recommender, self.optimizer, self.config.make_key()))
+    def _make_state(self) -> TrainState:
+        keep_average = self.config.ema_decay > 0
+        return init_train_state(self.recommender, self.optimizer, self.config.make_key(), keep_average=keep_average)
 
     def restore(self, step: int) -> TrainState:
         """The state saved at a step (one copy)."""
-        return self.checkpoints.restore(step, self._abstract_state())
+        return self.checkpoints.restore(step, jax.eval_shape(self._make_state))
 
     def restore_best(self) -> TrainState:
         """The state with the best validation metric so far (one copy).
@@ -190,7 +196,7 @@ class Trainer:
 
         results = evaluate_dataset(
             self.evaluator,
-            self._prepare_scoring(state.params),
+            self._prepare_scoring(state.scoring_params),
             self.dataset,
             test_with_valid_input=test_with_valid_input,
             user_ids=self.eval_user_ids,

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -33,10 +34,19 @@ class TrainState(NamedTuple):
     loss_sum: Array
     """float32 scalar: sum of the losses of the epoch's steps so far."""
     selection: Selection
+    averaged_params: Params
+    """Exponential moving average of the parameters; an empty tuple where none is kept."""
+
+    @property
+    def scoring_params(self) -> Params:
+        """What is evaluated: the averaged parameters where they are kept, else the parameters."""
+        return self.params if isinstance(self.averaged_params, tuple) else self.averaged_params
 
 
-def init_train_state(recommender: Recommender, optimizer: optax.GradientTransformation, key: Key) -> TrainState:
-    """The state before the first step."""
+def init_train_state(
+    recommender: Recommender, optimizer: optax.GradientTransformation, key: Key, *, keep_average: bool = False
+) -> TrainState:
+    """The state before the first step; ``keep_average`` for runs that average their parameters."""
     params = recommender.init_params(key)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -45,6 +55,7 @@ def init_train_state(recommender: Recommender, optimizer: optax.GradientTransfor
         model_state=recommender.init_model_state(),
         loss_sum=jnp.zeros((), jnp.float32),
         selection=Selection(jnp.float32(-jnp.inf), jnp.int32(0), jnp.float32(0)),
+        averaged_params=jax.tree.map(jnp.copy, params) if keep_average else (),
     )
 
 

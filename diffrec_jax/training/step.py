@@ -21,6 +21,7 @@ def make_train_step(
     make_key: Callable[[], Key],
     *,
     steps_per_epoch: int,
+    ema_decay: float = 0.0,
     axis_name: str | None = None,
 ) -> TrainStep:
     """A step that averages the losses of the batch's real rows over all devices and applies one optimizer update.
@@ -33,6 +34,7 @@ def make_train_step(
       optimizer: an optax transformation over the parameters.
       make_key: returns the run's key; called on trace.
       steps_per_epoch: after so many steps the running sum of losses starts anew.
+      ema_decay: of the averaged parameters, where the state keeps them.
       axis_name: of the mapped device axis, None on a single device.
     """
 
@@ -54,16 +56,23 @@ def make_train_step(
         # The shares of all devices add up to the gradient of the average over the global batch.
         gradients, loss = jax.tree.map(total, (gradients, loss))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        averaged_params = state.averaged_params
+        if ema_decay:
+            averaged_params = jax.tree.map(
+                lambda average, new: average + (1.0 - ema_decay) * (new - average), averaged_params, params
+            )
         starts_epoch = state.step % steps_per_epoch == 0
         return TrainState(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=params,
             opt_state=opt_state,
             model_state=recommender.update_model_state(
                 state.model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask)
             ),
             loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + loss,
             selection=state.selection,
+            averaged_params=averaged_params,
         )
 
     return train_step

@@ -56,6 +56,18 @@ def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, tmp_path, at_step
     assert_equal_states(resumed.restore(24), whole.restore(24))
 
 
+def test_averaged_parameters_are_what_is_scored_and_resume_too(tmp_path):
+    whole = make_trainer(tmp_path / "whole", ema_decay=0.8)
+    best = whole.run()
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "run", ema_decay=0.8, progress=Interrupt(17)).run()
+    resumed = make_trainer(tmp_path / "run", ema_decay=0.8)
+    assert_equal_states(resumed.run(), best)
+    scored = whole.evaluate(best)["valid"].mean()
+    assert scored == whole.evaluate(best._replace(params=best.averaged_params, averaged_params=()))["valid"].mean()
+    assert scored != whole.evaluate(best._replace(averaged_params=()))["valid"].mean()
+
+
 def test_the_best_state_is_returned_not_the_last(tmp_path):
     trainer = make_trainer(tmp_path / "run", epochs=30, lr=3e-2)
     best = trainer.run()

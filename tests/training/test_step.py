@@ -1,0 +1,60 @@
+import jax
+import numpy as np
+import optax
+
+from diffrec_jax.data import make_row_batch
+from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.training.state import init_train_state
+from diffrec_jax.training.step import make_train_step
+from tests.training.small_run import DATASET, MODEL
+
+
+def make_key():
+    return jax.random.key(5)
+
+
+def make_step(**extra):
+    recommender = make_diffrec(MODEL, DATASET.num_items)
+    optimizer = optax.adamw(1e-2)
+    state = init_train_state(recommender, optimizer, make_key(), keep_average="ema_decay" in extra)
+    return jax.jit(make_train_step(recommender, optimizer, make_key, steps_per_epoch=3, **extra)), state
+
+
+def batch(*users, batch_size=8):
+    return make_row_batch(DATASET.train, np.array(users), batch_size=batch_size)
+
+
+def test_padding_rows_change_nothing():
+    step, state = make_step()
+    exact = step(state, batch(1, 2, 3, batch_size=3))
+    padded = step(state, batch(1, 2, 3, batch_size=8))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), exact, padded)
+
+
+def test_the_loss_is_summed_within_an_epoch_only():
+    step, state = make_step()
+    sums = []
+    for _ in range(4):
+        state = step(state, batch(1, 2, 3))
+        sums.append(float(state.loss_sum))
+    assert sums[0] < sums[1] < sums[2]
+    assert sums[3] < sums[2]
+    assert int(state.step) == 4
+
+
+def test_the_average_follows_the_parameters():
+    step, state = make_step(ema_decay=0.9)
+    expected = jax.tree.map(np.asarray, state.params)
+    for users in ((1, 2), (3, 4), (5, 6)):
+        state = step(state, batch(*users))
+        expected = jax.tree.map(lambda average, new: 0.9 * average + 0.1 * np.asarray(new), expected, state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), state.scoring_params, expected)
+    plain_step, plain = make_step()
+    assert plain_step(plain, batch(1, 2)).averaged_params == ()
+
+
+def test_the_step_compiles_once():
+    step, state = make_step()
+    for users in ((1, 2), (3, 4), (5, 6, 7)):
+        state = step(state, batch(*users))
+    assert step._cache_size() == 1
