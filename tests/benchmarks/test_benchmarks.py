@@ -1,0 +1,137 @@
+"""The benchmarks' own checks, at a size that takes seconds; no timing is asserted."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="the peer needs PyTorch: pip install 'diffrec-jax[bench]'")
+
+from benchmarks import evaluation, harness, sampling, torch_peer, train_step
+from diffrec_jax.data import SyntheticSpec, make_synthetic
+from diffrec_jax.recommenders import DiffRecConfig
+from diffrec_jax.training.loop import TrainConfig
+
+SHAPE = harness.Shape(
+    name="tiny",
+    spec=SyntheticSpec(num_users=90, num_items=150, num_interactions=2_000, num_clusters=6),
+    recommender=DiffRecConfig(dims=(8, 24), num_timesteps=7, noise_scale=0.1, noise_min=0.001, noise_max=0.01),
+    training=TrainConfig(lr=1e-3, batch_size=40),
+)
+BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in (train_step, sampling, evaluation)}
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return make_synthetic(SHAPE.spec)
+
+
+@pytest.fixture(scope="module")
+def params(dataset):
+    return harness.init_rankable_params(SHAPE, dataset)
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_sides_agree_and_every_row_is_timed(name, dataset):
+    measurement = BENCHMARKS[name].measure(SHAPE, dataset, 1)
+    assert measurement.notes
+    for row in measurement.rows:
+        assert len(row.ours_s) == 1 and row.ours_s[0] > 0
+        assert len(row.peer_s) <= 1
+    assert sum(row.has_memory for row in measurement.rows) == 1
+
+
+@pytest.mark.parametrize("side", harness.SIDES)
+@pytest.mark.parametrize("name", ["sampling", "evaluation"])
+def test_either_side_runs_alone(name, side, dataset):
+    work = BENCHMARKS[name].make_side(side, SHAPE, dataset)
+    work()
+    work()
+
+
+def test_sides_agree_with_one_hidden_layer():
+    recommender = dataclasses.replace(SHAPE.recommender, dims=(24,))
+    shape = dataclasses.replace(SHAPE, recommender=recommender)
+    dataset = make_synthetic(shape.spec)
+    params = harness.init_rankable_params(shape, dataset)
+    found = sampling.check_agreement(
+        sampling.OurSampling(shape, dataset, params), sampling.PeerSampling(shape, dataset, params)
+    )
+    assert "scores differ by at most" in found
+
+
+def test_sampling_notices_other_weights(dataset, params):
+    ours, peer = sampling.OurSampling(SHAPE, dataset, params), sampling.PeerSampling(SHAPE, dataset)
+    with pytest.raises(harness.DisagreementError, match="scores differ"):
+        sampling.check_agreement(ours, peer)
+
+
+def test_evaluation_notices_other_weights(dataset, params):
+    ours, peer = evaluation.OurEvaluation(SHAPE, dataset, params), evaluation.PeerEvaluation(SHAPE, dataset)
+    with pytest.raises(harness.DisagreementError, match="differs by"):
+        evaluation.check_agreement(ours, peer)
+
+
+def test_training_notices_another_optimizer(monkeypatch):
+    monkeypatch.setattr(train_step.torch.optim, "AdamW", train_step.torch.optim.SGD)
+    with pytest.raises(harness.DisagreementError):
+        train_step.check_agreement(SHAPE)
+
+
+def test_peer_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="no such model"):
+        torch_peer.make_peer(DiffRecConfig(prediction_type="epsilon"), 10)
+
+
+def test_peer_schedule_is_ours():
+    ours, (peer, _) = SHAPE.recommender.make_schedule(), torch_peer.make_peer(SHAPE.recommender, 10)
+    for our_table, peer_table in (
+        (ours.sqrt_alphas_cumprod, peer.sqrt_abar),
+        (ours.sqrt_variances, peer.sqrt_one_minus),
+        (ours.posterior_coef_x0, peer.mean_x0),
+        (ours.posterior_coef_xt, peer.mean_xt),
+        (ours.x0_loss_weights, peer.loss_weights),
+    ):
+        np.testing.assert_allclose(our_table, peer_table, rtol=1e-5, atol=1e-12)
+
+
+def test_peer_history_keeps_the_last_ten_losses():
+    peer, _ = torch_peer.make_peer(SHAPE.recommender, 10)
+    losses = train_step.torch.arange(25.0)
+    peer.update_history(losses.long() % 2, losses)
+    np.testing.assert_array_equal(peer.history[0], [6, 8, 10, 12, 14, 16, 18, 20, 22, 24])
+    np.testing.assert_array_equal(peer.counts, [10, 10, 0, 0, 0, 0, 0])
+
+
+def test_peer_metrics_by_hand():
+    # One hit at rank 2 of two relevant items; a user without relevant items counts as 0.
+    means = torch_peer.ranking_metrics([[4, 1, 3], [0, 1, 2]], [{1, 9}, set()], (2,))
+    assert means["precision@2"] == pytest.approx(0.5 / 2)
+    assert means["recall@2"] == pytest.approx(0.5 / 2)
+    assert means["mrr@2"] == pytest.approx(0.5 / 2)
+    discount = 1 / np.log2(3)
+    assert means["ndcg@2"] == pytest.approx(discount / (1 + discount) / 2)
+
+
+def test_named_shapes_are_the_released_runs():
+    shape = harness.make_shape("ml-1m")
+    assert (shape.recommender.dims, shape.recommender.num_timesteps) == ((200, 600), 40)
+    assert shape.training.batch_size == 400
+    assert shape.forward_flops == 2 * (2810 * 600 + 600 * 200 + 200 * 600 + 600 * 2810)
+    one_step = dataclasses.replace(shape, recommender=dataclasses.replace(shape.recommender, num_timesteps=1))
+    assert one_step.folded_flops == 2 * (600 * 200 + 200 * 600 + 600 * 2810)
+
+
+def test_records_hold_what_the_table_shows():
+    measurement = harness.Measurement([harness.Row("a", [2.0, 1.0, 3.0], [8.0, 6.0, 7.0], 4.0, True)], [])
+    (record,) = harness._records(measurement, rate=4.0, memory={"ours": 2**30, "peer": 2**31})
+    assert (record["ratio"], record["ratio_of_minima"]) == (3.5, 6.0)
+    assert (record["floor_s"], record["ours_per_floor"]) == (1.0, 2.0)
+    assert (record["ours_peak_bytes"], record["peer_peak_bytes"]) == (2**30, 2**31)
+    assert json.loads(json.dumps(record)) == record
+    assert harness.make_table("title", [record]).row_count == 1
+
+
+def test_matmul_rate_is_a_rate():
+    assert harness.matmul_rate(SHAPE, repeats=1) > 1e6
