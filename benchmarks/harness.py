@@ -193,6 +193,16 @@ def _peak_bytes(benchmark: Benchmark, side: str) -> int:
     return json.loads(run.stdout.splitlines()[-1])["peak_bytes"]
 
 
+def _check_room(num_bytes: int) -> None:
+    """Refuses to time both sides side by side where their memory does not fit."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:") and (available := int(line.split()[1]) * 1024) < num_bytes:
+            raise ConfigError(
+                f"both sides together hold {num_bytes / 2**30:.1f} GiB and {available / 2**30:.1f} GiB are available: "
+                "take a smaller --shape"
+            )
+
+
 def _summary(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.4g} ({min(seconds):.4g})" if seconds else "-"
 
@@ -261,6 +271,8 @@ def _limit_threads(num_threads: int) -> None:
 def _main(benchmark: Benchmark) -> None:
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)
+    if FLAGS.out:
+        Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
     shape = make_shape(FLAGS.shape)
     memory = {}
     if FLAGS.memory and not FLAGS.side:  # first, while this process holds nothing
@@ -269,9 +281,11 @@ def _main(benchmark: Benchmark) -> None:
     if FLAGS.side:
         _print_peak_bytes(benchmark, FLAGS.side, shape, dataset)
         return
-    rates = [matmul_rate(shape)]
+    rate_before = matmul_rate(shape)
+    if memory:
+        _check_room(sum(memory.values()))
     measurement = benchmark.measure(shape, dataset, FLAGS.repeats)
-    rate = max(*rates, matmul_rate(shape))
+    rate = max(rate_before, matmul_rate(shape))
     records = _records(measurement, rate, memory)
     console = make_console()
     console.print(
