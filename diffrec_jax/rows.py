@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.data.batching import CAPACITY_UNIT, RowBatch
 from diffrec_jax.typing import Array, Key, RowKeys
 
 
@@ -26,8 +26,18 @@ def mask_scores(scores: Array, batch: RowBatch) -> Array:
 
 def embed(batch: RowBatch, table: Array) -> Array:
     """``to_dense(batch) @ table`` for a table [I, H], without the dense block: a weighted sum of table rows, [B, H]."""
-    entries = table.at[batch.item_ids].get(mode="clip") * batch.weights[:, None]
-    return jax.ops.segment_sum(entries, batch.rows, batch.user_ids.shape[0], indices_are_sorted=True)
+    # In chunks that stay in the cache: a [N, H] block of all gathered rows is written and read back from memory.
+    num_entries = batch.item_ids.shape[0]
+    chunk_size = CAPACITY_UNIT if num_entries % CAPACITY_UNIT == 0 else num_entries
+
+    def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        rows, item_ids, weights = chunk
+        entries = table.at[item_ids].get(mode="clip") * weights[:, None]
+        return total.at[rows].add(entries, indices_are_sorted=True), None
+
+    chunks = tuple(jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights))
+    total = jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype)
+    return jax.lax.scan(add, total, chunks)[0]
 
 
 def num_entries(batch: RowBatch, num_items: int) -> Array:

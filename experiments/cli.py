@@ -48,7 +48,7 @@ def start(main: Callable[[], None], usage: str) -> None:
         except (ConfigError, DataError, RunDirectoryError, CheckpointError, DivergedError) as error:
             return _fail(error)
         except KeyboardInterrupt:
-            print("interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+            print("interrupted", file=sys.stderr)
             return 130
         return 0
 

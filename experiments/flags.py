@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import textwrap
 from typing import Any
 
 from absl import flags
@@ -200,8 +201,7 @@ def grouped_help(usage: str) -> str:
             flag = FLAGS[name]
             default = "" if flag.default is None else f" (default: {str(flag.default_as_str).strip(chr(39))})"
             head = f"  --[no]{name}" if flag.boolean else f"  --{name}"
-            values = getattr(flag.parser, "enum_values", None)
-            choices = f" <{'|'.join(values)}>" if values else ""
-            lines.append(flags.text_wrap(f"{head}{choices}: {flag.help}{default}", 100, indent="", firstline_indent=""))
+            text = f"{head}: {flag.help}{default}"  # absl puts an enumeration's values into the help itself
+            lines += textwrap.wrap(text, 110, subsequent_indent="      ")
         lines.append("")
     return "\n".join(lines)
