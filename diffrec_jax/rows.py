@@ -35,9 +35,11 @@ def embed(batch: RowBatch, table: Array) -> Array:
         entries = table.at[item_ids].get(mode="clip") * weights[:, None]
         return total.at[rows].add(entries, indices_are_sorted=True), None
 
-    chunks = tuple(jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights))
+    rows, item_ids, weights = (
+        jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights)
+    )
     total = jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype)
-    return jax.lax.scan(add, total, chunks)[0]
+    return jax.lax.scan(add, total, (rows, item_ids, weights))[0]
 
 
 def num_entries(batch: RowBatch, num_items: int) -> Array:

@@ -64,12 +64,12 @@ def make_row_batch(
     With ``num_devices`` > 1 the fields have a leading device axis, consecutive users on the same device.
 
     Raises:
-      ValueError: no users, more users than batch_size, or batch_size is no multiple of num_devices.
+      ValueError: batch_size is 0, less than the number of users, or no multiple of num_devices.
     """
     user_ids = np.asarray(user_ids, dtype=np.int32)
     batch_size = len(user_ids) if batch_size is None else batch_size
-    if len(user_ids) == 0:
-        raise ValueError("a batch needs at least one user")
+    if batch_size == 0:
+        raise ValueError("a batch needs at least one row")
     if len(user_ids) > batch_size:
         raise ValueError(f"{len(user_ids)} users do not fit a batch of {batch_size}")
     if batch_size % num_devices:

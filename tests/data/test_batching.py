@@ -52,6 +52,8 @@ def test_batches_of_random_rows_have_one_shape():
 
 def test_a_batch_must_fit():
     matrix = random_matrix(np.random.default_rng(0), 5, 4)
+    with pytest.raises(ValueError, match="at least one row"):
+        make_row_batch(matrix, np.arange(0))
     with pytest.raises(ValueError, match="3 users do not fit a batch of 2"):
         make_row_batch(matrix, np.arange(3), batch_size=2)
     with pytest.raises(ValueError, match="no multiple of the number of devices, 2"):
