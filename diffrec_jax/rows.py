@@ -27,8 +27,8 @@ def mask_scores(scores: Array, batch: RowBatch) -> Array:
 def embed(batch: RowBatch, table: Array) -> Array:
     """``to_dense(batch) @ table`` for a table [I, H], without the dense block: a weighted sum of table rows, [B, H]."""
     # In chunks that stay in the cache: a [N, H] block of all gathered rows is written and read back from memory.
-    num_entries = batch.item_ids.shape[0]
-    chunk_size = CAPACITY_UNIT if num_entries % CAPACITY_UNIT == 0 else num_entries
+    num_places = batch.item_ids.shape[0]
+    chunk_size = CAPACITY_UNIT if num_places % CAPACITY_UNIT == 0 else num_places
 
     def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
         rows, item_ids, weights = chunk

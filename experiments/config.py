@@ -226,11 +226,12 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     """
     data, recommender, training = stored.data, stored.recommender, stored.training
     given = _given({"dataset": "dataset", "setting": "setting", "data_dir": "data_dir"})
-    sizes = (data.synthetic or {}) | _given(SYNTHETIC_FIELDS)
+    sizes = _given(SYNTHETIC_FIELDS)
     if given or sizes:
-        data = _data_config(
-            given.get("dataset", data.dataset), given.get("setting", data.setting), given.get("data_dir"), sizes
-        )
+        dataset, setting = given.get("dataset", data.dataset), given.get("setting", data.setting)
+        stored_sizes = (data.synthetic or {}) if dataset == data.dataset else {}
+        data_dir = given.get("data_dir") or (str(Path(data.folder).parent) if data.folder else None)
+        data = _data_config(dataset, setting, data_dir, stored_sizes | sizes)
     if recommender is not None and training is not None:
         recommender = _checked(type(recommender), dataclasses.asdict(recommender) | _given(RECOMMENDER_FIELDS))
         training = _checked(TrainConfig, dataclasses.asdict(training) | _given(TRAINING_FIELDS))

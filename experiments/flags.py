@@ -169,7 +169,6 @@ def define_run_flags() -> None:
     group = "Run"
     _define(group, "string", "run_dir", None, "Directory of the run (default: a new one below runs/).")
     _define(group, "boolean", "resume", False, "Go on with the run in --run_dir.")
-    _define(group, "enum", "parallel", "pmap", "How several local devices share a batch.", values=("pmap",))
     _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
     _define(group, "boolean", "baseline", True, "Evaluate Popularity beside the model.")
 
@@ -186,7 +185,7 @@ def define_sweep_flags() -> None:
     """What a sweep runs and shows."""
     group = "Sweep"
     _define(group, "string", "sweep_dir", None, "Directory of the sweep's run directories.", required=True)
-    _define(group, "multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train; repeatable.")
+    _define(group, "multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train.")
     _define(group, "ints", "seeds", (1,), "Seeds of every combination.")
     _define(group, "list", "show_metrics", ["recall@20", "ndcg@20"], "Metrics to show; the first one ranks.")
     _define(group, "boolean", "show_test", False, "Show the test too: for the one combination that was chosen.")
@@ -200,8 +199,8 @@ def grouped_help(usage: str) -> str:
         for name in names:
             flag = FLAGS[name]
             default = "" if flag.default is None else f" (default: {str(flag.default_as_str).strip(chr(39))})"
-            head = f"  --[no]{name}" if flag.boolean else f"  --{name}"
-            text = f"{head}: {flag.help}{default}"  # absl puts an enumeration's values into the help itself
-            lines += textwrap.wrap(text, 110, subsequent_indent="      ")
+            head = f"--[no]{name}" if flag.boolean else f"--{name}"
+            text = " ".join(f"{head}: {flag.help}{default}".split())  # absl puts an enumeration's values into it
+            lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="      ")
         lines.append("")
     return "\n".join(lines)

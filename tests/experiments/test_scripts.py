@@ -132,6 +132,8 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
     before = {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--lr=0.5", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "training.lr (0.001 there, 0.5 asked for)" in lines[0]
+    lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--dataset=nowhere", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "dataset 'nowhere'" in lines[0]
     lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "holds a run already: pass --resume" in lines[0]
     assert before == {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
