@@ -196,7 +196,7 @@ def load_weights(model: Denoiser, params: Mapping[str, Any]) -> None:
 
     tree = params["params"]
     copy(model.time_layer, **tree["time_layer"])
-    copy(model.layers[0], np.concatenate([tree["item_kernel"], tree["time_kernel"]]), tree["input_bias"])
+    copy(model.layers[0], np.concatenate([tree["input_kernel"], tree["time_kernel"]]), tree["input_bias"])
     for place, layer in enumerate(model.layers[1:-1]):
         copy(layer, **tree[f"hidden_layers_{place}"])
     copy(model.layers[-1], **tree["output_layer"])

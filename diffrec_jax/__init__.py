@@ -23,21 +23,26 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
     x0_loss,
 )
-from diffrec_jax.models import MLPDenoiser, fold_denoiser
-from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+from diffrec_jax.models import GroupedVAE, MLPDenoiser, fold_denoiser, gaussian_kl, multinomial_nll
+from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
 
 __all__ = [
     "DiffRecConfig",
+    "GroupedVAE",
+    "LDiffRecConfig",
     "LossHistory",
     "MLPDenoiser",
     "NoiseSchedule",
     "diffusion_loss",
     "epsilon_loss",
     "fold_denoiser",
+    "gaussian_kl",
     "gaussian_noise_fn",
     "init_loss_history",
     "make_diffrec",
+    "make_l_diffrec",
     "make_noise_schedule",
+    "multinomial_nll",
     "noise_for_inference",
     "p_sample_loop",
     "predict_epsilon",

@@ -11,7 +11,7 @@ from diffrec_jax.evaluation import Evaluator, SplitResult, evaluate_dataset
 from diffrec_jax.recommenders import FittedRecommender
 from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.parallel import Parallel
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
 from diffrec_jax.typing import ScoreFn
 from experiments.cli import ConfigError
 from experiments.config import RunConfig
@@ -31,20 +31,38 @@ def make_evaluator(config: RunConfig, score_fn: ScoreFn, parallel: Parallel) -> 
     )
 
 
+def find_item_groups(config: RunConfig, dataset: Dataset, run_directory: RunDirectory) -> np.ndarray | None:
+    """The item groups of the run, made where it has none yet; None for models without.
+
+    Raises:
+      DataError: they cannot be made.
+      RunDirectoryError: the run has checkpoints but no groups, or they are damaged.
+    """
+    if config.groups is None:
+        return None
+    stored = run_directory.item_groups(dataset.num_items)
+    if stored is None and run_directory.checkpoints.exists():
+        raise RunDirectoryError(
+            f"{run_directory.path} has checkpoints but no item_groups.npy: restore it, or train anew"
+        )
+    return config.groups.make(dataset, config.data.folder) if stored is None else stored
+
+
 def make_trainer(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
     parallel: Parallel,
+    item_groups: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Trainer:
-    """The trainer of a configuration.
+    """The trainer of a configuration; ``item_groups`` are those of ``find_item_groups``.
 
     Raises:
       ConfigError: the batch does not split over the devices, or there are fewer users to evaluate than asked for.
     """
     assert config.training is not None
-    recommender = config.make_recommender(dataset.num_items)
+    recommender = config.make_recommender(dataset, item_groups)
     try:
         return Trainer(
             recommender=recommender,
@@ -53,6 +71,7 @@ def make_trainer(
             config=config.training,
             run_directory=run_directory,
             parallel=parallel,
+            weighting=config.recency.make(),
             mode=config.evaluation.mode,
             eval_user_ids=config.evaluation.user_ids(dataset),
             progress=progress,
@@ -69,6 +88,7 @@ def evaluate_fitted(
         make_evaluator(config, recommender.score_fn, parallel),
         parallel.replicate(recommender.fit(dataset.train)),
         dataset,
+        recency=config.recency.make().infer,
         test_with_valid_input=config.evaluation.test_with_valid_input,
         user_ids=config.evaluation.user_ids(dataset),
     )

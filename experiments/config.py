@@ -12,12 +12,39 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffrec_jax.data import NAMED_SPECS, Dataset, find_dataset_folder, make_synthetic, read_official
+from diffrec_jax.data import (
+    NAMED_SPECS,
+    Dataset,
+    GroupingMethod,
+    RowWeighting,
+    find_dataset_folder,
+    group_items,
+    make_synthetic,
+    parse_recency,
+    read_item_embeddings,
+    read_official,
+    svd_item_embeddings,
+)
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
-from diffrec_jax.recommenders import POPULARITY, DiffRecConfig, FittedRecommender, Recommender, make_diffrec
+from diffrec_jax.recommenders import (
+    POPULARITY,
+    DiffRecConfig,
+    FittedRecommender,
+    LDiffRecConfig,
+    Recommender,
+    make_diffrec,
+    make_l_diffrec,
+)
 from diffrec_jax.training.loop import TrainConfig
 from experiments.cli import ConfigError
-from experiments.flags import FLAGS, RECOMMENDER_FIELDS, SYNTHETIC_FIELDS, TRAINING_FIELDS
+from experiments.flags import (
+    FLAGS,
+    GROUPS_FIELDS,
+    RECENCY_FIELDS,
+    RECOMMENDER_FIELDS,
+    SYNTHETIC_FIELDS,
+    TRAINING_FIELDS,
+)
 
 PRESETS = Path(__file__).parent / "presets"
 # What a resumed run may have otherwise than the run it goes on with: neither changes the steps already done.
@@ -31,13 +58,85 @@ class ModelFamily:
     title: str
     config_class: type | None
     make: Callable[..., Any]
-    """(config, num_items) -> Recommender, or () -> FittedRecommender."""
+    """(config, dataset, item_groups or None) -> Recommender, or () -> FittedRecommender."""
+    has_item_groups: bool = False
 
 
+def _make_diffrec(config: DiffRecConfig, dataset: Dataset, item_groups: None) -> Recommender:
+    del item_groups
+    return make_diffrec(config, dataset.num_items)
+
+
+def _make_l_diffrec(config: LDiffRecConfig, dataset: Dataset, item_groups: np.ndarray) -> Recommender:
+    del dataset
+    return make_l_diffrec(config, item_groups)
+
+
+# T- and LT-DiffRec are presets of recency weights: nothing in the model knows of them.
 MODELS: dict[str, ModelFamily] = {
-    "diffrec": ModelFamily("DiffRec", DiffRecConfig, make_diffrec),
+    "diffrec": ModelFamily("DiffRec", DiffRecConfig, _make_diffrec),
+    "t_diffrec": ModelFamily("T-DiffRec", DiffRecConfig, _make_diffrec),
+    "l_diffrec": ModelFamily("L-DiffRec", LDiffRecConfig, _make_l_diffrec, has_item_groups=True),
+    "lt_diffrec": ModelFamily("LT-DiffRec", LDiffRecConfig, _make_l_diffrec, has_item_groups=True),
     "popularity": ModelFamily("Popularity", None, lambda: POPULARITY),
 }
+
+
+@dataclass(frozen=True)
+class RecencyConfig:
+    """Recency weights, as ``parse_recency`` reads them.
+
+    Raises:
+      ValueError: one is not understood.
+    """
+
+    train: str = "none"
+    target: str | None = None
+    """None: the training row itself."""
+    infer: str | None = None
+    """None: as in training."""
+
+    def __post_init__(self) -> None:
+        """Parses every text once."""
+        self.make()
+
+    def make(self) -> RowWeighting:
+        """The weights."""
+        train = parse_recency(self.train)
+        return RowWeighting(
+            train=train,
+            target=None if self.target is None else parse_recency(self.target),
+            infer=train if self.infer is None else parse_recency(self.infer),
+        )
+
+
+@dataclass(frozen=True)
+class GroupsConfig:
+    """How the item groups of a latent model are made."""
+
+    num_groups: int = 2
+    grouping: GroupingMethod = "kmeans"
+    item_embeddings: str = "svd"
+    """``svd``, or the path of a .npy file, as given or in the dataset's folder."""
+    svd_size: int = 64
+    seed: int = 0
+
+    def make(self, dataset: Dataset, folder: str | None) -> np.ndarray:
+        """The group of each item, [I].
+
+        Raises:
+          DataError: the embeddings are missing or wrong, or the items cannot be grouped so.
+        """
+        embeddings = None
+        if self.grouping == "kmeans" and self.num_groups > 1:
+            if self.item_embeddings == "svd":
+                embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
+            else:
+                path = Path(self.item_embeddings)
+                in_folder = Path(folder or ".") / path
+                found = in_folder if in_folder.exists() and not path.exists() else path
+                embeddings = read_item_embeddings(found, dataset.num_items)
+        return group_items(self.grouping, self.num_groups, train=dataset.train, embeddings=embeddings, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -97,10 +196,20 @@ class RunConfig:
     evaluation: EvaluationConfig
     recommender: Any = None
     training: TrainConfig | None = None
+    recency: RecencyConfig = RecencyConfig()
+    groups: GroupsConfig | None = None
+    """None for models without item groups."""
 
-    def make_recommender(self, num_items: int) -> Recommender:
-        """The functions of a model that is trained."""
-        return MODELS[self.model].make(self.recommender, num_items)
+    def make_recommender(self, dataset: Dataset, item_groups: np.ndarray | None) -> Recommender:
+        """The functions of a model that is trained.
+
+        Raises:
+          ConfigError: the layers are too narrow for the item groups.
+        """
+        try:
+            return MODELS[self.model].make(self.recommender, dataset, item_groups)
+        except ValueError as error:
+            raise ConfigError(error) from error
 
     def make_fitted(self) -> FittedRecommender:
         """The functions of a model that is fitted."""
@@ -131,6 +240,8 @@ class RunConfig:
                 evaluation=EvaluationConfig(**_tuples(values["evaluation"])),
                 recommender=family.config_class(**_tuples(values["recommender"])) if trained else None,  # type: ignore[misc]
                 training=TrainConfig(**values["training"]) if trained else None,
+                recency=RecencyConfig(**values["recency"]),
+                groups=GroupsConfig(**values["groups"]) if family.has_item_groups else None,
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(f"config.json is not of this version of the project: {error}") from error
@@ -178,6 +289,29 @@ def _checked(config_class: type, values: dict[str, Any]) -> Any:
         raise ConfigError(error) from error
 
 
+def _check_applies(family: ModelFamily) -> None:
+    """Raises ConfigError for a flag that the model has no use for: silently ignored, it would mislead."""
+    fields = {field.name for field in dataclasses.fields(family.config_class)} if family.config_class else set()
+    useless = [flag for flag, field in RECOMMENDER_FIELDS.items() if field not in fields]
+    useless += [] if family.has_item_groups else [*GROUPS_FIELDS, "lr2"]
+    useless += [] if family.config_class else [flag for flag in TRAINING_FIELDS if flag != "seed"]
+    given = [flag for flag in useless if FLAGS[flag].present]
+    if given:
+        raise ConfigError(f"--{given[0]} means nothing to {family.title}: leave it out, or choose another --model")
+
+
+def _given_recency() -> dict[str, Any]:
+    """What the command line sets of the recency weights; --w_min and --w_max are the linear ones of the paper."""
+    given = _given(RECENCY_FIELDS)
+    if FLAGS["w_min"].present or FLAGS["w_max"].present:
+        if FLAGS.w_min is None or FLAGS.w_max is None:
+            raise ConfigError("--w_min and --w_max go together: give both")
+        if "train" in given or "infer" in given:
+            raise ConfigError("--w_min and --w_max set --train_recency and --infer_recency: give one or the other")
+        given |= {"train": f"linear:{FLAGS.w_min:g}:{FLAGS.w_max:g}", "infer": None}
+    return given
+
+
 def _given(fields: dict[str, str]) -> dict[str, Any]:
     """What the command line sets, by field."""
     return {field: FLAGS[flag].value for flag, field in fields.items() if FLAGS[flag].present}
@@ -210,12 +344,19 @@ def new_run_config() -> RunConfig:
     data = _data_config(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir, _given(SYNTHETIC_FIELDS))
     evaluation = evaluation_over(EvaluationConfig())
     family = MODELS[FLAGS.model]
+    _check_applies(family)
     if family.config_class is None:
-        return RunConfig(FLAGS.model, "none", data, evaluation)
+        recency = _checked(RecencyConfig, _given_recency())
+        return RunConfig(FLAGS.model, "none", data, evaluation, recency=recency)
     name, preset = _load_preset(FLAGS.model, data, FLAGS.preset)
+    recency = _checked(RecencyConfig, preset.get("recency", {}) | _given_recency())
+    groups = None
+    if family.has_item_groups:
+        groups = GroupsConfig(**preset.get("groups", {}) | _given(GROUPS_FIELDS))
     recommender = _checked(family.config_class, preset.get("recommender", {}) | _given(RECOMMENDER_FIELDS))
     training = {"prng_impl": default_prng_impl()} | preset.get("training", {}) | _given(TRAINING_FIELDS)
-    return _consistent(RunConfig(FLAGS.model, name, data, evaluation, recommender, _checked(TrainConfig, training)))
+    training = _checked(TrainConfig, training)
+    return _consistent(RunConfig(FLAGS.model, name, data, evaluation, recommender, training, recency, groups))
 
 
 def resumed_run_config(stored: RunConfig) -> RunConfig:
@@ -235,9 +376,21 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     if recommender is not None and training is not None:
         recommender = _checked(type(recommender), dataclasses.asdict(recommender) | _given(RECOMMENDER_FIELDS))
         training = _checked(TrainConfig, dataclasses.asdict(training) | _given(TRAINING_FIELDS))
+    recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency())
+    groups = stored.groups and dataclasses.replace(stored.groups, **_given(GROUPS_FIELDS))
     names = {"model": stored.model, "preset": stored.preset} | _given({"model": "model", "preset": "preset"})
     evaluation = evaluation_over(stored.evaluation)
-    return _consistent(RunConfig(**names, data=data, evaluation=evaluation, recommender=recommender, training=training))
+    return _consistent(
+        RunConfig(
+            **names,
+            data=data,
+            evaluation=evaluation,
+            recommender=recommender,
+            training=training,
+            recency=recency,
+            groups=groups,
+        )
+    )
 
 
 def _consistent(config: RunConfig) -> RunConfig:
@@ -247,6 +400,8 @@ def _consistent(config: RunConfig) -> RunConfig:
             jax.eval_shape(config.training.make_key)
         except ValueError as error:
             raise ConfigError(error) from error
+        if config.recency.target is not None and config.recommender.prediction_type != "x0":
+            raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")
     return config
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from diffrec_jax.training.parallel import local_parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
-from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
+from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
 from experiments.config import MODELS, RunConfig, evaluation_over, relocated
 from experiments.flags import FLAGS
@@ -31,7 +31,8 @@ def main() -> None:
         raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")
     if config.training:
         with ConsoleProgress(console, config.training.metric) as progress:
-            trainer = make_trainer(config, dataset, run_directory, parallel, progress)
+            item_groups = find_item_groups(config, dataset, run_directory)
+            trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
             results = trainer.evaluate(
                 parallel.replicate(trainer.restore_best()),
                 test_with_valid_input=config.evaluation.test_with_valid_input,

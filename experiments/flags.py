@@ -7,10 +7,11 @@ from typing import Any
 
 from absl import flags
 
+from diffrec_jax.data import GroupingMethod
 from diffrec_jax.diffusion import PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.recommenders.diffrec import TimestepSampling
+from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.training.loop import TrainConfig
 
 FLAGS = flags.FLAGS
@@ -22,11 +23,17 @@ class IntListParser(flags.ArgumentParser):
 
     syntactic_help = "integers such as 200,600 or [200,600]"
 
+    def __init__(self, *, may_be_empty: bool = False):
+        super().__init__()
+        self.may_be_empty = may_be_empty
+
     def parse(self, argument: Any) -> tuple[int, ...]:
         """Raises ValueError, which absl shows, for anything but positive integers."""
         if isinstance(argument, list | tuple):
             return tuple(argument)
         text = re.sub(r"^\[(.*)\]$", r"\1", argument.strip())
+        if self.may_be_empty and not text.strip():
+            return ()
         if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text) or "0" in re.split(r"\s*,\s*", text.strip()):
             raise ValueError(f"{argument!r} is no list of positive integers: write them as 200,600 or [200,600]")
         return tuple(int(part) for part in text.split(","))
@@ -47,7 +54,7 @@ class IntListSerializer(flags.ArgumentSerializer):
 def _define(group: str, kind: str, name: str, default: Any, text: str, **extra: Any) -> None:
     GROUPS.setdefault(group, []).append(name)
     if kind == "ints":
-        flags.DEFINE(IntListParser(), name, default, text, serializer=IntListSerializer())
+        flags.DEFINE(IntListParser(**extra), name, default, text, serializer=IntListSerializer())
     elif kind == "enum":
         flags.DEFINE_enum(name, default, extra["values"], text)
     else:
@@ -73,6 +80,25 @@ RECOMMENDER_FIELDS = {
     "sampling_steps": "num_inference_noise_steps",
     "sampling_noise": "sampling_noise",
     "folded": "folded",
+    "in_dims": "in_dims",
+    "out_dims": "out_dims",
+    "encoder_activation": "encoder_activation",
+    "encoder_dropout": "encoder_dropout",
+    "reparam": "reparameterize",
+    "reconstruct_dropped": "reconstruct_dropped",
+    "lamda": "diffusion_loss_weight",
+    "lamda_min": "diffusion_loss_weight_min",
+    "lamda_epochs": "diffusion_loss_weight_epochs",
+    "kl_weight": "kl_weight",
+    "kl_weight_steps": "kl_weight_steps",
+}
+RECENCY_FIELDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
+GROUPS_FIELDS = {
+    "num_groups": "num_groups",
+    "grouping": "grouping",
+    "item_embeddings": "item_embeddings",
+    "svd_size": "svd_size",
+    "groups_seed": "seed",
 }
 SYNTHETIC_FIELDS = {
     "synthetic_users": "num_users",
@@ -80,7 +106,8 @@ SYNTHETIC_FIELDS = {
     "synthetic_interactions": "num_interactions",
     "synthetic_seed": "seed",
 }
-TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainConfig)}
+TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainConfig)} | {"lr2": "denoiser_lr"}
+TRAINING_FIELDS.pop("denoiser_lr")
 
 
 def define_data_flags() -> None:
@@ -138,11 +165,44 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
     _define(group, "boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
 
+    group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
+    _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
+    _define(group, "enum", "grouping", None,
+            "How items are grouped: kmeans on item embeddings, spectral co-clustering of the interactions, popularity "
+            "strata, random.", values=GroupingMethod.__args__)  # fmt: skip
+    _define(group, "string", "item_embeddings", None,
+            "What kmeans clusters: svd of the training split, or a .npy file [items, size], looked for as given and in "
+            "the dataset's folder.")  # fmt: skip
+    _define(group, "integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
+    _define(group, "integer", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
+    _define(group, "ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")
+    _define(group, "ints", "out_dims", None, "Layers of the groups' decoders before the output; empty: one linear one.",
+            may_be_empty=True)  # fmt: skip
+    _define(group, "enum", "encoder_activation", None, "Of the autoencoder's layers.", values=tuple(ACTIVATIONS))
+    _define(group, "float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
+    _define(group, "boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
+    _define(group, "boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")
+    _define(group, "float", "lamda", None,
+            "lambda, weight of the diffusion's loss (with --noreweight: of the autoencoder's).")  # fmt: skip
+    _define(group, "float", "lamda_min", None, "lambda does not fall below.")
+    _define(group, "integer", "lamda_epochs", None, "lambda falls to 0 in so many epochs; 0 for a constant.")
+    _define(group, "float", "kl_weight", None, "gamma, weight of the KL divergence.")
+    _define(group, "integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
+
+    group = "Recency (t_diffrec, lt_diffrec and any other model; defaults from the preset)"
+    forms = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)."
+    _define(group, "string", "train_recency", None, f"Weights of the training rows, in time order: {forms}")
+    _define(group, "string", "target_recency", None, "Weights of what is to be predicted (default: the training row).")
+    _define(group, "string", "infer_recency", None, "Weights of the rows scored from (default: as in training).")
+    _define(group, "float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")
+    _define(group, "float", "w_max", None, "Up to here, for the newest interaction.")
+
 
 def define_training_flags() -> None:
     """How it is trained."""
     group = "Training (defaults from the preset)"
-    _define(group, "float", "lr", None, "Learning rate of AdamW.")
+    _define(group, "float", "lr", None, "Learning rate of AdamW (of a latent model's autoencoder: the released lr1).")
+    _define(group, "float", "lr2", None, "Learning rate of a latent model's denoiser (default: --lr).")
     _define(group, "float", "weight_decay", None, "Decoupled weight decay.")
     _define(
         group, "float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without."

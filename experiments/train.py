@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 
 from diffrec_jax.data import Dataset
 from diffrec_jax.evaluation import SplitResult
+from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import POPULARITY
 from diffrec_jax.training.parallel import Parallel, local_parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
-from experiments.assemble import evaluate_fitted, make_trainer, write_per_user
+from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
 from experiments.config import MAY_DIFFER_ON_RESUME, MODELS, RunConfig, new_run_config, resumed_run_config
 from experiments.flags import FLAGS
@@ -64,12 +66,17 @@ class Outcome:
 
 
 def train(
-    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, console: Console
+    config: RunConfig,
+    dataset: Dataset,
+    run_directory: RunDirectory,
+    parallel: Parallel,
+    item_groups: np.ndarray | None,
+    console: Console,
 ) -> Outcome:
     """Trains and evaluates the selected state."""
     assert config.training is not None
     with ConsoleProgress(console, config.training.metric) as progress:
-        trainer = make_trainer(config, dataset, run_directory, parallel, progress)
+        trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
         best = trainer.run()
         splits = trainer.evaluate(
             parallel.replicate(best), test_with_valid_input=config.evaluation.test_with_valid_input
@@ -111,6 +118,15 @@ def make_parallel(config: RunConfig) -> Parallel:
     return parallel
 
 
+def describe_item_groups(config: RunConfig, item_groups: np.ndarray | None) -> dict[str, Any] | None:
+    """Their sizes and latent sizes, for results.json."""
+    if item_groups is None:
+        return None
+    sizes = tuple(np.bincount(item_groups).tolist())
+    latent_sizes = split_size(config.recommender.in_dims[-1], sizes)
+    return {"sizes": sizes, "latent_sizes": latent_sizes}
+
+
 def plot(run_directory: RunDirectory, metric: str, title: str, console: Console) -> None:
     """learning_curve.png, or a line that says what is missing for it."""
     path = run_directory.path / "learning_curve.png"
@@ -144,6 +160,9 @@ def main() -> None:
     dataset, parallel = config.data.load(), make_parallel(config)
     config.evaluation.user_ids(dataset)  # complains before anything is written
     run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
+    item_groups = find_item_groups(config, dataset, run_directory)
+    if item_groups is not None:
+        config.make_recommender(dataset, item_groups)  # complains before anything is written
     if resumes:
         run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
         finished = run_directory.results()
@@ -153,6 +172,8 @@ def main() -> None:
         run_directory.update_config(stored)
     else:
         run_directory.create(stored)
+    if item_groups is not None:
+        run_directory.write_item_groups(item_groups)
     title, devices = MODELS[config.model].title, f"{parallel.num_devices} x {jax.devices()[0].device_kind}"
     for line in (
         dataset.summary(),
@@ -161,9 +182,10 @@ def main() -> None:
     ):
         console.print(line, markup=False)
 
-    outcome = (
-        train(config, dataset, run_directory, parallel, console) if config.training else fit(config, dataset, parallel)
-    )
+    if config.training:
+        outcome = train(config, dataset, run_directory, parallel, item_groups, console)
+    else:
+        outcome = fit(config, dataset, parallel)
     mode, baselines = config.evaluation.mode, {}
     if FLAGS.baseline and config.training:
         popularity = evaluate_fitted(config, POPULARITY, dataset, parallel)
@@ -181,6 +203,7 @@ def main() -> None:
         "mode": mode,
         "best_epoch": outcome.best_epoch,
         "num_params": outcome.num_params,
+        "item_groups": describe_item_groups(config, item_groups),
         **{split: result.mean(mode) for split, result in outcome.splits.items()},
         "baselines": baselines,
         "timings": {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started},

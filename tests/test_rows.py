@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 
 from diffrec_jax.data.batching import make_row_batch
-from diffrec_jax.rows import embed, mask_scores, num_entries, row_keys, to_dense, to_mask
+from diffrec_jax.rows import dropout_entries, embed, mask_scores, num_entries, row_keys, targets, to_dense, to_mask
 
 U, I = 12, 9  # noqa: E741
 
@@ -128,3 +128,46 @@ def test_row_keys_follow_the_user_not_the_place():
     np.testing.assert_array_equal(data(user_ids, batch_size=7)[:4], keys)
     assert len({row.tobytes() for row in keys}) == 4
     assert not np.any(np.all(data(user_ids, key=jax.random.key(1)) == keys, axis=1))
+
+
+@any_batch
+def test_the_gradient_of_embed_is_that_of_the_dense_product(user_ids, batch_size):
+    batch = make_row_batch(weighted_matrix(), user_ids, batch_size=batch_size)
+    rng = np.random.default_rng(1)
+    table = jnp.asarray(rng.normal(size=(I, 3)), jnp.float32)
+    scale = jnp.asarray(rng.normal(size=(batch.user_ids.shape[0], 3)), jnp.float32)
+    sparse_gradient = jax.grad(lambda table: jnp.sum(scale * jnp.tanh(embed(batch, table))))(table)
+    dense_gradient = jax.grad(lambda table: jnp.sum(scale * jnp.tanh(to_dense(batch, I) @ table)))(table)
+    np.testing.assert_allclose(sparse_gradient, dense_gradient, atol=1e-6)
+
+
+def test_targets_are_the_target_weights_or_the_row_itself():
+    matrix = weighted_matrix()
+    users = np.arange(U)
+    batch = make_row_batch(matrix, users, targets=2 * matrix.data)
+    np.testing.assert_array_equal(to_dense(targets(batch), I), 2 * matrix.toarray())
+    plain = make_row_batch(matrix, users)
+    assert targets(plain) is plain
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_dropout_of_entries(impl):
+    """The share that is kept, the scale, equal fates of weight and target, and no dependence on the other rows."""
+    dense = np.ones((400, 50), np.float32)
+    matrix = sparse.csr_array(dense)
+    key = jax.random.key(3, impl=impl)
+
+    def dropped(users, rate=0.2):
+        batch = make_row_batch(matrix, np.array(users), targets=3 * matrix.data)
+        return dropout_entries(batch, row_keys(key, batch), rate)
+
+    batch = dropped(range(400))
+    values = np.asarray(to_dense(batch, 50))
+    assert set(np.unique(values)) == {0, np.float32(1.25)}
+    assert abs(np.mean(values > 0) - 0.8) < 5 * np.sqrt(0.2 * 0.8 / values.size)
+    np.testing.assert_allclose(to_dense(targets(batch), 50), 3 * values, rtol=1e-6)
+    np.testing.assert_array_equal(to_dense(dropped([17, 4]), 50), values[[17, 4]])
+    correlation = np.corrcoef(values.T > 0) - np.eye(50)
+    assert np.abs(correlation).max() < 6 / np.sqrt(400)
+    unchanged = make_row_batch(matrix, np.arange(3))
+    assert dropout_entries(unchanged, row_keys(key, unchanged), 0.0) is unchanged

@@ -1,22 +1,33 @@
 """The host side: reading, checking, making and batching interactions. NumPy and SciPy only."""
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch, training_user_ids
+from diffrec_jax.data.clustering import GroupingMethod, group_items
+from diffrec_jax.data.embeddings import read_item_embeddings, svd_item_embeddings
 from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs
 from diffrec_jax.data.official import find_dataset_folder, read_official
+from diffrec_jax.data.recency import NO_RECENCY, Recency, RowWeighting, parse_recency
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
 
 __all__ = [
     "NAMED_SPECS",
+    "NO_RECENCY",
     "DataError",
     "Dataset",
+    "GroupingMethod",
+    "Recency",
     "RowBatch",
+    "RowWeighting",
     "SyntheticSpec",
     "append_rows",
     "csr_from_pairs",
     "find_dataset_folder",
+    "group_items",
     "make_row_batch",
     "make_synthetic",
+    "parse_recency",
+    "read_item_embeddings",
     "read_official",
     "steps_per_epoch",
+    "svd_item_embeddings",
     "training_user_ids",
 ]

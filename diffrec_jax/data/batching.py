@@ -28,6 +28,8 @@ class RowBatch(NamedTuple):
     """[N] int32."""
     weights: Any
     """[N] float32."""
+    target_weights: Any = None
+    """[N] float32, what a model is to predict where that is not the row itself; None where it is."""
 
 
 def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int) -> int:
@@ -56,9 +58,16 @@ def _entries(matrix: sparse.csr_array, user_ids: np.ndarray) -> tuple[np.ndarray
 
 
 def make_row_batch(
-    matrix: sparse.csr_array, user_ids: np.ndarray, *, batch_size: int | None = None, num_devices: int = 1
+    matrix: sparse.csr_array,
+    user_ids: np.ndarray,
+    *,
+    batch_size: int | None = None,
+    num_devices: int = 1,
+    targets: np.ndarray | None = None,
 ) -> RowBatch:
     """The rows ``user_ids`` of a [users, items] matrix as one block of ``batch_size`` rows (default: as many as given).
+
+    ``targets`` [nnz] are the values to predict at the matrix' stored entries, where they are not its own.
 
     An item may stand in a row only once: what scatters and what sums would treat it differently.
     With ``num_devices`` > 1 the fields have a leading device axis, consecutive users on the same device.
@@ -87,13 +96,16 @@ def make_row_batch(
         rows=np.full(shape, rows_per_device - 1, np.int32),
         item_ids=np.full(shape, matrix.shape[1], np.int32),
         weights=np.zeros(shape, np.float32),
+        target_weights=None if targets is None else np.zeros(shape, np.float32),
     )
     for device, (start, end) in enumerate(zip(device_starts[:-1], device_starts[1:])):
         place = slice(0, end - start)
         batch.rows[device, place] = rows[start:end] - device * rows_per_device
         batch.item_ids[device, place] = matrix.indices[positions[start:end]]
         batch.weights[device, place] = matrix.data[positions[start:end]]
-    return batch if num_devices > 1 else RowBatch(*(field[0] for field in batch))
+        if targets is not None:
+            batch.target_weights[device, place] = targets[positions[start:end]]
+    return batch if num_devices > 1 else RowBatch(*(None if field is None else field[0] for field in batch))
 
 
 def iterate_user_ids(user_ids: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

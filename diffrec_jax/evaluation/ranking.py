@@ -14,6 +14,7 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
 from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.recency import NO_RECENCY, Recency
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
 from diffrec_jax.typing import Array, Key, ScoreFn
@@ -154,21 +155,24 @@ def evaluate_dataset(
     scoring_state: Any,
     dataset: Dataset,
     *,
+    recency: Recency = NO_RECENCY,
     test_with_valid_input: bool = False,
     user_ids: np.ndarray | None = None,
     on_batch: Callable[[int], None] = lambda num_users: None,
 ) -> dict[str, SplitResult]:
     """Validation and test by the released protocol: the model sees the training row, scored once for both splits.
 
-    With ``test_with_valid_input`` the test is scored a second time, from training and validation items.
+    ``recency`` weighs that row; what was seen is masked whatever its weight. With ``test_with_valid_input`` the test is
+    scored a second time, from training and validation items.
 
     Reference: arXiv:2304.04971, section 4.1.
     """
     run = {"user_ids": user_ids, "on_batch": on_batch}
     valid = {"valid": SplitTask(seen=dataset.train, relevant=dataset.valid)}
     test = {"test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test)}
+    inputs = recency.weigh(dataset.train)
     if not test_with_valid_input:
-        return evaluator(scoring_state, dataset.train, valid | test, **run)
-    return evaluator(scoring_state, dataset.train, valid, **run) | evaluator(
-        scoring_state, dataset.train_and_valid, test, **run
+        return evaluator(scoring_state, inputs, valid | test, **run)
+    return evaluator(scoring_state, inputs, valid, **run) | evaluator(
+        scoring_state, recency.weigh(dataset.train_and_valid), test, **run
     )

@@ -1,6 +1,18 @@
 """Networks: Flax modules that know nothing of noise schedules."""
 
 from diffrec_jax.models.folding import FoldedDenoiser, can_fold, fold_denoiser
+from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
+from diffrec_jax.models.likelihood import gaussian_kl, multinomial_nll
 from diffrec_jax.models.mlp import MLPDenoiser, timestep_embedding
 
-__all__ = ["FoldedDenoiser", "MLPDenoiser", "can_fold", "fold_denoiser", "timestep_embedding"]
+__all__ = [
+    "FoldedDenoiser",
+    "GroupedVAE",
+    "MLPDenoiser",
+    "can_fold",
+    "fold_denoiser",
+    "gaussian_kl",
+    "multinomial_nll",
+    "split_size",
+    "timestep_embedding",
+]

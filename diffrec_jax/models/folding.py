@@ -34,17 +34,17 @@ def can_fold(model: MLPDenoiser) -> bool:
 
 def fold_denoiser(params: Params, *, with_noise: bool = False) -> FoldedDenoiser:
     """Folds the first and the last layer of an MLPDenoiser's parameters; ``with_noise`` for chains that draw noise."""
-    item_kernel, output = params["params"]["item_kernel"], params["params"]["output_layer"]
+    input_kernel, output = params["params"]["input_kernel"], params["params"]["output_layer"]
     # Once per parameter set and used at every step: worth full precision where an accelerator's default is less.
     product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
     noise_root = None
     if with_noise:
         # An eigendecomposition rather than Cholesky: it stands when there are fewer items than hidden units.
-        values, vectors = jnp.linalg.eigh(product(item_kernel.T, item_kernel))
+        values, vectors = jnp.linalg.eigh(product(input_kernel.T, input_kernel))
         noise_root = jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T
     return FoldedDenoiser(
-        kernel=product(output["kernel"], item_kernel),
-        bias=product(output["bias"], item_kernel),
+        kernel=product(output["kernel"], input_kernel),
+        bias=product(output["bias"], input_kernel),
         noise_root=noise_root,
     )
 

@@ -33,16 +33,13 @@ def timestep_embedding(t: Array, size: int) -> Array:
     return jnp.pad(embedding, ((0, 0), (0, size - 2 * half)))
 
 
-def _normal_kernel(fan_in: int):
+def normal_kernel(fan_in: int):
     """Weights from N(0, 2 / (fan_in + fan_out)), with the fan_in of the whole layer, not of this part."""
 
     def init(key, shape, dtype=jnp.float32):
         return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + shape[-1]))
 
     return init
-
-
-_bias_init = nn.initializers.normal(0.001)
 
 
 class MLPDenoiser(nn.Module):
@@ -53,12 +50,14 @@ class MLPDenoiser(nn.Module):
     ``decode(transform(project(x_t), t))`` is ``__call__(x_t, t)`` without dropout.
     """
 
-    num_items: int
+    width: int
+    """D, columns of x_t: items, or latent dimensions."""
     dims: tuple[int, ...] = (1000,)
     time_embedding_size: int = 10
     activation: str = "tanh"
     normalize: bool = False
     dropout: float = 0.5
+    bias_stddev: float = 0.001
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -72,21 +71,22 @@ class MLPDenoiser(nn.Module):
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation {self.activation!r} is unknown: choose one of {', '.join(ACTIVATIONS)}")
         sizes, time_size = self.layer_sizes, self.time_embedding_size
-        fan_in = self.num_items + time_size
-        self.time_layer = nn.Dense(time_size, kernel_init=_normal_kernel(time_size), bias_init=_bias_init)
-        self.item_kernel = self.param("item_kernel", _normal_kernel(fan_in), (self.num_items, sizes[0]))
-        self.time_kernel = self.param("time_kernel", _normal_kernel(fan_in), (time_size, sizes[0]))
-        self.input_bias = self.param("input_bias", _bias_init, (sizes[0],))
+        bias_init = nn.initializers.normal(self.bias_stddev)
+        fan_in = self.width + time_size
+        self.time_layer = nn.Dense(time_size, kernel_init=normal_kernel(time_size), bias_init=bias_init)
+        self.input_kernel = self.param("input_kernel", normal_kernel(fan_in), (self.width, sizes[0]))
+        self.time_kernel = self.param("time_kernel", normal_kernel(fan_in), (time_size, sizes[0]))
+        self.input_bias = self.param("input_bias", bias_init, (sizes[0],))
         self.hidden_layers = [
-            nn.Dense(size, kernel_init=_normal_kernel(before), bias_init=_bias_init)
+            nn.Dense(size, kernel_init=normal_kernel(before), bias_init=bias_init)
             for before, size in zip(sizes[:-1], sizes[1:])
         ]
-        self.output_layer = nn.Dense(self.num_items, kernel_init=_normal_kernel(sizes[-1]), bias_init=_bias_init)
+        self.output_layer = nn.Dense(self.width, kernel_init=normal_kernel(sizes[-1]), bias_init=bias_init)
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""
-        if x_t.shape[-1] != self.num_items:
-            raise ValueError(f"x_t has {x_t.shape[-1]} columns, the denoiser was made for {self.num_items}")
+        if x_t.shape[-1] != self.width:
+            raise ValueError(f"x_t has {x_t.shape[-1]} columns, the denoiser was made for {self.width}")
         if self.normalize:
             x_t = x_t / jnp.maximum(jnp.linalg.norm(x_t, axis=1, keepdims=True), 1e-12)
         if row_keys is not None:
@@ -95,7 +95,7 @@ class MLPDenoiser(nn.Module):
 
     def project(self, x_t: Array) -> Array:
         """The items' part of the first layer, linear: [B, D] -> [B, H]."""
-        return x_t @ self.item_kernel
+        return x_t @ self.input_kernel
 
     def transform(self, u_t: Array, t: Array) -> Array:
         """From the projection u_t [B, H] to the last hidden layer's output [B, dims[-1]]."""

@@ -9,18 +9,27 @@ from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.typing import Array, Key, Params, RowKeys, ScoreFn
 
 
+class Clock(NamedTuple):
+    """How far the training is, for what is annealed: int32 scalars from 0."""
+
+    step: Array
+    epoch: Array
+
+
 class Recommender(NamedTuple):
     """A model trained by gradients. B rows, I items; ``model_state`` is what the loss keeps beside the parameters."""
 
     init_params: Callable[[Key], Params]
     init_model_state: Callable[[], Any]
-    loss_fn: Callable[[Params, Any, RowBatch, RowKeys, Array], tuple[Array, Any]]
-    """(params, model_state, batch, row_keys [B], step) -> (losses [B] to be averaged, info with leading axis B)."""
+    loss_fn: Callable[[Params, Any, RowBatch, RowKeys, Clock], tuple[Array, Any]]
+    """(params, model_state, batch, row_keys [B], clock) -> (losses [B] to be averaged, info with leading axis B)."""
     update_model_state: Callable[[Any, Any, Array], Any]
     """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
     prepare_scoring: Callable[[Params], Any]
     """Work done once per parameter set: params -> scoring state."""
     score_fn: ScoreFn
+    denoiser_params: str | None = None
+    """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
 
 
 class FittedRecommender(NamedTuple):

@@ -10,6 +10,7 @@ import optax
 
 from diffrec_jax.data.batching import make_row_batch, steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, evaluate_dataset
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
@@ -33,6 +34,8 @@ class TrainConfig:
     """
 
     lr: float = 1e-4
+    denoiser_lr: float | None = None
+    """Of the denoiser of a latent model; None for the same as the other parameters'."""
     weight_decay: float = 0.0
     ema_decay: float = 0.0
     """Score with an exponential moving average of the parameters, of this decay a step; 0 for the parameters."""
@@ -52,8 +55,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, got {self.lr}")
+        for name in ("lr", "denoiser_lr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be above 0, got {value}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
         for name, least in (
@@ -73,9 +78,15 @@ class TrainConfig:
         """The root of every random draw of the run."""
         return jax.random.key(self.seed, impl=self.prng_impl)
 
-    def make_optimizer(self) -> optax.GradientTransformation:
-        """AdamW."""
-        return optax.adamw(self.lr, weight_decay=self.weight_decay)
+    def make_optimizer(self, denoiser_params: str | None = None) -> optax.GradientTransformation:
+        """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own."""
+        main = optax.adamw(self.lr, weight_decay=self.weight_decay)
+        if denoiser_params is None or self.denoiser_lr is None:
+            return main
+        return optax.multi_transform(
+            {"main": main, "denoiser": optax.adamw(self.denoiser_lr, weight_decay=self.weight_decay)},
+            lambda params: {key: "denoiser" if key == denoiser_params else "main" for key in params},
+        )
 
 
 @dataclass
@@ -122,6 +133,7 @@ class Trainer:
     config: TrainConfig
     run_directory: RunDirectory
     parallel: Parallel
+    weighting: RowWeighting = NO_WEIGHTING
     mode: AveragingMode = "official"
     eval_user_ids: np.ndarray | None = None
     progress: Progress | None = None
@@ -135,7 +147,10 @@ class Trainer:
         self.progress = self.progress or Progress()
         self.timings = Timings()
         self.checkpoints = Checkpoints(self.run_directory.checkpoints, on_warning=self.progress.message)
-        self.optimizer = self.config.make_optimizer()
+        self.optimizer = self.config.make_optimizer(self.recommender.denoiser_params)
+        self.train_rows = self.weighting.train.weigh(self.dataset.train)
+        target = self.weighting.target
+        self.targets = None if target is None else target.weights(self.dataset.train)
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
         limit = self.config.epochs * self.steps_per_epoch
         self.total_steps = min(limit, self.config.max_steps) if self.config.max_steps else limit
@@ -198,6 +213,7 @@ class Trainer:
             self.evaluator,
             self._prepare_scoring(state.scoring_params),
             self.dataset,
+            recency=self.weighting.infer,
             test_with_valid_input=test_with_valid_input,
             user_ids=self.eval_user_ids,
             on_batch=on_batch,
@@ -251,7 +267,7 @@ class Trainer:
           CheckpointError: no state was ever selected, or the best one is damaged.
         """
         assert self.progress is not None
-        config, train = self.config, self.dataset.train
+        config, num_users = self.config, self.dataset.num_users
         state, step = self._start()
         evaluate_every = config.eval_every * self.steps_per_epoch
         finished = step >= self.total_steps or (
@@ -259,8 +275,14 @@ class Trainer:
         )
         window_started, window_steps = time.perf_counter(), 0
         while not finished:
-            users = training_user_ids(train.shape[0], config.batch_size, seed=config.seed, step=step)
-            batch = make_row_batch(train, users, batch_size=config.batch_size, num_devices=self.parallel.num_devices)
+            users = training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
+            batch = make_row_batch(
+                self.train_rows,
+                users,
+                batch_size=config.batch_size,
+                num_devices=self.parallel.num_devices,
+                targets=self.targets,
+            )
             state = self._train_step(state, batch)
             step, window_steps = step + 1, window_steps + 1
             self.progress.batch(step, self.total_steps)

@@ -8,9 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from diffrec_jax.training.checkpoints import write_atomically
 
-CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
+CONFIG, METRICS, RESULTS, ITEM_GROUPS = "config.json", "metrics.jsonl", "results.json", "item_groups.npy"
 
 
 class RunDirectoryError(ValueError):
@@ -112,6 +114,30 @@ class RunDirectory:
             else:
                 kept.append(record)
         return kept
+
+    def write_item_groups(self, item_groups: np.ndarray) -> None:
+        """Writes item_groups.npy: the structure of a latent model is part of the run, never computed again."""
+        temporary = self.path / (ITEM_GROUPS + ".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, item_groups, allow_pickle=False)
+        temporary.replace(self.path / ITEM_GROUPS)
+
+    def item_groups(self, num_items: int) -> np.ndarray | None:
+        """The group of each item, None where the run has not written it.
+
+        Raises:
+          RunDirectoryError: the file is damaged, or of another number of items.
+        """
+        path = self.path / ITEM_GROUPS
+        if not path.exists():
+            return None
+        try:
+            item_groups = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise RunDirectoryError(f"{path} cannot be read ({error}): restore it, or train anew") from None
+        if item_groups.shape != (num_items,) or item_groups.dtype.kind != "i" or item_groups.min() < 0:
+            raise RunDirectoryError(f"{path} does not hold the groups of {num_items} items: restore it, or train anew")
+        return item_groups
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Writes results.json, which marks the run as finished."""

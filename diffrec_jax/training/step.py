@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import Array, Key
@@ -33,7 +33,7 @@ def make_train_step(
       recommender: gives the per-example losses.
       optimizer: an optax transformation over the parameters.
       make_key: returns the run's key; called on trace.
-      steps_per_epoch: after so many steps the running sum of losses starts anew.
+      steps_per_epoch: after so many steps a new epoch begins, and the running sum of losses starts anew.
       ema_decay: of the averaged parameters, where the state keeps them.
       axis_name: of the mapped device axis, None on a single device.
     """
@@ -46,10 +46,11 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: RowBatch) -> TrainState:
         keys = row_keys(jax.random.fold_in(make_key(), state.step), batch)
+        clock = Clock(step=state.step, epoch=state.step // steps_per_epoch)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 
         def mean_loss(params):
-            losses, info = recommender.loss_fn(params, state.model_state, batch, keys, state.step)
+            losses, info = recommender.loss_fn(params, state.model_state, batch, keys, clock)
             return jnp.sum(jnp.where(batch.row_mask, losses, 0.0)) / num_rows, info
 
         (loss, info), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)

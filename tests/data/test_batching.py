@@ -25,7 +25,8 @@ def test_a_batch_holds_the_chosen_rows_and_nothing_else(seed, num_chosen, num_de
     matrix = random_matrix(rng, 12, 9)
     users = rng.permutation(12)[:num_chosen]
     batch = make_row_batch(matrix, users, batch_size=8, num_devices=num_devices)
-    shards = [batch] if num_devices == 1 else [RowBatch(*(field[d] for field in batch)) for d in range(num_devices)]
+    parts = [field for field in batch if field is not None]
+    shards = [batch] if num_devices == 1 else [RowBatch(*(field[d] for field in parts)) for d in range(num_devices)]
     dense = np.concatenate([dense_rows(shard, 9) for shard in shards])
     expected = np.zeros((8, 9), np.float32)
     expected[:num_chosen] = matrix.toarray()[users]

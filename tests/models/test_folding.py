@@ -21,8 +21,8 @@ STEPS = np.array([0, 1, 2, 3, 4, 0], np.int32)
 any_dims = pytest.mark.parametrize("dims", [(8,), (6, 12)], ids=str)
 
 
-def item_kernel(params):
-    return np.asarray(params["params"]["item_kernel"], np.float64)
+def input_kernel(params):
+    return np.asarray(params["params"]["input_kernel"], np.float64)
 
 
 def config_for(schedule="linear-var", **changes):
@@ -31,7 +31,7 @@ def config_for(schedule="linear-var", **changes):
 
 
 def model_for(config, num_items=D):
-    return MLPDenoiser(num_items=num_items, dims=config.dims, normalize=config.normalize)
+    return MLPDenoiser(width=num_items, dims=config.dims, normalize=config.normalize)
 
 
 @functools.cache
@@ -58,10 +58,10 @@ def random_matrix(seed=0):
 
 @any_dims
 def test_folded_parts_agree_with_reference(dims):
-    model = MLPDenoiser(num_items=D, dims=dims)
+    model = MLPDenoiser(width=D, dims=dims)
     params = random_params(model)
     folded = fold_denoiser(params)
-    w_in, output = item_kernel(params), params["params"]["output_layer"]
+    w_in, output = input_kernel(params), params["params"]["output_layer"]
     assert_close(folded.kernel, np.asarray(output["kernel"], np.float64) @ w_in)
     assert_close(folded.bias, np.asarray(output["bias"], np.float64) @ w_in)
     assert folded.noise_root is None
@@ -74,16 +74,16 @@ def test_folded_parts_agree_with_reference(dims):
 
 @pytest.mark.parametrize("num_items", [D, 5], ids=["more items than units", "fewer"])
 def test_noise_root_is_a_root(num_items):
-    params = random_params(MLPDenoiser(num_items=num_items, dims=(8,)))
+    params = random_params(MLPDenoiser(width=num_items, dims=(8,)))
     root = np.asarray(fold_denoiser(params, with_noise=True).noise_root, np.float64)
-    w_in = item_kernel(params)
+    w_in = input_kernel(params)
     assert_close(root.T @ root, w_in.T @ w_in)
 
 
 def test_folded_noise_has_the_law_of_projected_white_noise():
     count = 4000
-    params = random_params(MLPDenoiser(num_items=D, dims=(5,)))
-    folded, w_in = fold_denoiser(params, with_noise=True), item_kernel(params)
+    params = random_params(MLPDenoiser(width=D, dims=(5,)))
+    folded, w_in = fold_denoiser(params, with_noise=True), input_kernel(params)
     draw = jax.jit(functools.partial(folded_noise, folded))
     row_keys = jax.random.split(jax.random.key(0), count)
     noise = np.asarray(draw(row_keys, jnp.int32(3)))
@@ -102,7 +102,7 @@ def test_folded_noise_has_the_law_of_projected_white_noise():
 
 
 def test_folded_noise_of_a_row_depends_on_its_own_key_only():
-    folded = fold_denoiser(random_params(MLPDenoiser(num_items=D, dims=(5,))), with_noise=True)
+    folded = fold_denoiser(random_params(MLPDenoiser(width=D, dims=(5,))), with_noise=True)
     row_keys = jax.random.split(jax.random.key(0), 4)
     draw = jax.jit(functools.partial(folded_noise, folded))
     together = draw(row_keys, jnp.int32(1))
@@ -111,7 +111,7 @@ def test_folded_noise_of_a_row_depends_on_its_own_key_only():
 
 
 def test_folding_without_noise_cannot_draw():
-    folded = fold_denoiser(random_params(MLPDenoiser(num_items=D, dims=(5,))))
+    folded = fold_denoiser(random_params(MLPDenoiser(width=D, dims=(5,))))
     with pytest.raises(ValueError, match=r"call fold_denoiser\(..., with_noise=True\)"):
         folded_noise(folded, jax.random.split(jax.random.key(0), 2), jnp.int32(0))
 

@@ -24,14 +24,14 @@ STEPS = np.array([0, 1, 2, 4, 39, 99, 3], np.int32)
 
 
 def shapes_of(model):
-    x_t, t = jnp.zeros((1, model.num_items)), jnp.zeros(1, jnp.int32)
+    x_t, t = jnp.zeros((1, model.width)), jnp.zeros(1, jnp.int32)
     return jax.eval_shape(model.init, jax.random.key(0), x_t, t)
 
 
 @pytest.mark.parametrize("dims", [(8,), (6, 12), (3, 5, 4)], ids=str)
 @pytest.mark.parametrize("normalize", [False, True], ids=["raw", "normalized"])
 def test_output_agrees_with_reference(dims, normalize):
-    model = MLPDenoiser(num_items=D, dims=dims, normalize=normalize)
+    model = MLPDenoiser(width=D, dims=dims, normalize=normalize)
     params, x_t = random_params(model), random_rows()
     x_t[0] *= 1e-6  # a short row is normalized like any other
     actual = jax.jit(model.apply)(params, x_t, STEPS)
@@ -48,20 +48,20 @@ def test_output_agrees_with_reference(dims, normalize):
     ],
 )
 def test_activations_agree_with_reference(name, function):
-    model = MLPDenoiser(num_items=D, dims=(4, 6), activation=name, time_embedding_size=5)
+    model = MLPDenoiser(width=D, dims=(4, 6), activation=name, time_embedding_size=5)
     params, x_t = random_params(model), random_rows()
     expected = reference.mlp_denoiser(params, x_t, STEPS, activation=function, time_embedding_size=5)
     assert_close(jax.jit(model.apply)(params, x_t, STEPS), expected)
 
 
 def test_an_empty_row_can_be_normalized():
-    model = MLPDenoiser(num_items=D, dims=(4,), normalize=True)
+    model = MLPDenoiser(width=D, dims=(4,), normalize=True)
     params, x_t = random_params(model), np.zeros((B, D), np.float32)
     assert_close(jax.jit(model.apply)(params, x_t, STEPS), reference.mlp_denoiser(params, x_t, STEPS, normalize=True))
 
 
 def test_stages_make_the_whole():
-    model = MLPDenoiser(num_items=D, dims=(6, 12))
+    model = MLPDenoiser(width=D, dims=(6, 12))
     params, x_t = random_params(model), random_rows()
     u_t = model.apply(params, x_t, method="project")
     hidden = model.apply(params, u_t, STEPS, method="transform")
@@ -75,10 +75,10 @@ def test_stages_make_the_whole():
     ("dims", "sizes"), [((1000,), (1000,)), ((200, 600), (600, 200, 600)), ((1, 2, 3), (3, 2, 1, 2, 3))]
 )
 def test_layer_sizes(dims, sizes):
-    model = MLPDenoiser(num_items=20, dims=dims)
+    model = MLPDenoiser(width=20, dims=dims)
     assert model.layer_sizes == sizes
     tree = shapes_of(model)["params"]
-    assert tree["item_kernel"].shape == (20, sizes[0]) and tree["time_kernel"].shape == (10, sizes[0])
+    assert tree["input_kernel"].shape == (20, sizes[0]) and tree["time_kernel"].shape == (10, sizes[0])
     for layer, shape in enumerate(zip(sizes[:-1], sizes[1:])):
         assert tree[f"hidden_layers_{layer}"]["kernel"].shape == shape
     assert f"hidden_layers_{len(sizes) - 1}" not in tree
@@ -91,18 +91,18 @@ def test_layer_sizes(dims, sizes):
     [(94_949, (1000,), 190_004_059), (34_395, (1000,), 68_835_505), (2_810, (200, 600), 3_622_320)],
 )
 def test_golden_parameter_counts(num_items, dims, count):
-    shapes = shapes_of(MLPDenoiser(num_items=num_items, dims=dims))
+    shapes = shapes_of(MLPDenoiser(width=num_items, dims=dims))
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
 
 
 def test_initial_weights_have_their_law():
-    model = MLPDenoiser(num_items=60, dims=(40, 50))
+    model = MLPDenoiser(width=60, dims=(40, 50))
     key = jax.random.key(0, impl="unsafe_rbg")  # compiles in a fraction of the time
     tree = jax.jit(model.init)(key, jnp.zeros((1, 60)), jnp.zeros(1, jnp.int32))["params"]
     layers = ("time_layer", "hidden_layers_0", "hidden_layers_1", "output_layer")
     kernels = {name: np.asarray(tree[name]["kernel"]) for name in layers}
     fans = {"time_layer": 10 + 10, "hidden_layers_0": 50 + 40, "hidden_layers_1": 40 + 50, "output_layer": 50 + 60}
-    for name in ("item_kernel", "time_kernel"):
+    for name in ("input_kernel", "time_kernel"):
         # Both parts of the first layer have the fan-in of the whole of it.
         kernels[name], fans[name] = np.asarray(tree[name]), 60 + 10 + 50
     scaled = {name: kernel.ravel() / np.sqrt(2 / fans[name]) for name, kernel in kernels.items()}
@@ -113,7 +113,7 @@ def test_initial_weights_have_their_law():
 
 
 def test_dropout_zeroes_the_items_only():
-    model = MLPDenoiser(num_items=D, dims=(6, 12), dropout=0.3)
+    model = MLPDenoiser(width=D, dims=(6, 12), dropout=0.3)
     params, x_t = random_params(model), random_rows()
     row_keys = jax.random.split(jax.random.key(0), B)
     apply = jax.jit(model.apply)
@@ -126,7 +126,7 @@ def test_dropout_zeroes_the_items_only():
 
 
 def test_normalization_precedes_dropout():
-    model = MLPDenoiser(num_items=D, dims=(6,), dropout=0.5, normalize=True)
+    model = MLPDenoiser(width=D, dims=(6,), dropout=0.5, normalize=True)
     params, x_t = random_params(model), random_rows()
     row_keys = jax.random.split(jax.random.key(0), B)
     normalized = x_t / np.linalg.norm(x_t, axis=1, keepdims=True)
@@ -156,10 +156,10 @@ def test_timestep_embedding_closed_form():
         ({"dims": ()}, r"dims must be one or more positive layer sizes, got \(\)"),
         ({"dims": (5, 0)}, r"dims must be one or more positive layer sizes, got \(5, 0\)"),
         ({"activation": "swish"}, "'swish' is unknown: choose one of tanh, relu"),
-        ({"num_items": D + 1}, "x_t has 11 columns, the denoiser was made for 12"),
+        ({"width": D + 1}, "x_t has 11 columns, the denoiser was made for 12"),
     ],
 )
 def test_bad_models(changes, message):
-    model = MLPDenoiser(**{"num_items": D, "dims": (4,), **changes})
+    model = MLPDenoiser(**{"width": D, "dims": (4,), **changes})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32))

@@ -7,10 +7,11 @@ import pytest
 
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
+from diffrec_jax.recommenders import Clock, DiffRecConfig, make_diffrec
 from diffrec_jax.rows import row_keys
 
 CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
+CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0))
 SPEC = SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)
 
 
@@ -44,7 +45,7 @@ def test_losses_do_not_depend_on_the_other_rows(train, sampling, prediction_type
     def losses(users):
         batch = make_row_batch(train, np.array(users))
         history = recommender.init_model_state()
-        return recommender.loss_fn(params, history, batch, row_keys(key, batch), jnp.int32(0))[0]
+        return recommender.loss_fn(params, history, batch, row_keys(key, batch), CLOCK)[0]
 
     together, swapped, alone = losses([3, 5, 9]), losses([9, 3, 5]), losses([5])
     np.testing.assert_allclose(swapped, together[jnp.array([2, 0, 1])], rtol=1e-5)
@@ -59,9 +60,7 @@ def test_the_history_holds_the_weighted_losses_before_importance(train):
     history = recommender.init_model_state()._replace(
         losses=jnp.asarray(np.arange(40.0).reshape(4, 10) + 1, jnp.float32), counts=jnp.full(4, 10)
     )
-    losses, (t, weighted) = recommender.loss_fn(
-        params, history, batch, row_keys(jax.random.key(1), batch), jnp.int32(0)
-    )
+    losses, (t, weighted) = recommender.loss_fn(params, history, batch, row_keys(jax.random.key(1), batch), CLOCK)
     mean_squares = np.sqrt(np.mean(np.square(np.arange(40.0).reshape(4, 10) + 1), axis=1))
     probabilities = 0.999 * mean_squares / mean_squares.sum() + 0.001 / 4
     np.testing.assert_allclose(losses, weighted / (4 * probabilities[t]), rtol=1e-5)

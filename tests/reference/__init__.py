@@ -21,7 +21,7 @@ SCHEDULES = {
 
 def random_params(model, seed=0):
     """Parameters of an MLPDenoiser larger than its initial ones: no layer nearly linear, no bias negligible."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, model.num_items)), jnp.zeros(1, jnp.int32))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, model.width)), jnp.zeros(1, jnp.int32))
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(0, 0.5, leaf.shape), jnp.float32), shapes)
 

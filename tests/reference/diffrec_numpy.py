@@ -203,7 +203,7 @@ def mlp_denoiser(params, x_t, t, *, time_embedding_size=10, normalize=False, act
             x = x / max(math.sqrt(np.sum(x**2)), 1e-12)
         kernel, bias = weights("time_layer")
         hidden = np.concatenate([x, embedding @ kernel + bias])
-        kernel = np.concatenate([np.asarray(tree[name], np.float64) for name in ("item_kernel", "time_kernel")])
+        kernel = np.concatenate([np.asarray(tree[name], np.float64) for name in ("input_kernel", "time_kernel")])
         hidden = activation(hidden @ kernel + np.asarray(tree["input_bias"], np.float64))
         layer = 0
         while f"hidden_layers_{layer}" in tree:

@@ -110,9 +110,9 @@ def test_a_longer_budget_goes_on_as_if_it_had_been_there_from_the_start(uninterr
 def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
     healthy = make_diffrec(MODEL, DATASET.num_items)
 
-    def loss_fn(params, history, batch, row_keys, step):
-        losses, info = healthy.loss_fn(params, history, batch, row_keys, step)
-        return jnp.where(step >= 10, jnp.nan, losses), info
+    def loss_fn(params, history, batch, row_keys, clock):
+        losses, info = healthy.loss_fn(params, history, batch, row_keys, clock)
+        return jnp.where(clock.step >= 10, jnp.nan, losses), info
 
     trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(loss_fn=loss_fn))
     with pytest.raises(DivergedError, match=r"loss is nan by step 12 .* checkpoint of step 8 is untouched: lower --lr"):

@@ -1,0 +1,95 @@
+"""Item groups: which of C groups each item belongs to. An input of the latent models, saved with a run."""
+
+from typing import Literal, get_args
+
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.interactions import DataError
+
+GroupingMethod = Literal["kmeans", "spectral", "popularity", "random"]
+
+
+def _kmeans(features: np.ndarray, num_groups: int, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans  # takes a second to import
+
+    return KMeans(num_groups, n_init=4, random_state=seed).fit_predict(features)
+
+
+def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray:
+    """Spectral co-clustering of users and items (Dhillon 2001): a normalised cut of the interaction graph."""
+    from sklearn.cluster import SpectralCoclustering
+
+    users = np.flatnonzero(np.diff(train.indptr))
+    counts = item_counts(train)
+    items = np.flatnonzero(counts)
+    if num_groups == 1 or len(items) <= num_groups:
+        return np.arange(train.shape[1]) % num_groups
+    # float64 and int32: what its SVD takes without converting.
+    graph = sparse.csr_matrix(train.astype(np.float64))[users][:, items]
+    found = SpectralCoclustering(num_groups, svd_method="randomized", random_state=seed).fit(graph).column_labels_
+    labels = np.full(train.shape[1], np.bincount(found, minlength=num_groups).argmax())
+    labels[items] = found
+    return labels
+
+
+def item_counts(train: sparse.csr_array) -> np.ndarray:
+    """How many users each item has, [I] int64."""
+    return np.bincount(train.indices, minlength=train.shape[1])
+
+
+def _equal_parts(order: np.ndarray, num_groups: int) -> np.ndarray:
+    labels = np.empty(len(order), np.int64)
+    for group, items in enumerate(np.array_split(order, num_groups)):
+        labels[items] = group
+    return labels
+
+
+def group_items(
+    method: GroupingMethod,
+    num_groups: int,
+    *,
+    train: sparse.csr_array,
+    embeddings: np.ndarray | None = None,
+    seed: int = 0,
+) -> np.ndarray:
+    """The group of each item, [I] int32 in 0..num_groups-1, the largest group first; the same for the same seed.
+
+    Args:
+      method: ``kmeans`` on the item embeddings, ``spectral`` co-clustering of the interaction graph (items without
+        interactions join the largest group), ``popularity`` strata of equally many items, or ``random`` ones.
+      num_groups: C, each with at least one item.
+      train: training split [U, I].
+      embeddings: [I, D], for kmeans.
+      seed: of what is drawn.
+
+    Raises:
+      DataError: more groups than items, embeddings of another number of items, or a group that stays empty.
+
+    Reference: arXiv:2304.04971, section 3.4 (k-means on LightGCN embeddings).
+    """
+    num_items = train.shape[1]
+    if not 1 <= num_groups <= num_items:
+        raise DataError(f"{num_groups} item groups of {num_items} items: choose between 1 and {num_items} (num_groups)")
+    if method == "kmeans":
+        if embeddings is None or len(embeddings) != num_items:
+            found = "none" if embeddings is None else f"{len(embeddings)}"
+            raise DataError(f"kmeans needs an embedding of each of the {num_items} items, got {found}")
+        labels = _kmeans(embeddings, num_groups, seed) if num_groups > 1 else np.zeros(num_items, np.int64)
+    elif method == "spectral":
+        labels = _spectral(train, num_groups, seed)
+    elif method == "popularity":
+        labels = _equal_parts(np.argsort(-item_counts(train), kind="stable"), num_groups)
+    elif method == "random":
+        labels = _equal_parts(np.random.default_rng(seed).permutation(num_items), num_groups)
+    else:
+        raise DataError(f"grouping {method!r} is unknown: choose one of {', '.join(get_args(GroupingMethod))}")
+    sizes = np.bincount(labels, minlength=num_groups)
+    if sizes.min() == 0:
+        raise DataError(
+            f"{method} left {np.sum(sizes == 0)} of {num_groups} item groups empty: choose fewer groups, another "
+            "grouping or other item embeddings"
+        )
+    rank = np.empty(num_groups, np.int32)
+    rank[np.argsort(-sizes, kind="stable")] = np.arange(num_groups)
+    return rank[labels]

@@ -1,0 +1,57 @@
+"""Item embeddings, the input of the clustering: read from a file, or factors of the training split."""
+
+from pathlib import Path
+
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.interactions import DataError
+
+
+def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
+    """An array [I, D] from a .npy file, as float32.
+
+    Raises:
+      DataError: the file is missing, is no array of finite numbers, or is of another number of items.
+    """
+    try:
+        embeddings = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(
+            f"item embeddings {path} do not exist: give a .npy file of shape [items, size], or svd"
+        ) from None
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(
+            f"item embeddings {path} cannot be read as a plain NumPy array ({error}): "
+            "save floats [items, size] with np.save"
+        ) from None
+    if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind not in "fiu":
+        kind = getattr(embeddings, "dtype", type(embeddings).__name__)
+        raise DataError(f"item embeddings {path} hold {kind}, not numbers: save floats [items, size]")
+    if embeddings.ndim != 2 or embeddings.shape[0] != num_items:
+        raise DataError(
+            f"item embeddings {path} have shape {list(embeddings.shape)}, the dataset has {num_items} items: "
+            f"give one of shape [{num_items}, size], made for this dataset and setting"
+        )
+    if not np.isfinite(embeddings).all():
+        raise DataError(f"item embeddings {path} hold numbers that are not finite: make them again")
+    return embeddings.astype(np.float32)
+
+
+def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 0) -> np.ndarray:
+    """Leading right singular vectors of D_u^-1/2 R D_i^-1/2, times their singular values, [I, min(size, U, I)] float32.
+
+    The matrix is the bipartite graph's normalised adjacency, what LightGCN smooths over; so close items have users in
+    common. A randomised SVD with seeded start: seconds at Amazon-book size.
+
+    Reference: arXiv:0909.4061 (randomised SVD).
+    """
+    from sklearn.utils.extmath import randomized_svd  # takes a second to import
+
+    users = np.maximum(np.diff(train.indptr), 1)
+    items = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
+    values = 1.0 / np.sqrt(np.repeat(users, np.diff(train.indptr)) * items[train.indices])
+    normalised = sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
+    size = min(size, *train.shape)
+    _, singular_values, item_vectors = randomized_svd(normalised, size, n_iter=6, random_state=seed)
+    return (item_vectors.T * singular_values[None]).astype(np.float32)

@@ -1,0 +1,98 @@
+"""Recency weights: how much each interaction of a row counts, by its place in the user's time order.
+
+They change the values of a row, never which items it holds: what was seen does not depend on them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from scipy import sparse
+
+RecencyKind = Literal["none", "linear", "exp"]
+
+
+@dataclass(frozen=True)
+class Recency:
+    """Weights of a row's M interactions, oldest first (m = 1..M).
+
+    ``none``: 1. ``linear``: w_min + (m - 1) / (M - 1) (w_max - w_min), and w_max where M = 1. ``exp``:
+    exp(-(M - m) / scale), so that the newest counts 1.
+
+    Reference: arXiv:2304.04971, section 3.5 (linear).
+
+    Raises:
+      ValueError: a weight is negative or not finite, w_min exceeds w_max, or the scale is not above 0.
+    """
+
+    kind: RecencyKind = "none"
+    w_min: float = 1.0
+    w_max: float = 1.0
+    scale: float = 1.0
+    """Interactions after which a weight falls by a factor of e."""
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        if self.kind not in get_args(RecencyKind):
+            raise ValueError(f"recency {self.kind!r} is unknown: choose one of {', '.join(get_args(RecencyKind))}")
+        if not 0 <= self.w_min <= self.w_max < float("inf"):
+            raise ValueError(f"recency weights need 0 <= w_min <= w_max, got {self.w_min:g} and {self.w_max:g}")
+        if not 0 < self.scale < float("inf"):
+            raise ValueError(f"the scale of exponential recency must be above 0, got {self.scale:g}")
+
+    def weights(self, matrix: sparse.csr_array) -> np.ndarray:
+        """A weight for each stored entry of a matrix whose rows are in time order, [nnz] float32."""
+        lengths = np.diff(matrix.indptr)
+        length = np.repeat(lengths, lengths)
+        place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)  # m - 1
+        if self.kind == "linear":
+            share = np.where(length > 1, place / np.maximum(length - 1, 1), 1.0)
+            values = self.w_min + share * (self.w_max - self.w_min)
+        elif self.kind == "exp":
+            values = np.exp(-(length - 1 - place) / self.scale)
+        else:
+            values = np.ones(matrix.nnz)
+        return values.astype(np.float32)
+
+    def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
+        """The matrix with these weights as values; entries of weight 0 stay stored."""
+        weighted = sparse.csr_array((self.weights(matrix), matrix.indices, matrix.indptr), shape=matrix.shape)
+        return matrix if self.kind == "none" else weighted
+
+
+NO_RECENCY = Recency()
+_FORMS = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)"
+
+
+def parse_recency(text: str) -> Recency:
+    """A Recency from ``none``, ``linear:0.1:1`` or ``exp:20``.
+
+    Raises:
+      ValueError: the text is none of these, or its numbers are out of range.
+    """
+    kind, *arguments = text.strip().split(":")
+    try:
+        numbers = [float(argument) for argument in arguments]
+    except ValueError:
+        numbers = None
+    match kind, numbers:
+        case "none", []:
+            return NO_RECENCY
+        case "linear", [w_min, w_max]:
+            return Recency("linear", w_min=w_min, w_max=w_max)
+        case "exp", [scale]:
+            return Recency("exp", scale=scale)
+    raise ValueError(f"recency {text!r} is not understood: write {_FORMS}")
+
+
+@dataclass(frozen=True)
+class RowWeighting:
+    """How rows are weighed: those trained on, those to be predicted, and those scored from."""
+
+    train: Recency = NO_RECENCY
+    target: Recency | None = None
+    """None: the training row itself, as in the paper."""
+    infer: Recency = NO_RECENCY
+
+
+NO_WEIGHTING = RowWeighting()

@@ -1,0 +1,28 @@
+"""Terms of an autoencoder's likelihood, per row."""
+
+import jax
+import jax.numpy as jnp
+
+from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.rows import sum_over_entries
+from diffrec_jax.typing import Array
+
+
+def multinomial_nll(logits: Array, batch: RowBatch) -> Array:
+    """-sum_i x_i log softmax(logits)_i over the rows x that the batch stores, [B], for logits [B, I].
+
+    With x sparse it needs the logits' logsumexp and their values at the stored places: no dense x, no second block.
+
+    Reference: arXiv:1802.05814, eq. 2.
+    """
+    at_entries = logits.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
+    total_weight = sum_over_entries(batch, batch.weights)
+    return total_weight * jax.nn.logsumexp(logits, axis=1) - sum_over_entries(batch, batch.weights * at_entries)
+
+
+def gaussian_kl(mean: Array, log_variance: Array) -> Array:
+    """KL(N(mean, exp(log_variance)) || N(0, I)), summed over the dimensions of [B, L], [B].
+
+    Reference: arXiv:1312.6114, appendix B.
+    """
+    return 0.5 * jnp.sum(jnp.exp(log_variance) + jnp.square(mean) - 1.0 - log_variance, axis=1)

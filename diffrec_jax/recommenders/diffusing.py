@@ -1,0 +1,221 @@
+"""What DiffRec does over a row of items and L-DiffRec over a latent vector: the diffusion, its loss, its sampling."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+
+from diffrec_jax.diffusion import (
+    LossHistory,
+    NoiseSchedule,
+    PredictionType,
+    ScheduleKind,
+    diffusion_loss,
+    make_noise_schedule,
+    noise_for_inference,
+    p_sample_loop,
+    predict_x0,
+    q_sample,
+    sample_timesteps,
+    timestep_probabilities,
+    update_loss_history,
+    x0_denoise_fn,
+)
+from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
+from diffrec_jax.rows import fold_each
+from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
+
+TimestepSampling = Literal["importance", "uniform"]
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless value is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
+
+
+def check_sizes(name: str, sizes: tuple[int, ...]) -> None:
+    """Raises ValueError unless there is at least one layer size and all are positive."""
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"{name} must be one or more positive layer sizes, got {list(sizes)}")
+
+
+def check_rate(name: str, rate: float) -> None:
+    """Raises ValueError unless rate is a dropout rate."""
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {rate}")
+
+
+@dataclass(frozen=True)
+class DiffusionConfig:
+    """The diffusion and its denoiser, whatever space they are in.
+
+    Raises:
+      ValueError: a value is outside its range; the message names it.
+    """
+
+    dims: tuple[int, ...] = (1000,)
+    num_timesteps: int = 5
+    noise_schedule: ScheduleKind = "linear-var"
+    noise_scale: float = 1e-4
+    noise_min: float = 5e-4
+    noise_max: float = 5e-3
+    beta_fixed: bool = True
+    prediction_type: PredictionType = "x0"
+    reweight: bool = True
+    timestep_sampling: TimestepSampling = "importance"
+    time_embedding_size: int = 10
+    activation: str = "tanh"
+    normalize: bool = False
+    dropout: float = 0.5
+    num_inference_noise_steps: int = 0
+    sampling_noise: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_choice("noise_schedule", self.noise_schedule, get_args(ScheduleKind))
+        check_choice("prediction_type", self.prediction_type, get_args(PredictionType))
+        check_choice("timestep_sampling", self.timestep_sampling, get_args(TimestepSampling))
+        check_choice("activation", self.activation, tuple(ACTIVATIONS))
+        check_sizes("dims", self.dims)
+        if self.time_embedding_size < 1:
+            raise ValueError(f"time_embedding_size must be at least 1, got {self.time_embedding_size}")
+        check_rate("dropout", self.dropout)
+        if not 0 <= self.num_inference_noise_steps <= self.num_timesteps:
+            raise ValueError(
+                f"inference noise steps T' must be between 0 and T = {self.num_timesteps}, "
+                f"got {self.num_inference_noise_steps}"
+            )
+        self.make_schedule()
+
+    @property
+    def draws_inference_noise(self) -> bool:
+        """Whether scoring draws anything."""
+        return self.sampling_noise or self.num_inference_noise_steps > 0
+
+    def make_schedule(self) -> NoiseSchedule:
+        """The noise schedule."""
+        return make_noise_schedule(
+            self.noise_schedule,
+            num_timesteps=self.num_timesteps,
+            noise_scale=self.noise_scale,
+            noise_min=self.noise_min,
+            noise_max=self.noise_max,
+            beta_fixed=self.beta_fixed,
+        )
+
+    def make_denoiser(self, width: int, **options: Any) -> MLPDenoiser:
+        """The network over vectors of ``width``."""
+        return MLPDenoiser(
+            width=width,
+            dims=self.dims,
+            time_embedding_size=self.time_embedding_size,
+            activation=self.activation,
+            normalize=self.normalize,
+            dropout=self.dropout,
+            **options,
+        )
+
+
+def row_normals(row_keys: RowKeys, width: int) -> Array:
+    """Standard normal noise [B, width], each row from its own key."""
+    return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)
+
+
+def network_fn(model: MLPDenoiser, params: Params) -> DenoiseFn:
+    """The denoiser without dropout, as a function of (x_t, t)."""
+    return lambda x_t, t: model.apply(params, x_t, t)  # type: ignore[return-value]
+
+
+class DiffusionTerms(NamedTuple):
+    """What the diffusion contributes to a training step."""
+
+    losses: Array
+    """[B], weighted by importance: their mean is an estimate of the mean over t."""
+    x_0_hat: Array
+    """[B, D], the prediction."""
+    info: tuple[Array, Array]
+    """(t [B], losses [B] before the importance weight): what the loss history takes."""
+
+
+def diffusion_terms(
+    config: DiffusionConfig,
+    schedule: NoiseSchedule,
+    model: MLPDenoiser,
+    params: Params,
+    history: LossHistory,
+    x_0: Array,
+    row_keys: RowKeys,
+    *,
+    target: Array | None = None,
+) -> DiffusionTerms:
+    """Noises x_0 [B, D] to a drawn timestep, predicts, and compares with ``target`` (default: x_0).
+
+    Reference: arXiv:2304.04971, algorithm 1.
+    """
+    if target is not None and config.prediction_type != "x0":
+        raise ValueError("targets that differ from the rows need x_0 prediction: the noise does not tell of them")
+    timestep_keys, noise_keys, dropout_keys = (fold_each(row_keys, place) for place in range(3))
+    probabilities = timestep_probabilities(history)
+    if config.timestep_sampling == "uniform":
+        probabilities = jnp.full_like(probabilities, 1.0 / config.num_timesteps)
+    t, importance_weight = jax.vmap(lambda key: sample_timesteps(key, probabilities))(timestep_keys)
+    noise = row_normals(noise_keys, x_0.shape[1])
+    x_t = q_sample(schedule, x_0, t, noise)
+    prediction: Array = model.apply(params, x_t, t, dropout_keys)  # type: ignore[assignment]
+    losses = diffusion_loss(
+        schedule,
+        prediction,
+        x_0 if target is None else target,
+        x_t,
+        noise,
+        t,
+        prediction_type=config.prediction_type,
+        reweight=config.reweight,
+    )
+    x_0_hat = prediction if config.prediction_type == "x0" else predict_x0(schedule, x_t, t, prediction)
+    return DiffusionTerms(losses * importance_weight, x_0_hat, (t, losses))
+
+
+def update_history(history: LossHistory, info: tuple[Array, Array], row_mask: Array) -> LossHistory:
+    """The history after a batch."""
+    t, losses = info
+    return update_loss_history(history, t, losses, row_mask)
+
+
+def denoise(
+    config: DiffusionConfig,
+    schedule: NoiseSchedule,
+    denoise_fn: DenoiseFn,
+    x_0: Array,
+    noise_fn: NoiseFn,
+    *,
+    final_denoise_fn: DenoiseFn | None = None,
+) -> Array:
+    """Inference: T' steps of noise on x_0, then all reverse steps.
+
+    Reference: arXiv:2304.04971, algorithm 2.
+    """
+    x_T = noise_for_inference(schedule, x_0, config.num_inference_noise_steps, noise_fn)
+    return p_sample_loop(
+        schedule,
+        denoise_fn,
+        x_T,
+        noise_fn=noise_fn if config.sampling_noise else None,
+        final_denoise_fn=final_denoise_fn,
+    )
+
+
+def plain_denoise(
+    config: DiffusionConfig,
+    schedule: NoiseSchedule,
+    model: MLPDenoiser,
+    params: Params,
+    x_0: Array,
+    row_keys: RowKeys,
+) -> Array:
+    """``denoise`` with the network itself, in the space of x_0 [B, D]."""
+    network = network_fn(model, params)
+    denoise_fn = network if config.prediction_type == "x0" else x0_denoise_fn(schedule, network)
+    return denoise(config, schedule, denoise_fn, x_0, lambda t: row_normals(fold_each(row_keys, t), x_0.shape[1]))

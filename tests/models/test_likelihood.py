@@ -1,0 +1,36 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffrec_jax.data import csr_from_pairs, make_row_batch
+from diffrec_jax.models import gaussian_kl, multinomial_nll
+from diffrec_jax.rows import to_dense
+from tests.reference import assert_close
+from tests.reference import l_diffrec_numpy as reference
+
+RNG = np.random.default_rng(0)
+
+
+def test_kl_agrees_with_reference_and_is_zero_for_the_standard_normal():
+    mean, log_variance = RNG.normal(size=(2, 5, 7))
+    assert_close(gaussian_kl(jnp.float32(mean), jnp.float32(log_variance)), reference.gaussian_kl(mean, log_variance))
+    np.testing.assert_array_equal(gaussian_kl(jnp.zeros((3, 4)), jnp.zeros((3, 4))), 0)
+
+
+def test_nll_and_its_gradient_agree_with_the_dense_ones():
+    """Weighted rows, an empty one, and a batch with padding."""
+    matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
+    matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
+    batch = make_row_batch(matrix, np.arange(3), batch_size=4)
+    logits = RNG.normal(scale=20, size=(4, 6))
+    x = np.asarray(to_dense(batch, 6), np.float64)
+    assert_close(multinomial_nll(jnp.float32(logits), batch), reference.multinomial_nll(logits, x))
+
+    def dense(logits):
+        return -jnp.sum(jnp.float32(x) * jax.nn.log_softmax(logits), axis=1)
+
+    gradient, expected = (
+        jax.grad(lambda values, fn=fn: jnp.sum(fn(values)))(jnp.float32(logits))
+        for fn in (lambda values: multinomial_nll(values, batch), dense)
+    )
+    np.testing.assert_allclose(gradient, expected, atol=1e-5)
