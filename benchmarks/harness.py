@@ -158,6 +158,7 @@ class Benchmark:
       measure: checks that the sides agree and times them.
       repeats: timed turns unless --repeats says otherwise.
       select_users: the part of the dataset that is used.
+      sides: headings of the two sides.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Benchmark:
     measure: Callable[[Shape, Dataset, int], Measurement]
     repeats: int
     select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
+    sides: tuple[str, str] = SIDES
 
 
 def _status_bytes(name: str) -> int:
@@ -222,11 +224,12 @@ def _records(measurement: Measurement, rate: float, memory: Mapping[str, int]) -
     return records
 
 
-def make_table(title: str, records: list[dict[str, Any]]) -> Table:
-    """The table: medians, minima in brackets."""
+def make_table(title: str, records: list[dict[str, Any]], sides: tuple[str, str] = SIDES) -> Table:
+    """The table: medians, minima in brackets; ``sides`` are the headings of ours and the peer."""
     table = Table(title=title)
     table.add_column("")
-    columns = ("ours s", "peer s", "peer / ours", "floor s", "ours / floor", "ours GiB", "peer GiB")
+    ours, peer = sides
+    columns = (f"{ours} s", f"{peer} s", f"{peer} / {ours}", "floor s", f"{ours} / floor", f"{ours} GiB", f"{peer} GiB")
     for column in columns:
         table.add_column(column, justify="right")
 
@@ -293,7 +296,9 @@ def _main(benchmark: Benchmark) -> None:
         f"batch {shape.training.batch_size}; {FLAGS.threads} threads, best matmul {rate / 1e9:.0f} GFLOP/s",
         markup=False,
     )
-    console.print(make_table(f"{benchmark.name}, {shape.name}: median (minimum) of {FLAGS.repeats}", records))
+    console.print(
+        make_table(f"{benchmark.name}, {shape.name}: median (minimum) of {FLAGS.repeats}", records, benchmark.sides)
+    )
     for note in measurement.notes:
         console.print(note, markup=False)
     if FLAGS.out:

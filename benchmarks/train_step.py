@@ -20,7 +20,8 @@ from torch.nn.utils import parameters_to_vector
 from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
 from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
 from diffrec_jax.data import Dataset, SyntheticSpec, make_row_batch, make_synthetic, steps_per_epoch, training_user_ids
-from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.recommenders import Recommender, make_diffrec
+from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
@@ -33,15 +34,14 @@ CHECK_SPEC = SyntheticSpec(num_users=400, num_items=500, num_interactions=12_000
 class OurTraining:
     """A training run of the library, as ``diffrec_jax.training.loop`` drives it, waiting after every step."""
 
-    def __init__(self, shape: Shape, dataset: Dataset):
-        self.train, self.training = dataset.train, shape.training
-        recommender = make_diffrec(shape.recommender, dataset.num_items)
-        optimizer, make_key = self.training.make_optimizer(), self.training.make_key
+    def __init__(self, recommender: Recommender, training: TrainConfig, dataset: Dataset):
+        self.train, self.training = dataset.train, training
+        optimizer, make_key = training.make_optimizer(recommender.denoiser_params), training.make_key
         train_step = make_train_step(
             recommender,
             optimizer,
             make_key,
-            steps_per_epoch=steps_per_epoch(dataset.num_users, self.training.batch_size),
+            steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
         )
         self.train_step = Parallel(1).compile(train_step, donate_first=True)
         self.state = jax.jit(lambda: init_train_state(recommender, optimizer, make_key()))()
@@ -61,6 +61,11 @@ class OurTraining:
         self.loading_s.append(time.perf_counter() - started)
         self.state = jax.block_until_ready(self.train_step(self.state, batch))
         self.steps_done += 1
+
+
+def make_ours(shape: Shape, dataset: Dataset) -> OurTraining:
+    """Of DiffRec, with the shape's settings."""
+    return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset)
 
 
 class PeerTraining:
@@ -100,7 +105,7 @@ def check_agreement(shape: Shape, num_steps: int = 3) -> None:
     training = dataclasses.replace(shape.training, batch_size=CHECK_SPEC.num_users)
     exact_shape = dataclasses.replace(shape, spec=CHECK_SPEC, recommender=exact, training=training)
     dataset = make_synthetic(CHECK_SPEC)
-    ours, peer = OurTraining(exact_shape, dataset), PeerTraining(exact_shape, dataset)
+    ours, peer = make_ours(exact_shape, dataset), PeerTraining(exact_shape, dataset)
     load_weights(peer.model, ours.state.params)
     before = parameters_to_vector(peer.model.parameters()).detach()
     for _ in range(num_steps):
@@ -119,13 +124,13 @@ def check_agreement(shape: Shape, num_steps: int = 3) -> None:
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
     """One step of either side."""
-    return (OurTraining if side == "ours" else PeerTraining)(shape, dataset).step
+    return (make_ours if side == "ours" else PeerTraining)(shape, dataset).step
 
 
 def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     """Checks that the sides agree, and times them."""
     check_agreement(shape)
-    ours, peer = OurTraining(shape, dataset), PeerTraining(shape, dataset)
+    ours, peer = make_ours(shape, dataset), PeerTraining(shape, dataset)
     seconds = time_interleaved({"ours": ours.step, "peer": peer.step}, repeats)
     if not np.isfinite(float(ours.state.loss_sum)):
         raise DisagreementError(f"our loss is {float(ours.state.loss_sum)}")

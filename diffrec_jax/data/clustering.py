@@ -13,7 +13,7 @@ GroupingMethod = Literal["kmeans", "spectral", "popularity", "random"]
 def _kmeans(features: np.ndarray, num_groups: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans  # takes a second to import
 
-    return KMeans(num_groups, n_init=4, random_state=seed).fit_predict(features)
+    return KMeans(num_groups, n_init=4, random_state=seed).fit_predict(features)  # type: ignore[arg-type]
 
 
 def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray:

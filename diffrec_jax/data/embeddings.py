@@ -52,6 +52,7 @@ def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 
     items = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
     values = 1.0 / np.sqrt(np.repeat(users, np.diff(train.indptr)) * items[train.indices])
     normalised = sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
-    size = min(size, *train.shape)
-    _, singular_values, item_vectors = randomized_svd(normalised, size, n_iter=6, random_state=seed)
+    size = min(size, train.shape[0], train.shape[1])
+    found = randomized_svd(normalised, size, n_iter=6, random_state=seed)  # type: ignore[arg-type]
+    _, singular_values, item_vectors = found  # type: ignore[misc]
     return (item_vectors.T * singular_values[None]).astype(np.float32)

@@ -96,7 +96,8 @@ def annealed_diffusion_weight(config: LDiffRecConfig, epoch: Array) -> Array:
 
 def annealed_kl_weight(config: LDiffRecConfig, step: Array) -> Array:
     """gamma at a step (0-based): min(its maximum, step / steps)."""
-    return jnp.minimum(config.kl_weight, step / config.kl_weight_steps) if config.kl_weight_steps else config.kl_weight
+    share = step / config.kl_weight_steps if config.kl_weight_steps else jnp.inf
+    return jnp.minimum(config.kl_weight, share)
 
 
 def mix_losses(config: LDiffRecConfig, diffusion: Array, nll: Array, kl: Array, clock: Clock) -> Array:
@@ -132,9 +133,12 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
             "denoiser": denoiser.init(denoiser_key, jnp.zeros((1, latent_size)), jnp.zeros(1, jnp.int32)),
         }
 
+    def encode(params: Params, batch: RowBatch) -> tuple[Array, Array]:
+        return autoencoder.apply(params["autoencoder"], batch, method="encode")  # type: ignore[return-value]
+
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
         dropped = dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.encoder_dropout)
-        mean, log_variance = autoencoder.apply(params["autoencoder"], dropped, method="encode")  # type: ignore[misc]
+        mean, log_variance = encode(params, dropped)
         z_0 = mean
         if config.reparameterize:
             z_0 = mean + jnp.exp(0.5 * log_variance) * row_normals(fold_each(row_keys, LATENT_PLACE), latent_size)
@@ -147,7 +151,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         return params | {"table": autoencoder.apply(params["autoencoder"], method="output_table")}
 
     def score_fn(scoring_state: dict[str, Any], batch: RowBatch, row_keys: RowKeys) -> Array:
-        mean, _ = autoencoder.apply(scoring_state["autoencoder"], batch, method="encode")  # type: ignore[misc]
+        mean, _ = encode(scoring_state, batch)
         z_0 = plain_denoise(config, schedule, denoiser, scoring_state["denoiser"], mean, row_keys)
         return autoencoder.apply(scoring_state["autoencoder"], z_0, scoring_state["table"], method="decode")  # type: ignore[return-value]
 

@@ -1,13 +1,15 @@
 import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from scipy import sparse
 
-from diffrec_jax.data import Dataset, find_dataset_folder, make_row_batch, read_official
+from diffrec_jax.data import Dataset, Recency, csr_from_pairs, find_dataset_folder, make_row_batch, read_official
 from diffrec_jax.evaluation import Evaluator, SplitTask, evaluate_dataset, top_k_items
 from diffrec_jax.recommenders import POPULARITY
+from diffrec_jax.rows import to_dense
 
 
 def csr(dense):
@@ -70,6 +72,30 @@ def test_seen_items_are_never_listed_even_with_zero_weights():
     items, recommended = top_k_items(jnp.asarray([[9.0, 1.0, 8.0, 2.0]]), make_row_batch(seen, np.array([0])), 4)
     np.testing.assert_array_equal(items[0, :2], [3, 1])
     np.testing.assert_array_equal(recommended[0], [True, True, False, False])
+
+
+def test_recency_weighs_the_input_and_leaves_the_mask_alone():
+    """The oldest interaction weighs 0: the model does not see it, and it is not recommended all the same."""
+    train = csr_from_pairs(np.array([[0, 3], [0, 1], [0, 2], [1, 0]]), 2, 6)
+    valid, test = (csr_from_pairs(np.array([[0, 4 + split], [1, 2 + split]]), 2, 6) for split in range(2))
+    inputs = []
+
+    def score_fn(scoring_state, batch, row_keys):
+        del scoring_state, row_keys
+        jax.debug.callback(lambda rows: inputs.append(rows), to_dense(batch, 6))
+        return jnp.broadcast_to(jnp.float32([5, 6, 7, 8, 3, 2])[None], (2, 6))
+
+    evaluator = Evaluator(score_fn, ks=(1, 2), batch_size=2)
+    recency = Recency("linear", w_min=0.0, w_max=1.0)
+    dataset = Dataset("tiny", train, valid, test)
+    results = evaluate_dataset(evaluator, None, dataset, recency=recency)
+    jax.effects_barrier()
+    np.testing.assert_array_equal(inputs[0], [[0, 0.5, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
+    assert results["valid"].per_user["hit_rate@1"][0] == 1  # item 4, for 3 was seen
+
+    evaluate_dataset(evaluator, None, dataset, recency=recency, test_with_valid_input=True)
+    jax.effects_barrier()
+    np.testing.assert_allclose(inputs[-1][0], [0, 1 / 3, 2 / 3, 0, 1, 0], rtol=1e-6)
 
 
 def test_one_scoring_serves_both_splits_unless_the_test_has_other_input():

@@ -115,6 +115,17 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["ml-1m"], "unexpected argument 'ml-1m'"),
         (["--prng_impl=dice"], "dice"),
         (["--dataset=ml-1m", "--data_dir=.", "--synthetic_users=5"], "use --dataset=synthetic"),
+        (["--in_dims=20"], "--in_dims means nothing to DiffRec"),
+        (["--model=popularity", "--lr=1"], "--lr means nothing to Popularity"),
+        (
+            ["--model=t_diffrec", "--train_recency=quadratic"],
+            "recency 'quadratic' is not understood: write none, linear",
+        ),
+        (["--w_min=0.1"], "--w_min and --w_max go together"),
+        (["--w_min=0.1", "--w_max=1", "--train_recency=none"], "give one or the other"),
+        (["--target_recency=exp:5", "--mean_type=epsilon"], "--target_recency needs --mean_type=x0"),
+        (["--model=l_diffrec", "--item_embeddings=nowhere.npy"], "item embeddings nowhere.npy do not exist"),
+        (["--model=l_diffrec", "--num_groups=200", "--grouping=random"], "cannot be split over 200 item groups"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -125,6 +136,34 @@ def test_wrong_flags_end_with_one_clear_line(tmp_path, flags, message):
     lines = finished.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], finished.stderr
     assert not (tmp_path / "r").exists()
+
+
+LATENT = [flag for flag in TINY if not flag.startswith("--dims")] + ["--dims=8", "--in_dims=12", "--num_groups=3"]
+
+
+def test_a_latent_run_keeps_its_item_groups(tmp_path):
+    """The groups are made once: a resume and an evaluation take the run's own, even where the embeddings are gone."""
+    embeddings = tmp_path / "embeddings.npy"
+    np.save(embeddings, np.random.default_rng(0).normal(size=(100, 4)))
+    path = tmp_path / "run"
+    flags = ["--model=lt_diffrec", *LATENT, f"--item_embeddings={embeddings}", f"--run_dir={path}"]
+    run(tmp_path, "train", *flags, "--max_steps=10", "--w_min=0", "--w_max=1")
+    groups = np.load(path / "item_groups.npy")
+    results = json.loads((path / "results.json").read_text())
+    assert results["item_groups"]["sizes"] == np.bincount(groups).tolist()
+    assert sum(results["item_groups"]["latent_sizes"]) == 12 and len(results["item_groups"]["latent_sizes"]) == 3
+    assert json.loads((path / "config.json").read_text())["recency"] == {
+        "train": "linear:0:1", "target": None, "infer": None,
+    }  # fmt: skip
+    embeddings.unlink()
+    run(tmp_path, "train", f"--run_dir={path}", "--resume", "--max_steps=20")
+    np.testing.assert_array_equal(np.load(path / "item_groups.npy"), groups)
+    resumed = json.loads((path / "results.json").read_text())
+    output = run(tmp_path, "evaluate", f"--run_dir={path}").stdout
+    assert f"{resumed['test']['recall@20']:.4f}" in output
+    (path / "item_groups.npy").unlink()
+    lines = run(tmp_path, "evaluate", f"--run_dir={path}", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "checkpoints but no item_groups.npy" in lines[0]
 
 
 def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from diffrec_jax.data.recency import NO_WEIGHTING
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import Evaluator
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
@@ -14,7 +15,9 @@ MODEL = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.0
 CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
 
 
-def make_trainer(path, *, num_devices=1, progress: Progress | None = None, recommender=None, **changes) -> Trainer:
+def make_trainer(
+    path, *, num_devices=1, progress: Progress | None = None, recommender=None, weighting=NO_WEIGHTING, **changes
+) -> Trainer:
     run_directory = RunDirectory(path)
     if not run_directory.exists():
         run_directory.create({})
@@ -29,5 +32,6 @@ def make_trainer(path, *, num_devices=1, progress: Progress | None = None, recom
         config=dataclasses.replace(CONFIG, **changes),
         run_directory=run_directory,
         parallel=parallel,
+        weighting=weighting,
         progress=progress,
     )

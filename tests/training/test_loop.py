@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.data import Recency, RowWeighting, group_items
+from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import DivergedError, Progress
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
@@ -33,6 +34,41 @@ def assert_equal_states(a, b):
 def uninterrupted(tmp_path_factory):
     trainer = make_trainer(tmp_path_factory.mktemp("runs") / "whole")
     return trainer, trainer.run()
+
+
+LATENT = LDiffRecConfig(
+    dims=(6,),
+    num_timesteps=3,
+    noise_scale=0.1,
+    noise_min=0.01,
+    noise_max=0.1,
+    in_dims=(8,),
+    kl_weight_steps=30,
+    diffusion_loss_weight_epochs=8,
+    sampling_noise=True,
+)
+TEMPORAL = RowWeighting(
+    train=Recency("linear", w_min=0.0), target=Recency("exp", scale=4.0), infer=Recency("exp", scale=4.0)
+)
+
+
+def make_latent_trainer(path, **changes):
+    """LT-DiffRec with two optimisers; both annealings are under way when it ends."""
+    recommender = make_l_diffrec(LATENT, group_items("random", 3, train=DATASET.train))
+    return make_trainer(path, recommender=recommender, weighting=TEMPORAL, denoiser_lr=3e-3, **changes)
+
+
+def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path):
+    whole = make_latent_trainer(tmp_path / "whole")
+    best = whole.run()
+    for at_step in (9, 22):
+        with pytest.raises(KeyboardInterrupt):
+            make_latent_trainer(tmp_path / "run", progress=Interrupt(at_step), checkpoint_every_steps=3).run()
+    resumed = make_latent_trainer(tmp_path / "run")
+    assert_equal_states(resumed.run(), best)
+    assert final_records(resumed) == final_records(whole)
+    assert_equal_states(resumed.restore(24), whole.restore(24))
+    assert np.all(np.asarray(best.model_state.counts) > 0)
 
 
 def test_training_lowers_the_loss_and_learns(uninterrupted):

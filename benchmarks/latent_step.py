@@ -1,0 +1,67 @@
+"""How long does a training step of L-DiffRec take, and how much memory, beside one of DiffRec?
+
+Both are ours, with the released settings of the shape, from the users' ids to the updated parameters. The items are in
+two random groups of equal size. L-DiffRec's floor is three products of the decoder's table and three of each layer of
+its denoiser; its encoders sum embedding rows.
+
+python -m benchmarks.latent_step --shape=amazon-book
+"""
+
+import tomllib
+
+import jax
+import numpy as np
+
+from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
+from benchmarks.train_step import OurTraining
+from diffrec_jax.data import Dataset, group_items
+from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.training.loop import TrainConfig
+from experiments.config import PRESETS
+
+NUM_GROUPS = 2
+
+
+def make_training(side: str, shape: Shape, dataset: Dataset) -> OurTraining:
+    """L-DiffRec is "ours", DiffRec the "peer"."""
+    if side == "peer":
+        return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset)
+    released = tomllib.loads((PRESETS / "l_diffrec" / f"{shape.name}_clean.toml").read_text())["released"]
+    sizes = {key: tuple(value) for key, value in released["recommender"].items() if isinstance(value, list)}
+    config = LDiffRecConfig(**released["recommender"] | sizes)
+    training = TrainConfig(**released["training"], prng_impl=shape.training.prng_impl)
+    groups = group_items("random", NUM_GROUPS, train=dataset.train)
+    return OurTraining(make_l_diffrec(config, groups), training, dataset)
+
+
+def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
+    """One step of either model."""
+    return make_training(side, shape, dataset).step
+
+
+def num_params(training: OurTraining) -> int:
+    """Size of the parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(training.state.params))
+
+
+def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
+    """Times both models in turn."""
+    latent, plain = (make_training(side, shape, dataset) for side in ("ours", "peer"))
+    seconds = time_interleaved({"ours": latent.step, "peer": plain.step}, repeats)
+    for name, training in (("L-DiffRec", latent), ("DiffRec", plain)):
+        if not np.isfinite(float(training.state.loss_sum)):
+            raise DisagreementError(f"{name}'s loss is {float(training.state.loss_sum)}")
+    denoiser = latent.state.params["denoiser"]["params"]
+    layers = (dataset.num_items * denoiser["output_layer"]["kernel"].shape[1], denoiser["input_kernel"].size)
+    flops = shape.training.batch_size * 2 * 3 * (sum(layers) + denoiser["output_layer"]["kernel"].size)
+    share = num_params(latent) / num_params(plain)
+    return Measurement(
+        rows=[Row("training step", seconds["ours"], seconds["peer"], flops, has_memory=True)],
+        notes=[f"L-DiffRec has {num_params(latent):,} parameters, {share:.0%} of DiffRec's {num_params(plain):,}"],
+    )
+
+
+BENCHMARK = Benchmark("latent_step", make_side, measure, repeats=5, sides=("L-DiffRec", "DiffRec"))
+
+if __name__ == "__main__":
+    run(BENCHMARK, __doc__)
