@@ -83,7 +83,7 @@ def test_recency_weighs_the_input_and_leaves_the_mask_alone():
     def score_fn(scoring_state, batch, row_keys):
         del scoring_state, row_keys
         jax.debug.callback(lambda rows: inputs.append(rows), to_dense(batch, 6))
-        return jnp.broadcast_to(jnp.float32([5, 6, 7, 8, 3, 2])[None], (2, 6))
+        return jnp.broadcast_to(jnp.float32([1, 6, 7, 8, 3, 2])[None], (2, 6))
 
     evaluator = Evaluator(score_fn, ks=(1, 2), batch_size=2)
     recency = Recency("linear", w_min=0.0, w_max=1.0)
