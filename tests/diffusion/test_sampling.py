@@ -51,7 +51,7 @@ def score(schedule, model, params, x_0, noise, prediction_type, num_noise_steps,
 def test_loop_with_the_mlp_agrees_with_reference(settings, dims, prediction_type, num_noise_steps, sampling_noise):
     schedule = make_noise_schedule(**settings, num_timesteps=T)
     betas = reference.make_betas(**settings, num_timesteps=T)
-    model = MLPDenoiser(num_items=D, dims=dims)
+    model = MLPDenoiser(width=D, dims=dims)
     params, x_0 = random_params(model), random_rows()
     noise = np.random.default_rng(1).standard_normal((T + 1, B, D), dtype=np.float32)
     actual = score(schedule, model, params, x_0, noise, prediction_type, num_noise_steps, sampling_noise)

@@ -61,9 +61,8 @@ def make_latent_trainer(path, **changes):
 def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path):
     whole = make_latent_trainer(tmp_path / "whole")
     best = whole.run()
-    for at_step in (9, 22):
-        with pytest.raises(KeyboardInterrupt):
-            make_latent_trainer(tmp_path / "run", progress=Interrupt(at_step), checkpoint_every_steps=3).run()
+    with pytest.raises(KeyboardInterrupt):
+        make_latent_trainer(tmp_path / "run", progress=Interrupt(14), checkpoint_every_steps=3).run()
     resumed = make_latent_trainer(tmp_path / "run")
     assert_equal_states(resumed.run(), best)
     assert final_records(resumed) == final_records(whole)
