@@ -365,6 +365,7 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     Raises:
       ConfigError, DataError: something given is wrong; the message says what and what to do.
     """
+    _check_applies(MODELS[stored.model])
     data, recommender, training = stored.data, stored.recommender, stored.training
     given = _given({"dataset": "dataset", "setting": "setting", "data_dir": "data_dir"})
     sizes = _given(SYNTHETIC_FIELDS)

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError
+from diffrec_jax.data.interactions import DataError, item_counts
 
 GroupingMethod = Literal["kmeans", "spectral", "popularity", "random"]
 
@@ -21,9 +21,8 @@ def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray
     from sklearn.cluster import SpectralCoclustering
 
     users = np.flatnonzero(np.diff(train.indptr))
-    counts = item_counts(train)
-    items = np.flatnonzero(counts)
-    if num_groups == 1 or len(items) <= num_groups:
+    items = np.flatnonzero(item_counts(train))
+    if len(items) <= num_groups:
         return np.arange(train.shape[1]) % num_groups
     # float64 and int32: what its SVD takes without converting.
     graph = sparse.csr_matrix(train.astype(np.float64))[users][:, items]
@@ -31,11 +30,6 @@ def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray
     labels = np.full(train.shape[1], np.bincount(found, minlength=num_groups).argmax())
     labels[items] = found
     return labels
-
-
-def item_counts(train: sparse.csr_array) -> np.ndarray:
-    """How many users each item has, [I] int64."""
-    return np.bincount(train.indices, minlength=train.shape[1])
 
 
 def _equal_parts(order: np.ndarray, num_groups: int) -> np.ndarray:
@@ -66,16 +60,18 @@ def group_items(
     Raises:
       DataError: more groups than items, embeddings of another number of items, or a group that stays empty.
 
-    Reference: arXiv:2304.04971, section 3.4 (k-means on LightGCN embeddings).
+    Reference: arXiv:2304.04971, L-DiffRec (k-means on LightGCN embeddings).
     """
     num_items = train.shape[1]
     if not 1 <= num_groups <= num_items:
         raise DataError(f"{num_groups} item groups of {num_items} items: choose between 1 and {num_items} (num_groups)")
-    if method == "kmeans":
+    if num_groups == 1:
+        labels = np.zeros(num_items, np.int64)
+    elif method == "kmeans":
         if embeddings is None or len(embeddings) != num_items:
             found = "none" if embeddings is None else f"{len(embeddings)}"
             raise DataError(f"kmeans needs an embedding of each of the {num_items} items, got {found}")
-        labels = _kmeans(embeddings, num_groups, seed) if num_groups > 1 else np.zeros(num_items, np.int64)
+        labels = _kmeans(embeddings, num_groups, seed)
     elif method == "spectral":
         labels = _spectral(train, num_groups, seed)
     elif method == "popularity":

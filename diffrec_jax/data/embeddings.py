@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError
+from diffrec_jax.data.interactions import DataError, item_counts
 
 
 def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
@@ -49,7 +49,7 @@ def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 
     from sklearn.utils.extmath import randomized_svd  # takes a second to import
 
     users = np.maximum(np.diff(train.indptr), 1)
-    items = np.maximum(np.bincount(train.indices, minlength=train.shape[1]), 1)
+    items = np.maximum(item_counts(train), 1)
     values = 1.0 / np.sqrt(np.repeat(users, np.diff(train.indptr)) * items[train.indices])
     normalised = sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
     size = min(size, train.shape[0], train.shape[1])

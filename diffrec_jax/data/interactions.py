@@ -25,6 +25,11 @@ def csr_from_pairs(pairs: np.ndarray, num_users: int, num_items: int) -> sparse.
     return sparse.csr_array((np.ones(len(items), np.float32), items, indptr), shape=(num_users, num_items))
 
 
+def item_counts(train: sparse.csr_array) -> np.ndarray:
+    """How many users each item has, [I] int64."""
+    return np.bincount(train.indices, minlength=train.shape[1])
+
+
 def append_rows(first: sparse.csr_array, second: sparse.csr_array) -> sparse.csr_array:
     """Each row of ``first`` followed by the same row of ``second``, the stored order kept."""
     lengths = np.stack([np.diff(first.indptr), np.diff(second.indptr)], axis=1)

@@ -19,7 +19,7 @@ class Recency:
     ``none``: 1. ``linear``: w_min + (m - 1) / (M - 1) (w_max - w_min), and w_max where M = 1. ``exp``:
     exp(-(M - m) / scale), so that the newest counts 1.
 
-    Reference: arXiv:2304.04971, section 3.5 (linear).
+    Reference: arXiv:2304.04971, T-DiffRec (linear).
 
     Raises:
       ValueError: a weight is negative or not finite, w_min exceeds w_max, or the scale is not above 0.
@@ -56,8 +56,9 @@ class Recency:
 
     def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
         """The matrix with these weights as values; entries of weight 0 stay stored."""
-        weighted = sparse.csr_array((self.weights(matrix), matrix.indices, matrix.indptr), shape=matrix.shape)
-        return matrix if self.kind == "none" else weighted
+        if self.kind == "none":
+            return matrix
+        return sparse.csr_array((self.weights(matrix), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 NO_RECENCY = Recency()

@@ -1,6 +1,6 @@
 """The variational autoencoder of L-DiffRec: an encoder per item group, and a decoder over all items.
 
-Reference: arXiv:2304.04971, section 3.4 and the settings of its released experiments.
+Reference: arXiv:2304.04971, L-DiffRec, and the settings of its released experiments.
 """
 
 import flax.linen as nn

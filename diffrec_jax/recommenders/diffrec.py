@@ -1,6 +1,6 @@
 """DiffRec: a diffusion over a user's whole interaction row. T-DiffRec is the same with rows weighted by recency.
 
-Reference: arXiv:2304.04971, sections 3.1 to 3.3 and 3.5.
+Reference: arXiv:2304.04971, section 3.
 """
 
 from dataclasses import dataclass

@@ -123,11 +123,6 @@ def row_normals(row_keys: RowKeys, width: int) -> Array:
     return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)
 
 
-def network_fn(model: MLPDenoiser, params: Params) -> DenoiseFn:
-    """The denoiser without dropout, as a function of (x_t, t)."""
-    return lambda x_t, t: model.apply(params, x_t, t)  # type: ignore[return-value]
-
-
 class DiffusionTerms(NamedTuple):
     """What the diffusion contributes to a training step."""
 
@@ -216,6 +211,9 @@ def plain_denoise(
     row_keys: RowKeys,
 ) -> Array:
     """``denoise`` with the network itself, in the space of x_0 [B, D]."""
-    network = network_fn(model, params)
+
+    def network(x_t: Array, t: Array) -> Array:
+        return model.apply(params, x_t, t)  # type: ignore[return-value]
+
     denoise_fn = network if config.prediction_type == "x0" else x0_denoise_fn(schedule, network)
     return denoise(config, schedule, denoise_fn, x_0, lambda t: row_normals(fold_each(row_keys, t), x_0.shape[1]))

@@ -2,7 +2,7 @@
 
 LT-DiffRec is the same with rows weighted by recency.
 
-Reference: arXiv:2304.04971, sections 3.4 and 3.5, and the settings of its released experiments.
+Reference: arXiv:2304.04971, L-DiffRec and LT-DiffRec, and the settings of its released experiments.
 """
 
 from dataclasses import dataclass

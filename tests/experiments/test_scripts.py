@@ -173,6 +173,8 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
     assert len(lines) == 1 and "training.lr (0.001 there, 0.5 asked for)" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--dataset=nowhere", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "dataset 'nowhere'" in lines[0]
+    lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--in_dims=9", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "--in_dims means nothing to DiffRec" in lines[0]
     lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "holds a run already: pass --resume" in lines[0]
     assert before == {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}
