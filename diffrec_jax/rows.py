@@ -1,5 +1,8 @@
 """A RowBatch on the device: scattered to a dense block, summed over embedding rows, or used as a mask."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -29,14 +32,17 @@ def mask_scores(scores: Array, batch: RowBatch) -> Array:
     return scores.at[batch.rows, batch.item_ids].set(-jnp.inf, mode="drop")
 
 
-def _chunks(batch: RowBatch) -> tuple[Array, Array, Array]:
-    # In chunks that stay in the cache: a [N, H] block of all gathered rows is written and read back from memory.
+def scan_entries(
+    batch: RowBatch, add: Callable[[Any, tuple[Array, Array, Array]], Any], total: Any, *, unit: int = CAPACITY_UNIT
+) -> Any:
+    """``total`` after ``add(total, (rows, item_ids, weights))`` of every chunk of the entries, padding included.
+
+    In chunks that stay in the cache: what is gathered for all entries at once is written to and read back from memory.
+    """
     num_places = batch.item_ids.shape[0]
-    chunk_size = CAPACITY_UNIT if num_places % CAPACITY_UNIT == 0 else num_places
-    rows, item_ids, weights = (
-        jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights)
-    )
-    return rows, item_ids, weights
+    chunk_size = unit if num_places % unit == 0 else num_places
+    chunks = tuple(jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights))
+    return jax.lax.scan(lambda carry, chunk: (add(carry, chunk), None), total, chunks)[0]
 
 
 @jax.custom_vjp
@@ -46,13 +52,12 @@ def embed(batch: RowBatch, table: Array) -> Array:
     Differentiable in the table only: weights are data.
     """
 
-    def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
         rows, item_ids, weights = chunk
         entries = table.at[item_ids].get(mode="clip") * weights[:, None]
-        return total.at[rows].add(entries, indices_are_sorted=True), None
+        return total.at[rows].add(entries, indices_are_sorted=True)
 
-    total = jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype)
-    return jax.lax.scan(add, total, _chunks(batch))[0]
+    return scan_entries(batch, add, jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype))
 
 
 def _embed_forward(batch: RowBatch, table: Array) -> tuple[Array, tuple[RowBatch, Array]]:
@@ -63,14 +68,25 @@ def _embed_backward(saved: tuple[RowBatch, Array], gradient: Array) -> tuple[Non
     # Written out, because the derivative of a scan would add a whole table for every chunk.
     batch, table = saved
 
-    def add(total: Array, chunk: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
         rows, item_ids, weights = chunk
-        return total.at[item_ids].add(gradient[rows] * weights[:, None], mode="drop"), None
+        return total.at[item_ids].add(gradient[rows] * weights[:, None], mode="drop")
 
-    return None, jax.lax.scan(add, jnp.zeros_like(table), _chunks(batch))[0]
+    return None, scan_entries(batch, add, jnp.zeros_like(table))
 
 
 embed.defvjp(_embed_forward, _embed_backward)
+
+
+def _entry_keys(batch: RowBatch, row_keys: RowKeys) -> RowKeys:
+    """A key for each entry, [N], from its row's key and its item alone.
+
+    Hashed by threefry2x32: on CPU, XLA computes the words of a threefry4x32 key that is kept in an array thousands of
+    times over.
+    """
+    bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(row_keys)
+    keys = jax.random.wrap_key_data(bits[batch.rows], impl="threefry2x32")
+    return jax.vmap(jax.random.fold_in)(keys, batch.item_ids)
 
 
 def dropout_entries(batch: RowBatch, row_keys: RowKeys, rate: float) -> RowBatch:
@@ -81,15 +97,8 @@ def dropout_entries(batch: RowBatch, row_keys: RowKeys, rate: float) -> RowBatch
     if rate == 0.0:
         return batch
 
-    # A key for each entry, hashed by threefry2x32: on CPU, XLA computes the words of a threefry4x32 key that is kept in
-    # an array thousands of times over.
-    bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(row_keys)
-    entry_keys = jax.random.wrap_key_data(bits[batch.rows], impl="threefry2x32")
-
-    def keeps(key: Key, item_id: Array) -> Array:
-        return jax.random.bernoulli(jax.random.fold_in(key, item_id), 1.0 - rate)
-
-    factor = jax.vmap(keeps)(entry_keys, batch.item_ids) / (1.0 - rate)
+    keeps = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(_entry_keys(batch, row_keys))
+    factor = keeps / (1.0 - rate)
     target_weights = None if batch.target_weights is None else batch.target_weights * factor
     return batch._replace(weights=batch.weights * factor, target_weights=target_weights)
 
@@ -102,6 +111,42 @@ def sum_over_entries(batch: RowBatch, values: Array) -> Array:
 def num_entries(batch: RowBatch, num_items: int) -> Array:
     """How many items each row stores, [B] int32."""
     return sum_over_entries(batch, (batch.item_ids < num_items).astype(jnp.int32))
+
+
+def _row_starts(batch: RowBatch) -> Array:
+    return jnp.searchsorted(batch.rows, jnp.arange(batch.user_ids.shape[0], dtype=batch.rows.dtype))
+
+
+def sample_unseen(batch: RowBatch, row_keys: RowKeys, num_items: int) -> Array:
+    """For each entry an item that its row does not store, uniformly, [N] int32; item ids of at least I where none is.
+
+    Exact without rejection: with a row's stored items sorted, s_0 < s_1 < ..., its r-th unseen item is r + j with j the
+    number of stored items with s_i - i <= r, found by bisection.
+    """
+    sorted_ids = jax.lax.sort((batch.rows, batch.item_ids), num_keys=2)[1]
+    starts, counts = _row_starts(batch)[batch.rows], num_entries(batch, num_items)[batch.rows]
+    bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(_entry_keys(batch, row_keys))
+    rank = (bits % jnp.maximum(num_items - counts, 1).astype(jnp.uint32)).astype(jnp.int32)
+
+    def bisect(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        before = (low < high) & (sorted_ids[jnp.minimum(starts + middle, len(sorted_ids) - 1)] - middle <= rank)
+        return jnp.where(before, middle + 1, low), jnp.where(before, high, middle)
+
+    num_halvings = len(sorted_ids).bit_length() + 1
+    num_below, _ = jax.lax.fori_loop(0, num_halvings, bisect, (jnp.zeros_like(counts), counts))
+    return rank + num_below
+
+
+def newest_items(batch: RowBatch, length: int, num_items: int) -> Array:
+    """The last ``length`` items of each row in stored order, [B, length] int32, right-aligned after ``num_items``."""
+    num_rows = batch.user_ids.shape[0]
+    place = jnp.arange(len(batch.item_ids)) - _row_starts(batch)[batch.rows]
+    column = length - num_entries(batch, num_items)[batch.rows] + place
+    column = jnp.where(column < 0, length, column)  # a negative one would count from the end
+    sequences = jnp.full((num_rows, length), num_items, jnp.int32)
+    return sequences.at[batch.rows, column].set(batch.item_ids, mode="drop")
 
 
 def row_keys(key: Key, batch: RowBatch) -> RowKeys:

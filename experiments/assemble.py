@@ -1,5 +1,7 @@
 """From a configuration to the library's objects: what training and evaluating share."""
 
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from diffrec_jax.recommenders import FittedRecommender
 from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
+from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
 from experiments.cli import ConfigError
-from experiments.config import RunConfig
+from experiments.config import RunConfig, embedding_run_config
+from experiments.memory import GIB, available_bytes
+from experiments.models import MODELS
 
 
 def make_evaluator(config: RunConfig, score_fn: ScoreFn, parallel: Parallel) -> Evaluator:
@@ -31,7 +36,9 @@ def make_evaluator(config: RunConfig, score_fn: ScoreFn, parallel: Parallel) -> 
     )
 
 
-def find_item_groups(config: RunConfig, dataset: Dataset, run_directory: RunDirectory) -> np.ndarray | None:
+def find_item_groups(
+    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, progress: Progress | None = None
+) -> np.ndarray | None:
     """The item groups of the run, made where it has none yet; None for models without.
 
     Raises:
@@ -45,7 +52,27 @@ def find_item_groups(config: RunConfig, dataset: Dataset, run_directory: RunDire
         raise RunDirectoryError(
             f"{run_directory.path} has checkpoints but no item_groups.npy: restore it, or train anew"
         )
-    return config.groups.make(dataset, config.data.folder) if stored is None else stored
+
+    def train_embeddings(model: str) -> np.ndarray:
+        return trained_item_embeddings(embedding_run_config(config, model), dataset, parallel, progress)
+
+    return config.groups.make(dataset, config.data.folder, train_embeddings) if stored is None else stored
+
+
+def trained_item_embeddings(
+    config: RunConfig, dataset: Dataset, parallel: Parallel, progress: Progress | None
+) -> np.ndarray:
+    """The item embeddings [I, D] of a model that is trained for them and for nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(config, dataset, RunDirectory(folder), parallel, progress=progress)
+        return item_embeddings(trainer, parallel.replicate(trainer.run()))
+
+
+def item_embeddings(trainer: Trainer, state: TrainState) -> np.ndarray:
+    """The item embeddings [I, D] of a (replicated) state of a model that has them."""
+    assert trainer.recommender.item_embeddings is not None
+    embed = trainer.parallel.compile(trainer.recommender.item_embeddings)
+    return np.asarray(trainer.parallel.unreplicate(embed(trainer.scoring_state(state))))
 
 
 def make_trainer(
@@ -80,18 +107,53 @@ def make_trainer(
         raise ConfigError(error) from error
 
 
-def evaluate_fitted(
-    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, parallel: Parallel
+def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> Any:
+    """What a closed-form model scores with.
+
+    Raises:
+      ConfigError: fitting would take more memory than there is; nothing was allocated.
+    """
+    needed, available = recommender.fit_bytes(dataset.train), available_bytes()
+    if available is not None and needed > available:
+        raise ConfigError(
+            f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
+            f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: take a model whose memory does not "
+            "grow with the square of the items (itemknn, rp3beta, ials), or a larger machine"
+        )
+    return recommender.fit(config.recency.make().train.weigh(dataset.train))
+
+
+def evaluate_scoring_state(
+    config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset
 ) -> dict[str, SplitResult]:
-    """Fits a closed-form model and evaluates it."""
+    """Validation and test of a (replicated) scoring state."""
     return evaluate_dataset(
-        make_evaluator(config, recommender.score_fn, parallel),
-        parallel.replicate(recommender.fit(dataset.train)),
+        evaluator,
+        scoring_state,
         dataset,
         recency=config.recency.make().infer,
         test_with_valid_input=config.evaluation.test_with_valid_input,
         user_ids=config.evaluation.user_ids(dataset),
     )
+
+
+def evaluate_fitted(
+    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, parallel: Parallel
+) -> dict[str, SplitResult]:
+    """Fits a closed-form model and evaluates it."""
+    scoring_state = parallel.replicate(fit_scoring_state(config, recommender, dataset))
+    return evaluate_scoring_state(
+        config, make_evaluator(config, recommender.score_fn, parallel), scoring_state, dataset
+    )
+
+
+def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset) -> float:
+    """What scoring, masking, ranking and measuring 1,000 users for both splits takes, once compiled."""
+    num_users = min(1000, dataset.num_users)
+    users = np.arange(num_users, dtype=np.int32)
+    started = time.perf_counter()
+    evaluate_dataset(evaluator, scoring_state, dataset, recency=config.recency.make().infer, user_ids=users)
+    return (time.perf_counter() - started) * 1000 / num_users
 
 
 def write_per_user(results: dict[str, SplitResult], folder: Path) -> None:

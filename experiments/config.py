@@ -26,15 +26,7 @@ from diffrec_jax.data import (
     svd_item_embeddings,
 )
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
-from diffrec_jax.recommenders import (
-    POPULARITY,
-    DiffRecConfig,
-    FittedRecommender,
-    LDiffRecConfig,
-    Recommender,
-    make_diffrec,
-    make_l_diffrec,
-)
+from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.training.loop import TrainConfig
 from experiments.cli import ConfigError
 from experiments.flags import (
@@ -45,41 +37,11 @@ from experiments.flags import (
     SYNTHETIC_FIELDS,
     TRAINING_FIELDS,
 )
+from experiments.models import MODELS, ModelFamily
 
 PRESETS = Path(__file__).parent / "presets"
 # What a resumed run may have otherwise than the run it goes on with: neither changes the steps already done.
 MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "data.folder")
-
-
-@dataclass(frozen=True)
-class ModelFamily:
-    """How a --model is configured and made; ``config_class`` is None for models that are fitted, not trained."""
-
-    title: str
-    config_class: type | None
-    make: Callable[..., Any]
-    """(config, dataset, item_groups or None) -> Recommender, or () -> FittedRecommender."""
-    has_item_groups: bool = False
-
-
-def _make_diffrec(config: DiffRecConfig, dataset: Dataset, item_groups: None) -> Recommender:
-    del item_groups
-    return make_diffrec(config, dataset.num_items)
-
-
-def _make_l_diffrec(config: LDiffRecConfig, dataset: Dataset, item_groups: np.ndarray) -> Recommender:
-    del dataset
-    return make_l_diffrec(config, item_groups)
-
-
-# T- and LT-DiffRec are presets of recency weights: nothing in the model knows of them.
-MODELS: dict[str, ModelFamily] = {
-    "diffrec": ModelFamily("DiffRec", DiffRecConfig, _make_diffrec),
-    "t_diffrec": ModelFamily("T-DiffRec", DiffRecConfig, _make_diffrec),
-    "l_diffrec": ModelFamily("L-DiffRec", LDiffRecConfig, _make_l_diffrec, has_item_groups=True),
-    "lt_diffrec": ModelFamily("LT-DiffRec", LDiffRecConfig, _make_l_diffrec, has_item_groups=True),
-    "popularity": ModelFamily("Popularity", None, lambda: POPULARITY),
-}
 
 
 @dataclass(frozen=True)
@@ -117,12 +79,14 @@ class GroupsConfig:
     num_groups: int = 2
     grouping: GroupingMethod = "kmeans"
     item_embeddings: str = "svd"
-    """``svd``, or the path of a .npy file, as given or in the dataset's folder."""
+    """``svd``, ``lightgcn``, or the path of a .npy file, as given or in the dataset's folder."""
     svd_size: int = 64
     seed: int = 0
 
-    def make(self, dataset: Dataset, folder: str | None) -> np.ndarray:
-        """The group of each item, [I].
+    def make(
+        self, dataset: Dataset, folder: str | None, train_embeddings: Callable[[str], np.ndarray]
+    ) -> np.ndarray:
+        """The group of each item, [I]; ``train_embeddings`` gives those of a --model trained for them.
 
         Raises:
           DataError: the embeddings are missing or wrong, or the items cannot be grouped so.
@@ -131,6 +95,8 @@ class GroupsConfig:
         if self.grouping == "kmeans" and self.num_groups > 1:
             if self.item_embeddings == "svd":
                 embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
+            elif self.item_embeddings == "lightgcn":
+                embeddings = train_embeddings("lightgcn")
             else:
                 path = Path(self.item_embeddings)
                 in_folder = Path(folder or ".") / path
@@ -188,14 +154,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides what a run does; ``recommender`` and ``training`` are None for fitted models."""
+    """Everything that decides what a run does."""
 
     model: str
     preset: str
     data: DataConfig
     evaluation: EvaluationConfig
-    recommender: Any = None
+    recommender: Any
     training: TrainConfig | None = None
+    """None for models that are fitted."""
     recency: RecencyConfig = RecencyConfig()
     groups: GroupsConfig | None = None
     """None for models without item groups."""
@@ -213,7 +180,12 @@ class RunConfig:
 
     def make_fitted(self) -> FittedRecommender:
         """The functions of a model that is fitted."""
-        return MODELS[self.model].make()
+        return MODELS[self.model].make(self.recommender)
+
+    @property
+    def seed(self) -> int | None:
+        """Of the run; None where nothing is drawn."""
+        return self.training.seed if self.training else getattr(self.recommender, "seed", None)
 
     def to_dict(self, dataset: Dataset) -> dict[str, Any]:
         """For config.json: the configuration and a fingerprint of the data."""
@@ -232,14 +204,13 @@ class RunConfig:
         """
         try:
             family = MODELS[values["model"]]
-            trained = family.config_class is not None
             return cls(
                 model=values["model"],
                 preset=values["preset"],
                 data=DataConfig(**values["data"]),
                 evaluation=EvaluationConfig(**_tuples(values["evaluation"])),
-                recommender=family.config_class(**_tuples(values["recommender"])) if trained else None,  # type: ignore[misc]
-                training=TrainConfig(**values["training"]) if trained else None,
+                recommender=family.config_class(**_tuples(values["recommender"])),
+                training=TrainConfig(**values["training"]) if family.is_trained else None,
                 recency=RecencyConfig(**values["recency"]),
                 groups=GroupsConfig(**values["groups"]) if family.has_item_groups else None,
             )
@@ -265,20 +236,23 @@ def default_prng_impl() -> str:
     return "threefry4x32"
 
 
-def preset_path(model: str, data: DataConfig) -> Path:
-    """The preset file of a model and dataset; synthetic data of a real dataset's size takes that dataset's."""
+def preset_path(model: str, data: DataConfig) -> Path | None:
+    """The preset file of a model and dataset; synthetic data of a real dataset's size takes that dataset's.
+
+    The model's default.toml where the dataset has none; None where the model has no presets.
+    """
     name = data.dataset.removeprefix("synthetic-")
     setting = "" if name == "synthetic" else f"_{data.setting}"
-    path = PRESETS / model / f"{name}{setting}.toml"
-    return path if "/" not in name and path.exists() else PRESETS / model / "default.toml"
+    own = [] if "/" in name else [PRESETS / model / f"{name}{setting}.toml"]
+    return next((path for path in [*own, PRESETS / model / "default.toml"] if path.exists()), None)
 
 
 def _load_preset(model: str, data: DataConfig, wanted: str | None) -> tuple[str, dict[str, Any]]:
     path = preset_path(model, data)
-    presets = tomllib.loads(path.read_text())
-    name = wanted or ("tuned" if "tuned" in presets else "released")
+    presets = tomllib.loads(path.read_text()) if path else {"none": {}}
+    name = wanted or next(name for name in ("tuned", "released", "none") if name in presets)
     if name not in presets:
-        raise ConfigError(f"there is no preset {name!r} in {path}: it has {', '.join(presets)}")
+        raise ConfigError(f"there is no preset {name!r} of {model} for this dataset, only {', '.join(presets)}")
     return name, presets[name]
 
 
@@ -291,10 +265,10 @@ def _checked(config_class: type, values: dict[str, Any]) -> Any:
 
 def _check_applies(family: ModelFamily) -> None:
     """Raises ConfigError for a flag that the model has no use for: silently ignored, it would mislead."""
-    fields = {field.name for field in dataclasses.fields(family.config_class)} if family.config_class else set()
-    useless = [flag for flag, field in RECOMMENDER_FIELDS.items() if field not in fields]
+    useless = [flag for flag, field in RECOMMENDER_FIELDS.items() if field not in family.fields]
     useless += [] if family.has_item_groups else [*GROUPS_FIELDS, "lr2"]
-    useless += [] if family.config_class else [flag for flag in TRAINING_FIELDS if flag != "seed"]
+    useless += [] if family.is_trained else [*(flag for flag in TRAINING_FIELDS if flag != "seed"), "target_recency"]
+    useless += [] if family.weighs_rows else [*RECENCY_FIELDS, "w_min", "w_max"]
     given = [flag for flag in useless if FLAGS[flag].present]
     if given:
         raise ConfigError(f"--{given[0]} means nothing to {family.title}: leave it out, or choose another --model")
@@ -310,6 +284,12 @@ def _given_recency() -> dict[str, Any]:
             raise ConfigError("--w_min and --w_max set --train_recency and --infer_recency: give one or the other")
         given |= {"train": f"linear:{FLAGS.w_min:g}:{FLAGS.w_max:g}", "infer": None}
     return given
+
+
+def _given_recommender(family: ModelFamily) -> dict[str, Any]:
+    """What the command line sets of the model; --seed is a fitted model's own."""
+    is_own_seed = "seed" in family.fields and FLAGS["seed"].present
+    return _given(RECOMMENDER_FIELDS) | ({"seed": FLAGS.seed} if is_own_seed else {})
 
 
 def _given(fields: dict[str, str]) -> dict[str, Any]:
@@ -345,18 +325,32 @@ def new_run_config() -> RunConfig:
     evaluation = evaluation_over(EvaluationConfig())
     family = MODELS[FLAGS.model]
     _check_applies(family)
-    if family.config_class is None:
-        recency = _checked(RecencyConfig, _given_recency())
-        return RunConfig(FLAGS.model, "none", data, evaluation, recency=recency)
     name, preset = _load_preset(FLAGS.model, data, FLAGS.preset)
     recency = _checked(RecencyConfig, preset.get("recency", {}) | _given_recency())
     groups = None
     if family.has_item_groups:
         groups = GroupsConfig(**preset.get("groups", {}) | _given(GROUPS_FIELDS))
-    recommender = _checked(family.config_class, preset.get("recommender", {}) | _given(RECOMMENDER_FIELDS))
-    training = {"prng_impl": default_prng_impl()} | preset.get("training", {}) | _given(TRAINING_FIELDS)
-    training = _checked(TrainConfig, training)
+    recommender = _checked(family.config_class, preset.get("recommender", {}) | _given_recommender(family))
+    training = None
+    if family.is_trained:
+        values = {"prng_impl": default_prng_impl()} | preset.get("training", {}) | _given(TRAINING_FIELDS)
+        training = _checked(TrainConfig, values)
     return _consistent(RunConfig(FLAGS.model, name, data, evaluation, recommender, training, recency, groups))
+
+
+def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
+    """The configuration of a model that is trained for its item embeddings alone: its preset for the same data."""
+    assert config.groups is not None and config.training is not None
+    name, preset = _load_preset(model, config.data, None)
+    training = {"prng_impl": config.training.prng_impl, "seed": config.groups.seed} | preset.get("training", {})
+    return RunConfig(
+        model=model,
+        preset=name,
+        data=config.data,
+        evaluation=config.evaluation,
+        recommender=MODELS[model].config_class(**_tuples(preset.get("recommender", {}))),
+        training=TrainConfig(**training),
+    )
 
 
 def resumed_run_config(stored: RunConfig) -> RunConfig:
@@ -374,8 +368,9 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
         stored_sizes = (data.synthetic or {}) if dataset == data.dataset else {}
         data_dir = given.get("data_dir") or (str(Path(data.folder).parent) if data.folder else None)
         data = _data_config(dataset, setting, data_dir, stored_sizes | sizes)
-    if recommender is not None and training is not None:
-        recommender = _checked(type(recommender), dataclasses.asdict(recommender) | _given(RECOMMENDER_FIELDS))
+    family = MODELS[stored.model]
+    recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(family))
+    if training is not None:
         training = _checked(TrainConfig, dataclasses.asdict(training) | _given(TRAINING_FIELDS))
     recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency())
     groups = stored.groups and dataclasses.replace(stored.groups, **_given(GROUPS_FIELDS))
@@ -401,9 +396,24 @@ def _consistent(config: RunConfig) -> RunConfig:
             jax.eval_shape(config.training.make_key)
         except ValueError as error:
             raise ConfigError(error) from error
-        if config.recency.target is not None and config.recommender.prediction_type != "x0":
+        predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"
+        if config.recency.target is not None and predicts_noise:
             raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")
     return config
+
+
+def scored_from(config: RunConfig, infer_recency: str | None) -> RunConfig:
+    """The configuration with other weights of the rows scored from; as it is for None.
+
+    Raises:
+      ConfigError: the weights are not understood, or the model has no use for them.
+    """
+    if infer_recency is None:
+        return config
+    if not MODELS[config.model].weighs_rows:
+        raise ConfigError(f"--infer_recency means nothing to {MODELS[config.model].title}: leave it out")
+    recency = _checked(RecencyConfig, dataclasses.asdict(config.recency) | {"infer": infer_recency})
+    return dataclasses.replace(config, recency=recency)
 
 
 def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:

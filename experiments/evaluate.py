@@ -11,8 +11,9 @@ from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
-from experiments.config import MODELS, RunConfig, evaluation_over, relocated
+from experiments.config import RunConfig, evaluation_over, relocated, scored_from
 from experiments.flags import FLAGS
+from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, results_table
 
 
@@ -25,13 +26,14 @@ def main() -> None:
     )
     stored = run_directory.config()
     config = relocated(RunConfig.from_dict(stored), FLAGS.data_dir)
+    config = scored_from(config, FLAGS.infer_recency)
     config = dataclasses.replace(config, evaluation=evaluation_over(config.evaluation))
     dataset = config.data.load()
     if config.to_dict(dataset)["data_sha256"] != stored["data_sha256"]:
         raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")
     if config.training:
         with ConsoleProgress(console, config.training.metric) as progress:
-            item_groups = find_item_groups(config, dataset, run_directory)
+            item_groups = find_item_groups(config, dataset, run_directory, parallel)
             trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
             results = trainer.evaluate(
                 parallel.replicate(trainer.restore_best()),

@@ -7,10 +7,11 @@ from typing import Any
 
 from absl import flags
 
-from diffrec_jax.data import GroupingMethod
+from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
 from diffrec_jax.diffusion import PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
+from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.training.loop import TrainConfig
 
@@ -91,6 +92,24 @@ RECOMMENDER_FIELDS = {
     "lamda_epochs": "diffusion_loss_weight_epochs",
     "kl_weight": "kl_weight",
     "kl_weight_steps": "kl_weight_steps",
+    "likelihood": "likelihood",
+    "input_noise": "input_noise",
+    "embedding_size": "embedding_size",
+    "layers": "num_layers",
+    "heads": "num_heads",
+    "max_length": "max_length",
+    "negatives": "num_negatives",
+    "l1": "l1",
+    "l2": "l2",
+    "l2_exponent": "l2_exponent",
+    "candidates": "num_candidates",
+    "neighbors": "num_neighbors",
+    "shrink": "shrink",
+    "alpha": "alpha",
+    "beta": "beta",
+    "rank": "rank",
+    "unobserved_weight": "unobserved_weight",
+    "iterations": "num_iterations",
 }
 RECENCY_FIELDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
 GROUPS_FIELDS = {
@@ -171,8 +190,8 @@ def define_model_flags(models: tuple[str, ...]) -> None:
             "How items are grouped: kmeans on item embeddings, spectral co-clustering of the interactions, popularity "
             "strata, random.", values=GroupingMethod.__args__)  # fmt: skip
     _define(group, "string", "item_embeddings", None,
-            "What kmeans clusters: svd of the training split, or a .npy file [items, size], looked for as given and in "
-            "the dataset's folder.")  # fmt: skip
+            "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, size], "
+            "looked for as given and in the dataset's folder.")  # fmt: skip
     _define(group, "integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
     _define(group, "integer", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
     _define(group, "ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")
@@ -189,9 +208,29 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "float", "kl_weight", None, "gamma, weight of the KL divergence.")
     _define(group, "integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
 
-    group = "Recency (t_diffrec, lt_diffrec and any other model; defaults from the preset)"
-    forms = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)."
-    _define(group, "string", "train_recency", None, f"Weights of the training rows, in time order: {forms}")
+    group = "Comparators (defaults from the preset)"
+    _define(group, "enum", "likelihood", None, "Of cdae, multidae, multidae_pp, multivae.",
+            values=Likelihood.__args__)  # fmt: skip
+    _define(group, "float", "input_noise", None, "multidae_pp: variance of the noise on the input row.")
+    _define(group, "integer", "embedding_size", None, "mf, lightgcn, ials, sasrec: size of the vectors.")
+    _define(group, "integer", "layers", None, "lightgcn: propagations; sasrec: blocks.")
+    _define(group, "integer", "heads", None, "sasrec: attention heads.")
+    _define(group, "integer", "max_length", None, "sasrec: newest items of a row that are looked at.")
+    _define(group, "integer", "negatives", None, "sasrec: sampled items a row in training; 0 for all items.")
+    _define(group, "float", "l1", None, "slim: of the elastic net.")
+    _define(group, "float", "l2", None, "mf, lightgcn, ials, ease, t_ease, slim: regularisation.")
+    _define(group, "float", "l2_exponent", None, "ials: power of a vector's number of pairs in its regularisation.")
+    _define(group, "integer", "candidates", None, "slim: items, by cosine, that may stand for an item; 0 for all.")
+    _define(group, "integer", "neighbors", None, "itemknn, rp3beta: neighbours an item.")
+    _define(group, "float", "shrink", None, "itemknn: added to the cosine's denominator.")
+    _define(group, "float", "alpha", None, "rp3beta: power of the steps' probabilities; gfcf: weight of the low-pass.")
+    _define(group, "float", "beta", None, "rp3beta: power of the popularity that is divided by.")
+    _define(group, "integer", "rank", None, "gfcf: rank of the low-pass filter.")
+    _define(group, "float", "unobserved_weight", None, "ials: weight of pairs without interaction.")
+    _define(group, "integer", "iterations", None, "ials: alternations.")
+
+    group = "Recency (t_diffrec, lt_diffrec, t_ease and any other model of rows; defaults from the preset)"
+    _define(group, "string", "train_recency", None, f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
     _define(group, "string", "target_recency", None, "Weights of what is to be predicted (default: the training row).")
     _define(group, "string", "infer_recency", None, "Weights of the rows scored from (default: as in training).")
     _define(group, "float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")
@@ -234,10 +273,17 @@ def define_run_flags() -> None:
 
 
 def define_evaluate_run_flags() -> None:
-    """Which run is evaluated, and on what."""
+    """Which run is evaluated, on what, and from which rows."""
     group = "Run"
     _define(group, "string", "run_dir", None, "Directory of the run.", required=True)
     _define(group, "string", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
+    _define(
+        group,
+        "string",
+        "infer_recency",
+        None,
+        f"Weights of the rows scored from, if not those of the run: {RECENCY_FORMS}.",
+    )
     _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
 
 

@@ -4,7 +4,6 @@ python -m experiments.train --model=diffrec --dataset=ml-1m --data_dir=data
 python -m experiments.train --run_dir=runs/NAME --resume
 """
 
-import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,33 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from diffrec_jax.data import Dataset
-from diffrec_jax.evaluation import SplitResult
+from diffrec_jax.data import Dataset, item_counts
+from diffrec_jax.evaluation import SplitResult, beyond_accuracy
 from diffrec_jax.models import split_size
-from diffrec_jax.recommenders import POPULARITY
+from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.training.parallel import Parallel, local_parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
-from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
+from experiments.assemble import (
+    evaluate_fitted,
+    evaluate_scoring_state,
+    find_item_groups,
+    fit_scoring_state,
+    item_embeddings,
+    make_evaluator,
+    make_trainer,
+    seconds_per_1000_users,
+    write_per_user,
+)
 from experiments.cli import ConfigError, start
-from experiments.config import MAY_DIFFER_ON_RESUME, MODELS, RunConfig, new_run_config, resumed_run_config
+from experiments.config import MAY_DIFFER_ON_RESUME, RunConfig, new_run_config, resumed_run_config
 from experiments.flags import FLAGS
+from experiments.memory import GIB, peak_rss_bytes
+from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table
 from experiments.versions import versions
 
+BEYOND_ACCURACY_K = 20
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -43,14 +55,9 @@ class CompileClock:
             self.seconds += duration_secs
 
 
-def peak_rss_bytes() -> int:
-    """Most memory this process ever had resident."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def default_run_dir(config: RunConfig) -> Path:
     """A new directory below runs/ that names the run and the time."""
-    seed = "" if config.training is None else f"-seed{config.training.seed}"
+    seed = "" if config.seed is None else f"-seed{config.seed}"
     name = f"{config.model}-{Path(config.data.dataset).name}-{config.data.setting}{seed}"
     return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
 
@@ -65,6 +72,11 @@ class Outcome:
     timings: dict[str, float | None]
 
 
+def num_numbers(tree: Any) -> int:
+    """How many numbers a pytree of arrays holds."""
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
+
+
 def train(
     config: RunConfig,
     dataset: Dataset,
@@ -77,30 +89,45 @@ def train(
     assert config.training is not None
     with ConsoleProgress(console, config.training.metric) as progress:
         trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
-        best = trainer.run()
-        splits = trainer.evaluate(
-            parallel.replicate(best), test_with_valid_input=config.evaluation.test_with_valid_input
-        )
-    timings = trainer.timings
+        best = parallel.replicate(trainer.run())
+        splits = trainer.evaluate(best, test_with_valid_input=config.evaluation.test_with_valid_input)
+    if trainer.recommender.item_embeddings:
+        run_directory.write_item_embeddings(item_embeddings(trainer, best))
+    timings, selected = trainer.timings, parallel.unreplicate(best)
     return Outcome(
         splits=splits,
-        best_epoch=float(best.selection.best_epoch),
-        num_params=sum(leaf.size for leaf in jax.tree.leaves(best.params)),
+        best_epoch=float(selected.selection.best_epoch),
+        num_params=num_numbers(selected.params),
         timings={
+            "train_s": timings.train_s,
             "train_s_per_epoch": timings.train_s * trainer.steps_per_epoch / timings.steps if timings.steps else None,
             "train_s_per_step": timings.train_s / timings.steps if timings.steps else None,
             "eval_s": timings.eval_s / timings.evaluations,
+            "eval_s_per_1000_users": seconds_per_1000_users(
+                config, trainer.evaluator, trainer.scoring_state(best), dataset
+            ),
             "checkpoint_s": timings.checkpoint_s,
         },
     )
 
 
-def fit(config: RunConfig, dataset: Dataset, parallel: Parallel) -> Outcome:
+def fit(config: RunConfig, dataset: Dataset, parallel: Parallel, console: Console) -> Outcome:
     """Fits a closed-form model and evaluates it."""
+    recommender, title = config.make_fitted(), MODELS[config.model].title
+    evaluator = make_evaluator(config, recommender.score_fn, parallel)
+    console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB", markup=False)
     started = time.perf_counter()
-    splits = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
-    timings = {"train_s_per_epoch": None, "eval_s": time.perf_counter() - started}
-    return Outcome(splits=splits, best_epoch=None, num_params=0, timings=timings)
+    fitted = fit_scoring_state(config, recommender, dataset)
+    fit_s, scoring_state = time.perf_counter() - started, parallel.replicate(fitted)
+    started = time.perf_counter()
+    splits = evaluate_scoring_state(config, evaluator, scoring_state, dataset)
+    timings = {
+        "fit_s": fit_s,
+        "train_s_per_epoch": None,
+        "eval_s": time.perf_counter() - started,
+        "eval_s_per_1000_users": seconds_per_1000_users(config, evaluator, scoring_state, dataset),
+    }
+    return Outcome(splits=splits, best_epoch=None, num_params=num_numbers(fitted), timings=timings)
 
 
 def make_parallel(config: RunConfig) -> Parallel:
@@ -160,7 +187,8 @@ def main() -> None:
     dataset, parallel = config.data.load(), make_parallel(config)
     config.evaluation.user_ids(dataset)  # complains before anything is written
     run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
-    item_groups = find_item_groups(config, dataset, run_directory)
+    with ConsoleProgress(console, "recall@20") as progress:
+        item_groups = find_item_groups(config, dataset, run_directory, parallel, progress)
     if item_groups is not None:
         config.make_recommender(dataset, item_groups)  # complains before anything is written
     if resumes:
@@ -185,10 +213,10 @@ def main() -> None:
     if config.training:
         outcome = train(config, dataset, run_directory, parallel, item_groups, console)
     else:
-        outcome = fit(config, dataset, parallel)
-    mode, baselines = config.evaluation.mode, {}
-    if FLAGS.baseline and config.training:
-        popularity = evaluate_fitted(config, POPULARITY, dataset, parallel)
+        outcome = fit(config, dataset, parallel, console)
+    mode, baselines, beyond_k = config.evaluation.mode, {}, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
+    if FLAGS.baseline and config.model != "popularity":
+        popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, parallel)
         baselines["popularity"] = {split: result.mean(mode) for split, result in popularity.items()}
     if FLAGS.per_user:
         write_per_user(outcome.splits, run_directory.path)
@@ -198,13 +226,16 @@ def main() -> None:
         "model": config.model,
         "dataset": config.data.dataset,
         "setting": config.data.setting,
-        "seed": config.training.seed if config.training else None,
+        "seed": config.seed,
         "preset": config.preset,
         "mode": mode,
         "best_epoch": outcome.best_epoch,
         "num_params": outcome.num_params,
         "item_groups": describe_item_groups(config, item_groups),
         **{split: result.mean(mode) for split, result in outcome.splits.items()},
+        "beyond_accuracy": beyond_accuracy(
+            outcome.splits["test"].top_items, item_counts(dataset.train), dataset.num_users, beyond_k
+        ),
         "baselines": baselines,
         "timings": {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started},
         "peak_rss_bytes": peak_rss_bytes(),

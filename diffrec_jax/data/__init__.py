@@ -2,15 +2,16 @@
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch, training_user_ids
 from diffrec_jax.data.clustering import GroupingMethod, group_items
-from diffrec_jax.data.embeddings import read_item_embeddings, svd_item_embeddings
-from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs
+from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
+from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
 from diffrec_jax.data.official import find_dataset_folder, read_official
-from diffrec_jax.data.recency import NO_RECENCY, Recency, RowWeighting, parse_recency
+from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeighting, parse_recency
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
 
 __all__ = [
     "NAMED_SPECS",
     "NO_RECENCY",
+    "RECENCY_FORMS",
     "DataError",
     "Dataset",
     "GroupingMethod",
@@ -22,8 +23,10 @@ __all__ = [
     "csr_from_pairs",
     "find_dataset_folder",
     "group_items",
+    "item_counts",
     "make_row_batch",
     "make_synthetic",
+    "normalised_interactions",
     "parse_recency",
     "read_item_embeddings",
     "read_official",

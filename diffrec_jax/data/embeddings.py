@@ -38,21 +38,35 @@ def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
     return embeddings.astype(np.float32)
 
 
-def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 0) -> np.ndarray:
-    """Leading right singular vectors of D_u^-1/2 R D_i^-1/2, times their singular values, [I, min(size, U, I)] float32.
+def normalised_interactions(train: sparse.csr_array) -> sparse.csr_array:
+    """D_u^-1/2 R D_i^-1/2 of the stored entries of R [U, I], whatever their values, float32, in R's order.
 
-    The matrix is the bipartite graph's normalised adjacency, what LightGCN smooths over; so close items have users in
-    common. A randomised SVD with seeded start: seconds at Amazon-book size.
-
-    Reference: arXiv:0909.4061 (randomised SVD).
+    The bipartite graph's normalised adjacency: what LightGCN smooths over and GF-CF filters.
     """
-    from sklearn.utils.extmath import randomized_svd  # takes a second to import
-
     users = np.maximum(np.diff(train.indptr), 1)
     items = np.maximum(item_counts(train), 1)
     values = 1.0 / np.sqrt(np.repeat(users, np.diff(train.indptr)) * items[train.indices])
-    normalised = sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
-    size = min(size, train.shape[0], train.shape[1])
-    found = randomized_svd(normalised, size, n_iter=6, random_state=seed)  # type: ignore[arg-type]
+    return sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
+
+
+def leading_item_factors(train: sparse.csr_array, size: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The ``min(size, U, I)`` largest singular values of the normalised interactions, and their vectors [I, size].
+
+    A randomised SVD with seeded start: seconds at Amazon-book size.
+
+    Reference: arXiv:0909.4061.
+    """
+    from sklearn.utils.extmath import randomized_svd  # takes a second to import
+
+    found = randomized_svd(normalised_interactions(train), min(size, *train.shape), n_iter=6, random_state=seed)  # type: ignore[arg-type]
     _, singular_values, item_vectors = found  # type: ignore[misc]
-    return (item_vectors.T * singular_values[None]).astype(np.float32)
+    return singular_values, item_vectors.T
+
+
+def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 0) -> np.ndarray:
+    """Leading right singular vectors of the normalised interactions, times their singular values, [I, D] float32.
+
+    Close items have users in common. D is min(size, U, I).
+    """
+    singular_values, item_vectors = leading_item_factors(train, size, seed=seed)
+    return (item_vectors * singular_values[None]).astype(np.float32)

@@ -62,7 +62,7 @@ class Recency:
 
 
 NO_RECENCY = Recency()
-_FORMS = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)"
+RECENCY_FORMS = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)"
 
 
 def parse_recency(text: str) -> Recency:
@@ -83,7 +83,7 @@ def parse_recency(text: str) -> Recency:
             return Recency("linear", w_min=w_min, w_max=w_max)
         case "exp", [scale]:
             return Recency("exp", scale=scale)
-    raise ValueError(f"recency {text!r} is not understood: write {_FORMS}")
+    raise ValueError(f"recency {text!r} is not understood: write {RECENCY_FORMS}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Metrics and the full-ranking protocol. Takes a score function; knows no recommender."""
 
+from diffrec_jax.evaluation.beyond_accuracy import beyond_accuracy
 from diffrec_jax.evaluation.metrics import METRICS, parse_metric
 from diffrec_jax.evaluation.ranking import (
     DEFAULT_KS,
@@ -18,6 +19,7 @@ __all__ = [
     "Evaluator",
     "SplitResult",
     "SplitTask",
+    "beyond_accuracy",
     "evaluate_dataset",
     "parse_metric",
     "top_k_items",

@@ -1,6 +1,6 @@
 """Full-ranking evaluation: score every item once, mask what was seen and take the top K once per split.
 
-The metrics of each user are computed on the device; only they come back, never scores.
+The metrics of each user are computed on the device; only they and the top K ids come back, never scores.
 """
 
 from collections.abc import Callable, Mapping
@@ -32,11 +32,14 @@ class SplitTask(NamedTuple):
 
 @dataclass(frozen=True)
 class SplitResult:
-    """Metrics of each user, by name (``recall@20``), [U] float32."""
+    """What the evaluated users [U] were recommended, and how good it was."""
 
     user_ids: np.ndarray
     num_relevant: np.ndarray
     per_user: dict[str, np.ndarray]
+    """Metrics by name (``recall@20``), [U] float32."""
+    top_items: np.ndarray
+    """[U, largest K] int32, best first; -1 where no unseen item is left."""
 
     def mean(self, mode: AveragingMode = "official") -> dict[str, float]:
         """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` does not.
@@ -65,12 +68,15 @@ def top_k_items(scores: Array, seen: RowBatch, k: int) -> tuple[Array, Array]:
     return items, values > -jnp.inf
 
 
-def _split_metrics(scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...]) -> tuple[Array, Array]:
+def _split_metrics(
+    scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...]
+) -> tuple[Array, Array, Array]:
     num_items = scores.shape[1]
     items, recommended = top_k_items(scores, seen, max(ks))
     hits = jnp.take_along_axis(to_mask(relevant, num_items), items, axis=1) & recommended
     num_relevant = num_entries(relevant, num_items)
-    return jnp.stack([METRICS[name](hits, num_relevant, k) for name, k in _columns(ks)], axis=1), num_relevant
+    table = jnp.stack([METRICS[name](hits, num_relevant, k) for name, k in _columns(ks)], axis=1)
+    return table, num_relevant, jnp.where(recommended, items, -1)
 
 
 def _columns(ks: tuple[int, ...]) -> list[tuple[str, int]]:
@@ -124,7 +130,7 @@ class Evaluator:
           on_batch: called with the number of users of each finished batch (progress, or a check for signals).
         """
         user_ids = np.arange(inputs.shape[0], dtype=np.int32) if user_ids is None else user_ids
-        collected: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in tasks}
+        collected: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in tasks}
         for users in iterate_user_ids(user_ids, self.batch_size):
 
             def block(matrix: sparse.csr_array, users: np.ndarray = users) -> RowBatch:
@@ -132,20 +138,19 @@ class Evaluator:
 
             splits = {name: (block(task.seen), block(task.relevant)) for name, task in tasks.items()}
             values = jax.device_get(self._evaluate_batch(scoring_state, block(inputs), splits))  # type: ignore[attr-defined]
-            for name, (table, num_relevant) in values.items():
+            for name, found in values.items():
                 # Joins the devices' rows and drops the padding.
-                table = table.reshape(self.batch_size, -1)[: len(users)]
-                collected[name].append((table, num_relevant.reshape(self.batch_size)[: len(users)]))
+                collected[name].append(tuple(part.reshape(self.batch_size, -1)[: len(users)] for part in found))
             on_batch(len(users))
         names = [f"{metric}@{k}" for metric, k in _columns(self.ks)]
         results = {}
         for name in tasks:
-            tables, num_relevant = zip(*collected[name])
-            table = np.concatenate(tables)
+            table, num_relevant, top_items = (np.concatenate(parts) for parts in zip(*collected[name]))
             results[name] = SplitResult(
                 user_ids=user_ids,
-                num_relevant=np.concatenate(num_relevant),
+                num_relevant=num_relevant[:, 0],
                 per_user={metric: table[:, column] for column, metric in enumerate(names)},
+                top_items=top_items,
             )
         return results
 

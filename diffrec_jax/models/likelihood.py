@@ -26,3 +26,16 @@ def gaussian_kl(mean: Array, log_variance: Array) -> Array:
     Reference: arXiv:1312.6114, appendix B.
     """
     return 0.5 * jnp.sum(jnp.exp(log_variance) + jnp.square(mean) - 1.0 - log_variance, axis=1)
+
+
+def bernoulli_nll(logits: Array, batch: RowBatch) -> Array:
+    """-sum_i [x_i log sigmoid(l_i) + (1 - x_i) log sigmoid(-l_i)] over all items, [B], for logits l [B, I]."""
+    at_entries = logits.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
+    return jnp.sum(jax.nn.softplus(logits), axis=1) - sum_over_entries(batch, batch.weights * at_entries)
+
+
+def squared_error(predictions: Array, batch: RowBatch) -> Array:
+    """sum_i (p_i - x_i)^2 / 2 over all items, [B], for predictions p [B, I]: the NLL of unit Gaussians."""
+    at_entries = predictions.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
+    products = sum_over_entries(batch, batch.weights * (0.5 * batch.weights - at_entries))
+    return 0.5 * jnp.sum(jnp.square(predictions), axis=1) + products

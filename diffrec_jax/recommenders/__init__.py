@@ -1,17 +1,62 @@
 """One module per model family: a frozen config and pure functions built from it."""
 
+from diffrec_jax.recommenders.autoencoders import (
+    CDAEConfig,
+    MultiDAEConfig,
+    MultiDAEPlusConfig,
+    MultiVAEConfig,
+    make_autoencoder,
+)
 from diffrec_jax.recommenders.base import Clock, FittedRecommender, Recommender
+from diffrec_jax.recommenders.bpr import LightGCNConfig, MFConfig, make_bpr
 from diffrec_jax.recommenders.diffrec import DiffRecConfig, make_diffrec
+from diffrec_jax.recommenders.ials import IALSConfig, make_ials
+from diffrec_jax.recommenders.item_item import (
+    EaseConfig,
+    GFCFConfig,
+    ItemKNNConfig,
+    RP3betaConfig,
+    SlimConfig,
+    make_ease,
+    make_gfcf,
+    make_item_knn,
+    make_rp3beta,
+    make_slim,
+)
 from diffrec_jax.recommenders.l_diffrec import LDiffRecConfig, make_l_diffrec
-from diffrec_jax.recommenders.popularity import POPULARITY
+from diffrec_jax.recommenders.popularity import PopularityConfig, make_popularity
+from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
 
 __all__ = [
-    "POPULARITY",
+    "CDAEConfig",
     "Clock",
     "DiffRecConfig",
+    "EaseConfig",
     "FittedRecommender",
+    "GFCFConfig",
+    "IALSConfig",
+    "ItemKNNConfig",
     "LDiffRecConfig",
+    "LightGCNConfig",
+    "MFConfig",
+    "MultiDAEConfig",
+    "MultiDAEPlusConfig",
+    "MultiVAEConfig",
+    "PopularityConfig",
+    "RP3betaConfig",
     "Recommender",
+    "SASRecConfig",
+    "SlimConfig",
+    "make_autoencoder",
+    "make_bpr",
     "make_diffrec",
+    "make_ease",
+    "make_gfcf",
+    "make_ials",
+    "make_item_knn",
     "make_l_diffrec",
+    "make_popularity",
+    "make_rp3beta",
+    "make_sasrec",
+    "make_slim",
 ]

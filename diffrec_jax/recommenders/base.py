@@ -30,11 +30,15 @@ class Recommender(NamedTuple):
     score_fn: ScoreFn
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
+    item_embeddings: Callable[[Any], Array] | None = None
+    """Scoring state -> [I, D], where the model has vectors of items that are of use elsewhere."""
 
 
 class FittedRecommender(NamedTuple):
     """A model that is computed, not trained."""
 
     fit: Callable[[sparse.csr_array], Any]
-    """Training split [U, I] -> scoring state."""
+    """Training split [U, I], its values the training rows' weights -> scoring state."""
     score_fn: ScoreFn
+    fit_bytes: Callable[[sparse.csr_array], int]
+    """Training split -> memory that fitting and scoring take at their peak, beside the split itself: known before."""

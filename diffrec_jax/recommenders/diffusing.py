@@ -23,28 +23,11 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
 )
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
+from diffrec_jax.recommenders.checks import check_choice, check_rate, check_sizes
 from diffrec_jax.rows import fold_each
 from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
 
 TimestepSampling = Literal["importance", "uniform"]
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raises ValueError unless value is one of the choices."""
-    if value not in choices:
-        raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
-
-
-def check_sizes(name: str, sizes: tuple[int, ...]) -> None:
-    """Raises ValueError unless there is at least one layer size and all are positive."""
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"{name} must be one or more positive layer sizes, got {list(sizes)}")
-
-
-def check_rate(name: str, rate: float) -> None:
-    """Raises ValueError unless rate is a dropout rate."""
-    if not 0 <= rate < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {rate}")
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,9 @@ from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
 from diffrec_jax.models.likelihood import gaussian_kl, multinomial_nll
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.base import Clock, Recommender
+from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
 from diffrec_jax.recommenders.diffusing import (
     DiffusionConfig,
-    check_choice,
-    check_rate,
-    check_sizes,
     diffusion_terms,
     plain_denoise,
     row_normals,
@@ -76,15 +74,14 @@ class LDiffRecConfig(DiffusionConfig):
         if self.out_dims:
             check_sizes("out_dims", self.out_dims)
         check_rate("encoder_dropout", self.encoder_dropout)
-        for name in (
-            "diffusion_loss_weight",
-            "diffusion_loss_weight_min",
-            "diffusion_loss_weight_epochs",
-            "kl_weight",
-            "kl_weight_steps",
-        ):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_at_least(
+            0,
+            diffusion_loss_weight=self.diffusion_loss_weight,
+            diffusion_loss_weight_min=self.diffusion_loss_weight_min,
+            diffusion_loss_weight_epochs=self.diffusion_loss_weight_epochs,
+            kl_weight=self.kl_weight,
+            kl_weight_steps=self.kl_weight_steps,
+        )
 
 
 def annealed_diffusion_weight(config: LDiffRecConfig, epoch: Array) -> Array:

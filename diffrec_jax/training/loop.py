@@ -197,6 +197,10 @@ class Trainer:
         del state  # one at a time: each is three times the model
         return self.restore(best_step)
 
+    def scoring_state(self, state: TrainState) -> Any:
+        """What the recommender scores with, of a (replicated) state."""
+        return self._prepare_scoring(state.scoring_params)
+
     def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
         """Validation and test of a (replicated) state."""
         assert self.progress is not None
@@ -211,7 +215,7 @@ class Trainer:
 
         results = evaluate_dataset(
             self.evaluator,
-            self._prepare_scoring(state.scoring_params),
+            self.scoring_state(state),
             self.dataset,
             recency=self.weighting.infer,
             test_with_valid_input=test_with_valid_input,

@@ -12,7 +12,8 @@ import numpy as np
 
 from diffrec_jax.training.checkpoints import write_atomically
 
-CONFIG, METRICS, RESULTS, ITEM_GROUPS = "config.json", "metrics.jsonl", "results.json", "item_groups.npy"
+CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
+ITEM_GROUPS, ITEM_EMBEDDINGS = "item_groups.npy", "item_embeddings.npy"
 
 
 class RunDirectoryError(ValueError):
@@ -115,12 +116,19 @@ class RunDirectory:
                 kept.append(record)
         return kept
 
+    def _write_array(self, name: str, array: np.ndarray) -> None:
+        temporary = self.path / (name + ".tmp")
+        with temporary.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        temporary.replace(self.path / name)
+
+    def write_item_embeddings(self, embeddings: np.ndarray) -> None:
+        """Writes item_embeddings.npy [I, D], for whatever else is in need of them."""
+        self._write_array(ITEM_EMBEDDINGS, embeddings)
+
     def write_item_groups(self, item_groups: np.ndarray) -> None:
         """Writes item_groups.npy: the structure of a latent model is part of the run, never computed again."""
-        temporary = self.path / (ITEM_GROUPS + ".tmp")
-        with temporary.open("wb") as file:
-            np.save(file, item_groups, allow_pickle=False)
-        temporary.replace(self.path / ITEM_GROUPS)
+        self._write_array(ITEM_GROUPS, item_groups)
 
     def item_groups(self, num_items: int) -> np.ndarray | None:
         """The group of each item, None where the run has not written it.

@@ -1,0 +1,293 @@
+"""Linear models: a row's scores are its weights times a matrix of items on items, however that is found.
+
+EASE, SLIM and GF-CF keep the matrix dense, ItemKNN and RP3beta the strongest neighbours of each item. The row may be
+weighted by recency: T-EASE is EASE scored from such rows.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg, sparse
+
+from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
+from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.recommenders.base import FittedRecommender
+from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
+from diffrec_jax.rows import embed
+from diffrec_jax.typing import Array, RowKeys
+
+BLOCK_BYTES = 2**27
+"""Of a dense block of rows of the item-item matrix, while it is computed."""
+
+
+def _item_blocks(num_items: int) -> Iterator[slice]:
+    size = max(1, BLOCK_BYTES // (8 * num_items))
+    for start in range(0, num_items, size):
+        yield slice(start, min(start + size, num_items))
+
+
+def _score_dense(weights: Array, batch: RowBatch, row_keys: RowKeys) -> Array:
+    del row_keys
+    return embed(batch, weights)
+
+
+def _dense_bytes(bytes_per_pair: int):
+    return lambda train: bytes_per_pair * train.shape[1] ** 2 + 4 * BLOCK_BYTES
+
+
+@dataclass(frozen=True)
+class EaseConfig:
+    """EASE; the default is the usual starting point for data of ML-1M's size."""
+
+    l2: float = 500.0
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_above_zero(l2=self.l2)
+
+
+def make_ease(config: EaseConfig) -> FittedRecommender:
+    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the linear autoencoder without a diagonal.
+
+    Takes 16 I^2 bytes: the Gram matrix in float64, inverted in place, and the result in float32, with a copy on the
+    device.
+
+    Reference: arXiv:1905.03375, algorithm 1.
+    """
+
+    def fit(train: sparse.csr_array) -> np.ndarray:
+        num_items = train.shape[1]
+        columns = train.T.tocsr().astype(np.float64)
+        gram = np.empty((num_items, num_items), order="F")
+        for block in _item_blocks(num_items):
+            gram[:, block] = (columns[block] @ train).toarray().T  # symmetric
+        gram[np.diag_indices(num_items)] += config.l2
+        factor, info = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
+        inverse, info_inverse = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
+        if info or info_inverse:
+            raise np.linalg.LinAlgError(f"the Gram matrix is not positive definite with l2 = {config.l2}")
+        weights, diagonal = np.empty((num_items, num_items), np.float32), inverse.diagonal().copy()
+        for block in _item_blocks(num_items):  # the inverse is stored below its diagonal only
+            rows = inverse[block.start :, block]
+            weights[block.start :, block] = -rows / diagonal[None, block]
+            weights[block, block.start :] = -rows.T / diagonal[None, block.start :]
+            square = inverse[block, block]
+            weights[block, block] = -(np.tril(square) + np.tril(square, -1).T) / diagonal[None, block]
+        weights[np.diag_indices(num_items)] = 0.0
+        return weights
+
+    return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(16))
+
+
+@dataclass(frozen=True)
+class SlimConfig:
+    """SLIM with candidate features."""
+
+    l1: float = 0.1
+    """Of the sum of squared errors over all users, divided by their number and 2, as scikit-learn counts."""
+    l2: float = 1.0
+    num_candidates: int = 200
+    """Items, by cosine, that may stand for an item; 0 for all."""
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_at_least(0, l1=self.l1, l2=self.l2, num_candidates=self.num_candidates)
+        check_above_zero(**{"the sum of l1 and l2": self.l1 + self.l2})
+
+
+def make_slim(config: SlimConfig) -> FittedRecommender:
+    """Each item's column from the others' by a non-negative elastic net: (|x - Xw|^2 / 2 + l2 |w|^2 / 2) + l1 |w|.
+
+    Takes 8 I^2 bytes for the result and its copy on the device.
+
+    Reference: SLIM, Ning and Karypis, ICDM 2011, section III; candidates as in its fsSLIM.
+    """
+
+    def fit(train: sparse.csr_array) -> np.ndarray:
+        from joblib import Parallel, delayed
+        from sklearn.linear_model import ElasticNet  # takes a second to import
+
+        num_users, num_items = train.shape
+        columns = sparse.csc_array(train, dtype=np.float64)
+        columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
+        columns.sort_indices()
+        total = config.l1 + config.l2
+
+        def fit_item(item: int, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            features = candidates[candidates != item]
+            target = columns[:, [item]].toarray().ravel()
+            model = ElasticNet(
+                alpha=total / num_users,
+                l1_ratio=config.l1 / total,
+                positive=True,
+                fit_intercept=False,
+                max_iter=100,
+                tol=1e-3,
+            )
+            coefficients = model.fit(columns[:, features], target).coef_
+            chosen = np.flatnonzero(coefficients)
+            return features[chosen], coefficients[chosen]
+
+        if config.num_candidates:
+            candidates = nearest_items(train, config.num_candidates, shrink=0.0).item_ids
+        else:
+            candidates = np.broadcast_to(np.arange(num_items), (num_items, num_items))
+        fitted = Parallel(n_jobs=-1, backend="threading")(
+            delayed(fit_item)(item, candidates[item]) for item in range(num_items)
+        )
+        weights = np.zeros((num_items, num_items), np.float32)
+        for item, (features, coefficients) in enumerate(fitted):
+            weights[features, item] = coefficients
+        return weights
+
+    return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(8))
+
+
+@dataclass(frozen=True)
+class GFCFConfig:
+    """GF-CF; the defaults are its publication's."""
+
+    rank: int = 256
+    """Of the ideal low-pass filter."""
+    alpha: float = 0.3
+    """Weight of the ideal low-pass filter."""
+    seed: int = 1
+    """Of the randomised SVD."""
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_at_least(1, rank=self.rank)
+        check_at_least(0, alpha=self.alpha, seed=self.seed)
+
+
+def make_gfcf(config: GFCFConfig) -> FittedRecommender:
+    """R~'R~ + alpha D^-1/2 V V' D^1/2 with R~ the normalised interactions, V its leading right singular vectors.
+
+    Takes 12 I^2 bytes.
+
+    Reference: arXiv:2108.07567, section 4.
+    """
+
+    def fit(train: sparse.csr_array) -> np.ndarray:
+        _, vectors = leading_item_factors(train, config.rank, seed=config.seed)
+        roots = np.sqrt(np.maximum(item_counts(train), 1)).astype(np.float32)
+        weights = np.empty((train.shape[1],) * 2, np.float32)
+        normalised = normalised_interactions(train)
+        columns = normalised.T.tocsr()
+        for block in _item_blocks(train.shape[1]):
+            low_pass = (vectors[block] / roots[block, None]) @ (vectors * roots[:, None]).T
+            weights[block] = (columns[block] @ normalised).toarray() + config.alpha * low_pass
+        return weights
+
+    return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(12))
+
+
+class Neighbours(NamedTuple):
+    """The strongest neighbours of each item, [I, K] each; a place that is not filled has weight 0."""
+
+    item_ids: np.ndarray
+    weights: np.ndarray
+
+
+def _strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, num_neighbours: int) -> Neighbours:
+    """Of each item's row of similarities, dense a block at a time; an item is no neighbour of itself."""
+    k = min(num_neighbours, num_items)
+    found = Neighbours(np.empty((num_items, k), np.int32), np.empty((num_items, k), np.float32))
+    for block, rows in similarities:
+        rows[np.arange(rows.shape[0]), np.arange(block.start, block.stop)] = 0.0
+        chosen = np.argpartition(-rows, k - 1, axis=1)[:, :k]
+        found.item_ids[block], found.weights[block] = chosen, np.take_along_axis(rows, chosen, axis=1)
+    return found
+
+
+def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float) -> Neighbours:
+    """By cosine of the items' columns, x_i'x_j / (|x_i| |x_j| + shrink)."""
+    columns = train.T.tocsr()
+    norms = np.sqrt(np.bincount(train.indices, np.square(train.data), minlength=train.shape[1])).astype(np.float32)
+
+    def similarities() -> Iterator[tuple[slice, np.ndarray]]:
+        for block in _item_blocks(train.shape[1]):
+            scale = norms[block, None] * norms[None] + shrink
+            yield block, (columns[block] @ train).toarray() / np.where(scale > 0, scale, 1.0)
+
+    return _strongest(similarities(), train.shape[1], num_neighbours)
+
+
+def _score_neighbours(neighbours: Neighbours, batch: RowBatch, row_keys: RowKeys) -> Array:
+    del row_keys
+    item_ids, weights = (jnp.asarray(table).at[batch.item_ids].get(mode="clip") for table in neighbours)
+    scores = jnp.zeros((batch.user_ids.shape[0], neighbours.item_ids.shape[0]))
+    return scores.at[batch.rows[:, None], item_ids].add(weights * batch.weights[:, None])
+
+
+def _neighbour_bytes(num_neighbours: int):
+    return lambda train: 16 * num_neighbours * train.shape[1] + 4 * BLOCK_BYTES
+
+
+@dataclass(frozen=True)
+class ItemKNNConfig:
+    """Item neighbourhoods by shrunk cosine."""
+
+    num_neighbors: int = 100
+    shrink: float = 10.0
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_at_least(1, num_neighbors=self.num_neighbors)
+        check_at_least(0, shrink=self.shrink)
+
+
+def make_item_knn(config: ItemKNNConfig) -> FittedRecommender:
+    """Every item of the row adds to its nearest items.
+
+    Reference: Deshpande and Karypis, ACM TOIS 22(1), 2004; shrinkage as in Bell and Koren, ICDM 2007.
+    """
+    return FittedRecommender(
+        fit=lambda train: nearest_items(train, config.num_neighbors, shrink=config.shrink),
+        score_fn=_score_neighbours,
+        fit_bytes=_neighbour_bytes(config.num_neighbors),
+    )
+
+
+@dataclass(frozen=True)
+class RP3betaConfig:
+    """Random walks of three steps, with popular ends held down."""
+
+    num_neighbors: int = 100
+    alpha: float = 1.0
+    """Power of each step's probabilities."""
+    beta: float = 0.6
+    """Power of the end's popularity that its probability is divided by."""
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_at_least(1, num_neighbors=self.num_neighbors)
+        check_at_least(0, alpha=self.alpha, beta=self.beta)
+
+
+def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
+    """P_iu^alpha P_ui^alpha / popularity_j^beta, P the steps' probabilities: the walk goes on from the row's items.
+
+    Reference: Paudel et al., ACM TiiS 7(1), 2016.
+    """
+
+    def fit(train: sparse.csr_array) -> Neighbours:
+        counts = np.maximum(item_counts(train), 1).astype(np.float32)
+        lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
+        to_item = train.copy()
+        to_item.data = np.repeat(1.0 / lengths, np.diff(train.indptr)) ** np.float32(config.alpha)
+        to_user = train.copy()
+        to_user.data = (1.0 / counts[train.indices]) ** np.float32(config.alpha)
+        to_user = to_user.T.tocsr()
+
+        def similarities() -> Iterator[tuple[slice, np.ndarray]]:
+            for block in _item_blocks(train.shape[1]):
+                yield block, (to_user[block] @ to_item).toarray() / counts[None] ** np.float32(config.beta)
+
+        return _strongest(similarities(), train.shape[1], config.num_neighbors)
+
+    return FittedRecommender(fit=fit, score_fn=_score_neighbours, fit_bytes=_neighbour_bytes(config.num_neighbors))
