@@ -2,10 +2,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import sparse
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse, stats
 
 from diffrec_jax.data.batching import make_row_batch
-from diffrec_jax.rows import dropout_entries, embed, mask_scores, num_entries, row_keys, targets, to_dense, to_mask
+from diffrec_jax.rows import (
+    dropout_entries,
+    embed,
+    mask_scores,
+    newest_items,
+    num_entries,
+    row_keys,
+    sample_unseen,
+    targets,
+    to_dense,
+    to_mask,
+)
 
 U, I = 12, 9  # noqa: E741
 
@@ -171,3 +184,63 @@ def test_dropout_of_entries(impl):
     assert np.abs(correlation).max() < 6 / np.sqrt(400)
     unchanged = make_row_batch(matrix, np.arange(3))
     assert dropout_entries(unchanged, row_keys(key, unchanged), 0.0) is unchanged
+
+
+@any_batch
+def test_unseen_items_are_never_stored_ones(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    drawn = np.asarray(sample_unseen(batch, row_keys(jax.random.key(0), batch), I))
+    is_entry = np.asarray(batch.item_ids) < I
+    seen = padded(stored(matrix)[user_ids], batch_size)[batch.rows]
+    full = seen.all(1)
+    assert np.all(drawn[is_entry & full] >= I)
+    drawn, seen = drawn[is_entry & ~full], seen[is_entry & ~full]
+    assert np.all((drawn >= 0) & (drawn < I)) and not seen[np.arange(len(drawn)), drawn].any()
+
+
+def test_unseen_items_are_uniform_and_independent_of_the_other_rows():
+    matrix = weighted_matrix()
+    user = int(np.argmax(np.diff(matrix.indptr) == 4))
+    unseen = np.flatnonzero(~stored(matrix)[user])
+
+    @jax.jit
+    def draw(key):
+        batch = make_row_batch(matrix, np.array([user]))
+        return sample_unseen(batch, row_keys(key, batch), I)[:4]
+
+    drawn = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(0), 2000))).ravel()
+    counts = np.bincount(drawn, minlength=I)[unseen]
+    assert counts.sum() == drawn.size and stats.chisquare(counts).pvalue > 0.01
+    together = make_row_batch(matrix, np.array([1, user]))
+    alone = make_row_batch(matrix, np.array([user]))
+    key = jax.random.key(5)
+    first = len(np.flatnonzero((together.rows == 0) & (together.item_ids < I)))
+    np.testing.assert_array_equal(
+        sample_unseen(together, row_keys(key, together), I)[first : first + 4],
+        sample_unseen(alone, row_keys(key, alone), I)[:4],
+    )
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=20, deadline=None)
+def test_unseen_items_of_random_rows(seed):
+    rng = np.random.default_rng(seed)
+    dense = rng.random((U, I)) < rng.random((U, 1))
+    batch = make_row_batch(sparse.csr_array(dense.astype(np.float32)), np.arange(U), batch_size=U)
+    drawn = np.asarray(sample_unseen(batch, row_keys(jax.random.key(seed), batch), I))
+    for row, item, other in zip(batch.rows, batch.item_ids, drawn):
+        if item < I:
+            assert other >= I if dense[row].all() else not dense[row, other]
+
+
+@any_batch
+@pytest.mark.parametrize("length", [1, 4, I + 3])
+def test_newest_items_are_the_rows_ends_in_stored_order(user_ids, batch_size, length):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    expected = np.full((len(batch.user_ids), length), I)
+    for row, user in enumerate(user_ids):
+        items = matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]][-length:]
+        expected[row, length - len(items) :] = items
+    np.testing.assert_array_equal(newest_items(batch, length, I), expected)

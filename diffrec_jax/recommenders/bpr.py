@@ -70,6 +70,7 @@ def make_propagate(train: sparse.csr_array, num_layers: int):
         make_row_batch(matrix, np.arange(matrix.shape[0])) for matrix in (normalised, sparse.csr_array(normalised.T))
     )
 
+    @jax.custom_vjp
     def propagate(vectors: Vectors) -> Vectors:
         layer, total = vectors, vectors
         for _ in range(num_layers):
@@ -77,6 +78,8 @@ def make_propagate(train: sparse.csr_array, num_layers: int):
             total = jax.tree.map(jnp.add, total, layer)
         return jax.tree.map(lambda summed: summed / (num_layers + 1), total)
 
+    # A symmetric linear map is its own transpose, and faster than the derivative of its sums.
+    propagate.defvjp(lambda vectors: (propagate(vectors), None), lambda _, gradient: (propagate(gradient),))
     return propagate
 
 

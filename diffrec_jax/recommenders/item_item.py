@@ -32,7 +32,7 @@ def _item_blocks(num_items: int) -> Iterator[slice]:
 
 def _score_dense(weights: Array, batch: RowBatch, row_keys: RowKeys) -> Array:
     del row_keys
-    return embed(batch, weights)
+    return embed(batch, jnp.asarray(weights))
 
 
 def _dense_bytes(bytes_per_pair: int):

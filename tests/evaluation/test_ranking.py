@@ -8,7 +8,7 @@ from scipy import sparse
 
 from diffrec_jax.data import Dataset, Recency, csr_from_pairs, find_dataset_folder, make_row_batch, read_official
 from diffrec_jax.evaluation import Evaluator, SplitTask, evaluate_dataset, top_k_items
-from diffrec_jax.recommenders import POPULARITY
+from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.rows import to_dense
 
 
@@ -131,7 +131,8 @@ def test_a_sample_of_users_gets_what_it_gets_among_all():
 
 def test_popularity_on_ml_1m_gives_the_independently_computed_figures(data_dir):
     dataset = read_official(find_dataset_folder("ml-1m", "clean", data_dir))
-    results = evaluate_dataset(Evaluator(POPULARITY.score_fn), POPULARITY.fit(dataset.train), dataset)
+    popularity = make_popularity(PopularityConfig())
+    results = evaluate_dataset(Evaluator(popularity.score_fn), popularity.fit(dataset.train), dataset)
     means = results["test"].mean()
     rounded = [round(means[name], 4) for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
     assert rounded == [0.0535, 0.0993, 0.0587, 0.0721]

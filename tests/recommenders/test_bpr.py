@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax.data import make_row_batch
+from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
+from diffrec_jax.recommenders import Clock, LightGCNConfig, MFConfig, make_bpr
+from diffrec_jax.recommenders.bpr import Vectors, make_propagate
+from diffrec_jax.rows import row_keys, sample_unseen
+from tests.reference import comparators_numpy as reference
+
+TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
+NUM_USERS, NUM_ITEMS = TRAIN.shape
+X = TRAIN.toarray()
+CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0))
+CONFIGS = {"mf": MFConfig(embedding_size=6, l2=0.01), "lightgcn": LightGCNConfig(embedding_size=6, l2=0.01)}
+any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_propagation_and_its_gradient_agree_with_the_dense_adjacency(num_layers):
+    rng = np.random.default_rng(0)
+    users, items = rng.normal(size=(NUM_USERS, 5)), rng.normal(size=(NUM_ITEMS, 5))
+    weights = Vectors(jnp.float32(rng.normal(size=users.shape)), jnp.float32(rng.normal(size=items.shape)))
+    propagate = make_propagate(TRAIN, num_layers)
+    found = propagate(Vectors(jnp.float32(users), jnp.float32(items)))
+    for part, expected in zip(found, reference.propagate(X, users, items, num_layers)):
+        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+
+    def product(vectors):
+        return sum(jnp.sum(a * b) for a, b in zip(weights, propagate(vectors)))
+
+    # The adjacency is symmetric: the gradient is the propagation of the weights.
+    gradient = jax.grad(product)(Vectors(jnp.float32(users), jnp.float32(items)))
+    for part, expected in zip(gradient, reference.propagate(X, *map(np.float64, weights), num_layers)):
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+
+
+@any_config
+def test_losses_agree_with_the_reference(config):
+    recommender = make_bpr(config, TRAIN)
+    params = jax.tree.map(lambda leaf: 5 * leaf, recommender.init_params(jax.random.key(0)))
+    users = np.array([3, 0, 17])
+    batch = make_row_batch(TRAIN, users, batch_size=4)
+    keys = row_keys(jax.random.key(1), batch)
+    losses, _ = recommender.loss_fn(params, (), batch, keys, CLOCK)
+    base = [np.float64(params[name]) for name in ("users", "items")]
+    user_vectors, item_vectors = reference.propagate(X, *base, config.num_layers)
+    negatives = np.asarray(sample_unseen(batch, keys, NUM_ITEMS))
+    expected = np.zeros(4)
+    for row, positive, negative in zip(batch.rows, batch.item_ids, negatives):
+        if positive == NUM_ITEMS:
+            continue
+        difference = user_vectors[users[row]] @ (item_vectors[positive] - item_vectors[negative])
+        penalty = sum(np.sum(v**2) for v in (base[0][users[row]], base[1][positive], base[1][negative]))
+        expected[row] += np.log1p(np.exp(-difference)) + config.l2 * penalty
+    np.testing.assert_allclose(losses, expected / (TRAIN.nnz / NUM_USERS), rtol=1e-4)
+
+
+@any_config
+def test_losses_do_not_depend_on_the_other_rows_and_scores_are_of_the_user(config):
+    recommender = make_bpr(config, TRAIN)
+    params = recommender.init_params(jax.random.key(0))
+
+    def losses(users):
+        batch = make_row_batch(TRAIN, np.array(users))
+        return recommender.loss_fn(params, (), batch, row_keys(jax.random.key(7), batch), CLOCK)[0]
+
+    np.testing.assert_allclose(losses([9, 3, 5])[2], losses([5])[0], rtol=1e-5)
+    state = recommender.prepare_scoring(params)
+    batch = make_row_batch(TRAIN, np.array([8, 2]))
+    scores = recommender.score_fn(state, batch, row_keys(jax.random.key(0), batch))
+    np.testing.assert_allclose(scores, state.users[np.array([8, 2])] @ state.items.T, rtol=1e-5)
+    assert recommender.item_embeddings(state).shape == (NUM_ITEMS, 6)
+
+
+def test_a_user_who_has_seen_everything_counts_nothing():
+    matrix = TRAIN[:2].copy()
+    full = make_row_batch(_with_full_row(matrix), np.array([0, 1]))
+    recommender = make_bpr(MFConfig(embedding_size=6), TRAIN)
+    params = recommender.init_params(jax.random.key(0))
+    losses, _ = recommender.loss_fn(params, (), full, row_keys(jax.random.key(0), full), CLOCK)
+    assert losses[0] == 0 and losses[1] > 0
+
+
+def _with_full_row(matrix):
+    dense = matrix.toarray()
+    dense[0] = 1
+    return type(matrix)(dense)

@@ -1,0 +1,85 @@
+"""The comparators in NumPy float64, dense and naive, written from their publications."""
+
+import numpy as np
+
+
+def ease(x, l2):
+    """arXiv:1905.03375, algorithm 1, for dense x [U, I]."""
+    inverse = np.linalg.inv(x.T @ x + l2 * np.eye(x.shape[1]))
+    weights = inverse / -np.diag(inverse)
+    np.fill_diagonal(weights, 0)
+    return weights
+
+
+def normalised(x):
+    """D_u^-1/2 R D_i^-1/2."""
+    users, items = (np.maximum((x > 0).sum(axis), 1) for axis in (1, 0))
+    return (x > 0) / np.sqrt(users)[:, None] / np.sqrt(items)
+
+
+def gfcf(x, rank, alpha):
+    """arXiv:2108.07567: the scores of x's own rows."""
+    rows = normalised(x)
+    roots = np.sqrt(np.maximum((x > 0).sum(0), 1))
+    vectors = np.linalg.svd(rows)[2][:rank].T
+    return x @ (rows.T @ rows + alpha * np.diag(1 / roots) @ vectors @ vectors.T @ np.diag(roots))
+
+
+def keep_largest(similarities, k):
+    """Each row's k largest, its own item left out."""
+    similarities = similarities.copy()
+    np.fill_diagonal(similarities, 0)
+    kept = np.zeros_like(similarities)
+    for row, values in enumerate(similarities):
+        chosen = np.argsort(-values)[:k]
+        kept[row, chosen] = values[chosen]
+    return kept
+
+
+def item_knn(x, k, shrink):
+    """Cosine with shrinkage in the denominator."""
+    norms = np.linalg.norm(x, axis=0)
+    return keep_largest(x.T @ x / np.maximum(np.outer(norms, norms) + shrink, 1e-12), k)
+
+
+def rp3beta(x, k, alpha, beta):
+    """Three steps from an item to users to items, the last divided by popularity."""
+    items, users = np.maximum(x.sum(0), 1), np.maximum(x.sum(1), 1)
+    walk = (x.T / items[:, None]) ** alpha @ (x / users[:, None]) ** alpha
+    return keep_largest(walk / items**beta, k)
+
+
+def ials_row(row, stored, table, l2, unobserved_weight, exponent):
+    """The vector of one row by solving its normal equations; arXiv:2110.14037."""
+    strength = l2 * (stored.sum() + unobserved_weight * len(table)) ** exponent
+    left = (table.T * row) @ table + unobserved_weight * table.T @ table + strength * np.eye(table.shape[1])
+    return np.linalg.solve(left, table.T @ row)
+
+
+def propagate(x, users, items, num_layers):
+    """LightGCN on the dense adjacency of the bipartite graph; arXiv:2002.02126, eq. 8."""
+    rows = normalised(x)
+    num_users = len(users)
+    adjacency = np.zeros((sum(x.shape),) * 2)
+    adjacency[:num_users, num_users:], adjacency[num_users:, :num_users] = rows, rows.T
+    layer = np.concatenate([users, items])
+    total = layer.copy()
+    for _ in range(num_layers):
+        layer = adjacency @ layer
+        total += layer
+    return np.split(total / (num_layers + 1), [num_users])
+
+
+def autoencoder(params, row, user_vector=0.0, *, activation=np.tanh, variational=False):
+    """Logits of dense rows [B, I] through the parameters of models.autoencoder.Autoencoder, latent means."""
+
+    def layer(name, hidden):
+        return hidden @ np.asarray(params[name]["kernel"], np.float64) + np.asarray(params[name]["bias"], np.float64)
+
+    hidden = row @ np.asarray(params["input_kernel"], np.float64) + np.asarray(params["input_bias"]) + user_vector
+    for number in range(sum(name.startswith("encoder_layers") for name in params)):
+        hidden = layer(f"encoder_layers_{number}", activation(hidden))
+    hidden = hidden[:, : hidden.shape[1] // 2] if variational else activation(hidden)
+    for number in range(sum(name.startswith("decoder_layers") for name in params)):
+        hidden = activation(layer(f"decoder_layers_{number}", hidden))
+    return layer("output_layer", hidden)
