@@ -297,6 +297,18 @@ def define_sweep_flags() -> None:
     _define(group, "boolean", "show_test", False, "Show the test too: for the one combination that was chosen.")
 
 
+def define_compare_flags() -> None:
+    """What is compared, and how."""
+    group = "Comparison"
+    _define(group, "list", "runs", [], "Run directories, or folders of them, made with --per_user.")
+    _define(group, "list", "models", [], "Models to train and evaluate first, with their presets.")
+    _define(group, "ints", "seeds", (1, 2, 3), "Seeds of those models; what draws nothing runs once.")
+    _define(group, "string", "compare_dir", "runs/compare", "Where those runs and the table are written.")
+    _define(group, "string", "metric", "recall@20", "Test metric that sorts and is tested for significance.")
+    _define(group, "string", "against", None, "The model, as the table calls it, that others are compared with "
+            "(default: the best).")  # fmt: skip
+
+
 def grouped_help(usage: str) -> str:
     """The text of --help: the usage, then the defined flags by group."""
     lines = [usage.strip(), ""]

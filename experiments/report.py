@@ -1,5 +1,6 @@
 """What a run shows: progress while it goes, a table at the end, a picture of the learning curve."""
 
+import statistics
 import sys
 import time
 from collections.abc import Mapping
@@ -103,18 +104,45 @@ def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple
     return table
 
 
-def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, path: Path) -> bool:
-    """Validation and test metric and training loss over the epochs; False where matplotlib is not installed."""
+def _new_figure(size: tuple[float, float]) -> tuple[Any, Any] | None:
+    """A figure that is drawn without a display and its axes; None where matplotlib is not installed."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
+        return None
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots()
+
+
+def plot_comparison(values: Mapping[str, list[float]], metric: str, title: str, path: Path) -> bool:
+    """A bar per model, best first, its runs as dots; False where matplotlib is not installed."""
+    made = _new_figure((7, 0.6 + 0.32 * max(len(values), 3)))
+    if made is None:
         return False
+    figure, axes = made
+    labels = list(values)
+    means = [statistics.mean(runs) for runs in values.values()]
+    axes.barh(labels, means, color=["tab:orange" if "DiffRec" in label else "tab:blue" for label in labels])
+    for place, runs in enumerate(values.values()):
+        axes.plot(runs, [place] * len(runs), "k.", markersize=4)
+    for place, mean in enumerate(means):
+        axes.annotate(f"{mean:.4f}", (0, place), xytext=(4, 0), textcoords="offset points", va="center", color="w")
+    axes.invert_yaxis()
+    axes.set(xlabel=f"{metric} (bar: mean; dots: seeds)", title=title)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, path: Path) -> bool:
+    """Validation and test metric and training loss over the epochs; False where matplotlib is not installed."""
+    made = _new_figure((7, 4))
+    if made is None:
+        return False
+    figure, axes = made
     evaluations = [record for record in records if record["event"] == "evaluation"]
     epochs = [record for record in records if record["event"] == "epoch"]
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
     at = [record["epoch"] for record in evaluations]
     marker = "." if len(at) < 60 else ""
     for split, color in (("valid", "tab:blue"), ("test", "tab:orange")):

@@ -10,8 +10,6 @@ The test is shown only with --show_test, so that nothing is chosen by it.
 import itertools
 import re
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 from rich.table import Table
@@ -21,6 +19,7 @@ from experiments import flags
 from experiments.cli import ConfigError, start
 from experiments.flags import FLAGS
 from experiments.report import make_console
+from experiments.runs import run_all, summarise, cut_train_flags
 
 
 def parse_grid(entries: list[str]) -> list[dict[str, str]]:
@@ -44,40 +43,19 @@ def run_name(combination: dict[str, str], seed: int) -> str:
     return re.sub(r"[^\w.=,+-]", "_", "_".join(parts))
 
 
-def run_all(combinations: list[dict[str, str]], seeds: tuple[int, ...], folder: Path, train_flags: list[str]) -> None:
-    """Runs what is not finished, one after the other, each with a log beside its run directory.
-
-    Raises:
-      ConfigError: a run failed; the message ends with its last line.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for combination, seed in itertools.product(combinations, seeds):
-        path = folder / run_name(combination, seed)
-        if RunDirectory(path).results() is not None:
-            continue
-        command = [sys.executable, "-m", "experiments.train", *train_flags]
-        command += [f"--{name}={value}" for name, value in combination.items()]
-        command += [f"--seed={seed}", f"--run_dir={path}", "--resume"]
-        print(f"running {path}", flush=True)
-        with path.with_name(path.name + ".log").open("w") as log:
-            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if finished.returncode:
-            lines = Path(log.name).read_text().splitlines() or [""]
-            raise ConfigError(
-                f"{path} failed with exit code {finished.returncode}: {lines[-1]} (all of it in {log.name})"
-            )
-
-
-def summarise(values: list[float]) -> str:
-    """Mean and, of several, standard deviation."""
-    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.4f}{spread}"
-
-
 def main() -> None:
     """Runs the grid and prints the ranking."""
     combinations, folder = parse_grid(FLAGS.grid), Path(FLAGS.sweep_dir)
-    run_all(combinations, FLAGS.seeds, folder, train_flags)
+    run_all(
+        {
+            folder / run_name(combination, seed): [
+                *train_flags,
+                *(f"--{name}={value}" for name, value in combination.items()),
+                f"--seed={seed}",
+            ]
+            for combination, seed in itertools.product(combinations, FLAGS.seeds)
+        }
+    )
     splits = ("valid", "test") if FLAGS.show_test else ("valid",)
     rows = []
     for combination in combinations:
@@ -102,8 +80,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.define_sweep_flags()
-    train_flags: list[str] = []
-    if "--" in sys.argv:
-        cut = sys.argv.index("--")
-        sys.argv, train_flags = sys.argv[:cut], sys.argv[cut + 1 :]
+    train_flags = cut_train_flags()
     start(main, __doc__ or "")

@@ -11,16 +11,20 @@ from diffrec_jax.evaluation.ranking import (
     evaluate_dataset,
     top_k_items,
 )
+from diffrec_jax.evaluation.significance import PairedComparison, compare_users, holm
 
 __all__ = [
     "DEFAULT_KS",
     "METRICS",
     "AveragingMode",
     "Evaluator",
+    "PairedComparison",
     "SplitResult",
     "SplitTask",
     "beyond_accuracy",
+    "compare_users",
     "evaluate_dataset",
+    "holm",
     "parse_metric",
     "top_k_items",
 ]

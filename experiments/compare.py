@@ -1,0 +1,353 @@
+"""Compares models over seeds on the same data: accuracy with significance, beyond accuracy, and cost, in one table.
+
+  python -m experiments.compare --runs=runs/a,runs/b --against=EASE
+  python -m experiments.compare --models=diffrec,ease,multivae --seeds=1,2,3 --compare_dir=runs/compare \\
+      -- --dataset=ml-1m --data_dir=data
+
+--models makes the runs first, below --compare_dir; what follows -- goes to experiments.train. Runs that are finished
+are not run again, interrupted ones go on. The table is printed and written as Markdown, CSV, LaTeX and PNG.
+"""
+
+import csv
+import io
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from diffrec_jax.evaluation import PairedComparison, compare_users, holm, parse_metric
+from diffrec_jax.training.checkpoints import write_atomically
+from diffrec_jax.training.run_log import RunDirectory
+from experiments import flags
+from experiments.cli import ConfigError, start
+from experiments.config import MODELS, RunConfig
+from experiments.flags import FLAGS
+from experiments.memory import GIB
+from experiments.report import make_console, plot_comparison
+from experiments.runs import cut_train_flags, run_all, summarise
+
+METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
+BEYOND_ACCURACY = ("coverage@20", "gini@20", "popularity@20", "novelty@20")
+NOTHING = "-"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run with each user's test metrics."""
+
+    path: Path
+    config: RunConfig
+    results: dict[str, Any]
+    data_sha256: str
+    per_user: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one model, one a seed."""
+
+    label: str
+    runs: list[Run]
+
+    def values(self, get: Callable[[dict[str, Any]], float | None]) -> list[float]:
+        """What ``get`` finds in the results of the runs, where it finds anything."""
+        found = (get(run.results) for run in self.runs)
+        return [value for value in found if value is not None]
+
+    def mean(self, metric: str) -> float:
+        """A test metric averaged over seeds."""
+        return statistics.mean(run.results["test"][metric] for run in self.runs)
+
+    def per_user(self, metric: str) -> np.ndarray:
+        """Each user's test metric, averaged over seeds."""
+        return np.mean([run.per_user[metric] for run in self.runs], axis=0, dtype=np.float64)
+
+
+def load_run(path: Path) -> Run:
+    """Reads a run directory.
+
+    Raises:
+      ConfigError: the run is not finished, or its users' metrics were not kept.
+      RunDirectoryError: it is no run directory.
+    """
+    directory = RunDirectory(path)
+    stored, results = directory.config(), directory.results()
+    if results is None:
+        raise ConfigError(f"{path} is not finished: python -m experiments.train --run_dir={path} --resume")
+    file = path / "per_user_test.npz"
+    if not file.exists():
+        raise ConfigError(f"{file} does not exist: python -m experiments.evaluate --run_dir={path} --per_user")
+    with np.load(file, allow_pickle=False) as archive:
+        per_user = dict(archive)
+    return Run(path, RunConfig.from_dict(stored), results, stored["data_sha256"], per_user)
+
+
+def find_runs(paths: list[str]) -> list[Path]:
+    """Run directories, and those in folders of run directories.
+
+    Raises:
+      ConfigError: there is none in a path.
+    """
+    found = []
+    for path in map(Path, paths):
+        inside = [path] if (path / "config.json").exists() else [file.parent for file in path.glob("*/config.json")]
+        if not inside:
+            raise ConfigError(f"{path} is no run directory and holds none: give those of experiments.train")
+        found += sorted(inside)
+    return found
+
+
+def check_comparable(runs: list[Run], metrics: tuple[str, ...]) -> None:
+    """Raises ConfigError unless all runs were measured on the same data, users and metrics in the same way."""
+    first = runs[0]
+    for run in runs[1:]:
+        for what, ours, theirs in (
+            ("data", first.data_sha256, run.data_sha256),
+            ("mode", first.results["mode"], run.results["mode"]),
+            ("test input", *(r.config.evaluation.test_with_valid_input for r in (first, run))),
+            ("users", *(r.per_user["user_ids"].tobytes() for r in (first, run))),
+        ):
+            if ours != theirs:
+                raise ConfigError(f"{first.path} and {run.path} differ in their {what}: only like can be compared")
+    for run in runs:
+        missing = [metric for metric in metrics if metric not in run.per_user]
+        if missing:
+            raise ConfigError(f"{run.path} was not evaluated for {missing[0]}: its --ks are {run.config.evaluation.ks}")
+
+
+def group_runs(runs: list[Run]) -> list[Group]:
+    """Runs that differ in their seed alone, together; labelled by the model, and by what else differs where needed.
+
+    Raises:
+      ConfigError: two runs are of the same seed.
+    """
+    by_setting: dict[tuple[Any, ...], list[Run]] = {}
+    for run in runs:
+        config = run.config
+        by_setting.setdefault((config.model, config.preset, config.recency, _seedless(config)), []).append(run)
+    titles = [MODELS[model].title for model, *_ in by_setting]
+    groups = []
+    for number, (setting, members) in enumerate(by_setting.items()):
+        seeds = [run.results["seed"] for run in members]
+        if len(set(seeds)) < len(seeds):
+            raise ConfigError(f"{members[0].path} and {members[1].path} are the same model with the same seed")
+        title = titles[number]
+        groups.append(Group(title if titles.count(title) == 1 else f"{title} ({members[0].path.name})", members))
+    return groups
+
+
+def _seedless(config: RunConfig) -> str:
+    """Everything else that decides what a run does, as text."""
+    values = [dict(vars(part)) for part in (config.recommender, config.training, config.groups) if part is not None]
+    for part in values[:2]:
+        part.pop("seed", None)
+    return repr(values)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the table: its heading, each row's text, and the numbers behind it."""
+
+    heading: str
+    text: Callable[[int], str]
+    numbers: dict[str, Callable[[int], float | int | str | None]]
+    """For the CSV file, by name."""
+    best: int | None = None
+    """The row that is shown in bold."""
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def make_columns(
+    groups: list[Group], metric: str, against: int, comparisons: list[PairedComparison | None], p_values: list[float]
+) -> list[Column]:
+    """The columns of the table, a row for each group."""
+    columns = [
+        Column("model", lambda row: groups[row].label, {"model": lambda row: groups[row].label}),
+        Column("seeds", lambda row: str(len(groups[row].runs)), {"seeds": lambda row: len(groups[row].runs)}),
+    ]
+
+    def add(heading: str, get: Callable[[dict[str, Any]], float | None], show: Callable[[float], str]) -> None:
+        def mean(row: int) -> float | None:
+            values = groups[row].values(get)
+            return statistics.mean(values) if values else None
+
+        def text(row: int) -> str:
+            value = mean(row)
+            return NOTHING if value is None else show(value)
+
+        columns.append(Column(heading, text, {heading: mean}))
+
+    for name in METRICS:
+
+        def values(row: int, name: str = name) -> list[float]:
+            return [run.results["test"][name] for run in groups[row].runs]
+
+        columns.append(
+            Column(
+                name,
+                lambda row, values=values: summarise(values(row)),
+                {
+                    name: lambda row, values=values: statistics.mean(values(row)),
+                    f"{name} std": lambda row, values=values: (
+                        statistics.stdev(values(row)) if len(values(row)) > 1 else None
+                    ),
+                },
+                best=max(range(len(groups)), key=lambda row, values=values: statistics.mean(values(row))),
+            )
+        )
+
+    def difference(row: int) -> str:
+        found = comparisons[row]
+        return NOTHING if found is None else f"{found.mean_difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+    def part(name: str) -> Callable[[int], float | None]:
+        return lambda row: getattr(comparisons[row], name, None)
+
+    columns += [
+        Column(
+            f"{metric} - {groups[against].label} [95%]",
+            difference,
+            {"difference": part("mean_difference"), "low": part("low"), "high": part("high")},
+        ),
+        Column(
+            "p (Holm)",
+            lambda row: NOTHING if row == against else f"{p_values[row]:.2g}",
+            {"p Holm": lambda row: None if row == against else p_values[row]},
+        ),
+    ]
+    for name in BEYOND_ACCURACY:
+        add(name, lambda results, name=name: results.get("beyond_accuracy", {}).get(name), "{:.3f}".format)
+    add("training s", lambda results: results["timings"].get("train_s", results["timings"].get("fit_s")), _seconds)
+    add("s / 1,000 users", lambda results: results["timings"].get("eval_s_per_1000_users"), _seconds)
+    add("parameters", lambda results: results["num_params"], _count)
+    add("peak GiB", lambda results: results["peak_rss_bytes"] / GIB, "{:.2f}".format)
+    return columns
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def to_markdown(columns: list[Column], num_rows: int, title: str) -> str:
+    """The table in Markdown."""
+    lines = [f"**{title}**", "", "| " + " | ".join(column.heading for column in columns) + " |"]
+    lines.append("|" + "|".join("---" if number == 0 else "---:" for number in range(len(columns))) + "|")
+    for row in range(num_rows):
+        cells = (f"**{column.text(row)}**" if column.best == row else column.text(row) for column in columns)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def to_latex(columns: list[Column], num_rows: int) -> str:
+    """The table as a LaTeX tabular that needs no package."""
+
+    def escaped(text: str) -> str:
+        for plain, tex in (("±", r"$\pm$"), ("%", r"\%"), ("&", r"\&"), ("_", r"\_"), ("#", r"\#")):
+            text = text.replace(plain, tex)
+        return text
+
+    lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
+    lines += [" & ".join(escaped(column.heading) for column in columns) + r" \\", r"\hline"]
+    for row in range(num_rows):
+        cells = (
+            rf"\textbf{{{escaped(column.text(row))}}}" if column.best == row else escaped(column.text(row))
+            for column in columns
+        )
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\hline", r"\end{tabular}"]) + "\n"
+
+
+def to_csv(columns: list[Column], num_rows: int) -> str:
+    """The numbers in full precision."""
+    numbers = {name: get for column in columns for name, get in column.numbers.items()}
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(numbers)
+    writer.writerows([["" if (value := get(row)) is None else value for get in numbers.values()] for row in range(num_rows)])
+    return file.getvalue()
+
+
+def to_terminal(columns: list[Column], num_rows: int, title: str) -> Table:
+    """Accuracy and significance, for the terminal: the files have the rest."""
+    shown = columns[: columns.index(next(column for column in columns if column.heading == BEYOND_ACCURACY[0]))]
+    table = Table(title=title)
+    for number, column in enumerate(shown):
+        table.add_column(column.heading, justify="left" if number == 0 else "right")
+    for row in range(num_rows):
+        cells = (f"[bold]{column.text(row)}[/bold]" if column.best == row else column.text(row) for column in shown)
+        table.add_row(*cells)
+    return table
+
+
+def make_runs(models: list[str], folder: Path, train_flags: list[str]) -> list[Path]:
+    """The run directories of these models, run where they are not finished; models that draw nothing run once.
+
+    Raises:
+      ConfigError: a model is unknown, or a run failed.
+    """
+    runs = {}
+    for model in models:
+        if model not in MODELS:
+            raise ConfigError(f"--models: {model} is unknown: choose among {', '.join(MODELS)}")
+        for seed in FLAGS.seeds if MODELS[model].is_seeded else FLAGS.seeds[:1]:
+            runs[folder / f"{model}_seed={seed}"] = [
+                *train_flags,
+                f"--model={model}",
+                f"--seed={seed}",
+                "--per_user",
+                "--nobaseline",
+            ]
+    run_all(runs)
+    return list(runs)
+
+
+def main() -> None:
+    """Flags to a table."""
+    folder, console = Path(FLAGS.compare_dir), make_console()
+    if not FLAGS.runs and not FLAGS.models:
+        raise ConfigError("nothing to compare: give --runs=DIR,... or --models=NAME,...")
+    paths = find_runs(FLAGS.runs) + make_runs(FLAGS.models, folder, train_flags)
+    runs = [load_run(path) for path in dict.fromkeys(paths)]
+    metric = FLAGS.metric
+    try:
+        parse_metric(metric, runs[0].config.evaluation.ks)
+    except ValueError as error:
+        raise ConfigError(error) from error
+    check_comparable(runs, (*METRICS, metric))
+    groups = sorted(group_runs(runs), key=lambda group: -group.mean(metric))
+    labels = [group.label for group in groups]
+    if FLAGS.against and FLAGS.against not in labels:
+        raise ConfigError(f"--against={FLAGS.against} is not compared: choose one of {', '.join(labels)}")
+    against = labels.index(FLAGS.against) if FLAGS.against else 0
+    reference = groups[against].per_user(metric)
+    comparisons = [
+        None if row == against else compare_users(group.per_user(metric), reference) for row, group in enumerate(groups)
+    ]
+    adjusted = iter(holm([found.p_value for found in comparisons if found]))
+    p_values = [1.0 if found is None else next(adjusted) for found in comparisons]
+
+    columns = make_columns(groups, metric, against, comparisons, p_values)
+    results = runs[0].results
+    title = f"{Path(results['dataset']).name} {results['setting']}, test split, {results['mode']} mode"
+    console.print(to_terminal(columns, len(groups), title))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "comparison.md", to_markdown(columns, len(groups), title))
+    write_atomically(folder / "comparison.tex", to_latex(columns, len(groups)))
+    write_atomically(folder / "comparison.csv", to_csv(columns, len(groups)))
+    bars = {group.label: [run.results["test"][metric] for run in group.runs] for group in groups}
+    if not plot_comparison(bars, metric, title, folder / "comparison.png"):
+        console.print("no comparison.png: matplotlib is missing (pip install 'diffrec-jax[plot]')", markup=False)
+    console.print(f"the whole table: {folder / 'comparison.md'}, .csv, .tex", markup=False)
+
+
+if __name__ == "__main__":
+    flags.define_compare_flags()
+    train_flags = cut_train_flags()
+    start(main, __doc__ or "")
