@@ -32,17 +32,17 @@ def mask_scores(scores: Array, batch: RowBatch) -> Array:
     return scores.at[batch.rows, batch.item_ids].set(-jnp.inf, mode="drop")
 
 
-def scan_entries(
-    batch: RowBatch, add: Callable[[Any, tuple[Array, Array, Array]], Any], total: Any, *, unit: int = CAPACITY_UNIT
-) -> Any:
+def scan_entries(batch: RowBatch, add: Callable[[Any, tuple[Array, Array, Array]], Any], total: Any) -> Any:
     """``total`` after ``add(total, (rows, item_ids, weights))`` of every chunk of the entries, padding included.
 
     In chunks that stay in the cache: what is gathered for all entries at once is written to and read back from memory.
     """
     num_places = batch.item_ids.shape[0]
-    chunk_size = unit if num_places % unit == 0 else num_places
-    chunks = tuple(jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights))
-    return jax.lax.scan(lambda carry, chunk: (add(carry, chunk), None), total, chunks)[0]
+    chunk_size = CAPACITY_UNIT if num_places % CAPACITY_UNIT == 0 else num_places
+    rows, item_ids, weights = (
+        jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights)
+    )
+    return jax.lax.scan(lambda carry, chunk: (add(carry, chunk), None), total, (rows, item_ids, weights))[0]
 
 
 @jax.custom_vjp

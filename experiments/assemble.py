@@ -37,7 +37,11 @@ def make_evaluator(config: RunConfig, score_fn: ScoreFn, parallel: Parallel) -> 
 
 
 def find_item_groups(
-    config: RunConfig, dataset: Dataset, run_directory: RunDirectory, parallel: Parallel, progress: Progress | None = None
+    config: RunConfig,
+    dataset: Dataset,
+    run_directory: RunDirectory,
+    parallel: Parallel,
+    progress: Progress | None = None,
 ) -> np.ndarray | None:
     """The item groups of the run, made where it has none yet; None for models without.
 
@@ -107,12 +111,8 @@ def make_trainer(
         raise ConfigError(error) from error
 
 
-def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> Any:
-    """What a closed-form model scores with.
-
-    Raises:
-      ConfigError: fitting would take more memory than there is; nothing was allocated.
-    """
+def check_memory(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> None:
+    """Raises ConfigError if fitting would take more memory than there is."""
     needed, available = recommender.fit_bytes(dataset.train), available_bytes()
     if available is not None and needed > available:
         raise ConfigError(
@@ -120,6 +120,15 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
             f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: take a model whose memory does not "
             "grow with the square of the items (itemknn, rp3beta, ials), or a larger machine"
         )
+
+
+def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> Any:
+    """What a closed-form model scores with.
+
+    Raises:
+      ConfigError: fitting would take more memory than there is; nothing was allocated.
+    """
+    check_memory(config, recommender, dataset)
     return recommender.fit(config.recency.make().train.weigh(dataset.train))
 
 

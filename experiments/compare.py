@@ -24,9 +24,10 @@ from diffrec_jax.training.checkpoints import write_atomically
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.cli import ConfigError, start
-from experiments.config import MODELS, RunConfig
+from experiments.config import RunConfig
 from experiments.flags import FLAGS
 from experiments.memory import GIB
+from experiments.models import MODELS
 from experiments.report import make_console, plot_comparison
 from experiments.runs import cut_train_flags, run_all, summarise
 
@@ -64,7 +65,7 @@ class Group:
 
     def per_user(self, metric: str) -> np.ndarray:
         """Each user's test metric, averaged over seeds."""
-        return np.mean([run.per_user[metric] for run in self.runs], axis=0, dtype=np.float64)
+        return np.stack([run.per_user[metric] for run in self.runs]).mean(axis=0, dtype=np.float64)
 
 
 def load_run(path: Path) -> Run:
@@ -131,7 +132,7 @@ def group_runs(runs: list[Run]) -> list[Group]:
         by_setting.setdefault((config.model, config.preset, config.recency, _seedless(config)), []).append(run)
     titles = [MODELS[model].title for model, *_ in by_setting]
     groups = []
-    for number, (setting, members) in enumerate(by_setting.items()):
+    for number, (_setting, members) in enumerate(by_setting.items()):
         seeds = [run.results["seed"] for run in members]
         if len(set(seeds)) < len(seeds):
             raise ConfigError(f"{members[0].path} and {members[1].path} are the same model with the same seed")
@@ -270,7 +271,9 @@ def to_csv(columns: list[Column], num_rows: int) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(numbers)
-    writer.writerows([["" if (value := get(row)) is None else value for get in numbers.values()] for row in range(num_rows)])
+    writer.writerows(
+        [["" if (value := get(row)) is None else value for get in numbers.values()] for row in range(num_rows)]
+    )
     return file.getvalue()
 
 
@@ -286,7 +289,7 @@ def to_terminal(columns: list[Column], num_rows: int, title: str) -> Table:
     return table
 
 
-def make_runs(models: list[str], folder: Path, train_flags: list[str]) -> list[Path]:
+def make_runs(models: list[str], seeds: tuple[int, ...], folder: Path, train_flags: list[str]) -> list[Path]:
     """The run directories of these models, run where they are not finished; models that draw nothing run once.
 
     Raises:
@@ -296,7 +299,7 @@ def make_runs(models: list[str], folder: Path, train_flags: list[str]) -> list[P
     for model in models:
         if model not in MODELS:
             raise ConfigError(f"--models: {model} is unknown: choose among {', '.join(MODELS)}")
-        for seed in FLAGS.seeds if MODELS[model].is_seeded else FLAGS.seeds[:1]:
+        for seed in seeds if MODELS[model].is_seeded else seeds[:1]:
             runs[folder / f"{model}_seed={seed}"] = [
                 *train_flags,
                 f"--model={model}",
@@ -313,7 +316,7 @@ def main() -> None:
     folder, console = Path(FLAGS.compare_dir), make_console()
     if not FLAGS.runs and not FLAGS.models:
         raise ConfigError("nothing to compare: give --runs=DIR,... or --models=NAME,...")
-    paths = find_runs(FLAGS.runs) + make_runs(FLAGS.models, folder, train_flags)
+    paths = find_runs(FLAGS.runs) + make_runs(FLAGS.models, FLAGS.seeds, folder, train_flags)
     runs = [load_run(path) for path in dict.fromkeys(paths)]
     metric = FLAGS.metric
     try:

@@ -83,9 +83,7 @@ class GroupsConfig:
     svd_size: int = 64
     seed: int = 0
 
-    def make(
-        self, dataset: Dataset, folder: str | None, train_embeddings: Callable[[str], np.ndarray]
-    ) -> np.ndarray:
+    def make(self, dataset: Dataset, folder: str | None, train_embeddings: Callable[[str], np.ndarray]) -> np.ndarray:
         """The group of each item, [I]; ``train_embeddings`` gives those of a --model trained for them.
 
         Raises:

@@ -190,8 +190,8 @@ def define_model_flags(models: tuple[str, ...]) -> None:
             "How items are grouped: kmeans on item embeddings, spectral co-clustering of the interactions, popularity "
             "strata, random.", values=GroupingMethod.__args__)  # fmt: skip
     _define(group, "string", "item_embeddings", None,
-            "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, size], "
-            "looked for as given and in the dataset's folder.")  # fmt: skip
+            "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, "
+            "size], looked for as given and in the dataset's folder.")  # fmt: skip
     _define(group, "integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
     _define(group, "integer", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
     _define(group, "ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")

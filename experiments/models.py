@@ -60,9 +60,7 @@ def _latent(title: str) -> ModelFamily:
 
 
 def _diffrec(title: str) -> ModelFamily:
-    return _trained(
-        title, made.DiffRecConfig, lambda config, dataset: made.make_diffrec(config, dataset.num_items)
-    )
+    return _trained(title, made.DiffRecConfig, lambda config, dataset: made.make_diffrec(config, dataset.num_items))
 
 
 def _bpr(config: made.MFConfig, dataset: Dataset) -> Recommender:

@@ -19,7 +19,7 @@ from experiments import flags
 from experiments.cli import ConfigError, start
 from experiments.flags import FLAGS
 from experiments.report import make_console
-from experiments.runs import run_all, summarise, cut_train_flags
+from experiments.runs import cut_train_flags, run_all, summarise
 
 
 def parse_grid(entries: list[str]) -> list[dict[str, str]]:
@@ -46,16 +46,12 @@ def run_name(combination: dict[str, str], seed: int) -> str:
 def main() -> None:
     """Runs the grid and prints the ranking."""
     combinations, folder = parse_grid(FLAGS.grid), Path(FLAGS.sweep_dir)
-    run_all(
-        {
-            folder / run_name(combination, seed): [
-                *train_flags,
-                *(f"--{name}={value}" for name, value in combination.items()),
-                f"--seed={seed}",
-            ]
-            for combination, seed in itertools.product(combinations, FLAGS.seeds)
-        }
-    )
+    runs = {}
+    for combination in combinations:
+        given = [f"--{name}={value}" for name, value in combination.items()]
+        for seed in FLAGS.seeds:
+            runs[folder / run_name(combination, seed)] = [*train_flags, *given, f"--seed={seed}"]
+    run_all(runs)
     splits = ("valid", "test") if FLAGS.show_test else ("valid",)
     rows = []
     for combination in combinations:

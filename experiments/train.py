@@ -21,6 +21,7 @@ from diffrec_jax.training.parallel import Parallel, local_parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import (
+    check_memory,
     evaluate_fitted,
     evaluate_scoring_state,
     find_item_groups,
@@ -185,12 +186,15 @@ def main() -> None:
     resumes = FLAGS.resume and found is not None and found.exists()
     config = resumed_run_config(RunConfig.from_dict(found.config())) if resumes else new_run_config()  # type: ignore[union-attr]
     dataset, parallel = config.data.load(), make_parallel(config)
-    config.evaluation.user_ids(dataset)  # complains before anything is written
+    # What complains does so before anything is written.
+    config.evaluation.user_ids(dataset)
+    if not config.training:
+        check_memory(config, config.make_fitted(), dataset)
     run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
     with ConsoleProgress(console, "recall@20") as progress:
         item_groups = find_item_groups(config, dataset, run_directory, parallel, progress)
     if item_groups is not None:
-        config.make_recommender(dataset, item_groups)  # complains before anything is written
+        config.make_recommender(dataset, item_groups)
     if resumes:
         run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
         finished = run_directory.results()

@@ -1,12 +1,12 @@
-"""CDAE, MultiDAE, MultiDAE++ and MultiVAE: one autoencoder of rows with different corruption, bottleneck and likelihood.
+"""CDAE, MultiDAE, MultiDAE++ and MultiVAE: one autoencoder of rows; corruption, bottleneck and likelihood differ.
 
-References: CDAE, Wu et al., WSDM 2016; MultiDAE and MultiVAE, arXiv:1802.05814; MultiDAE++, arXiv:2304.04971, section 4.
+References: CDAE, Wu et al., WSDM 2016; MultiDAE and MultiVAE, arXiv:1802.05814; MultiDAE++, arXiv:2304.04971,
+section 4.
 """
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 

@@ -91,16 +91,14 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
 
     Reference: arXiv:1205.2618 (BPR), section 4; arXiv:2002.02126 (LightGCN).
     """
-    num_users, num_items = train.shape
+    num_users, num_items = train.shape[0], train.shape[1]
     mean_length = max(train.nnz / num_users, 1.0)
     propagate = make_propagate(train, config.num_layers)
 
     def init_params(key: Key) -> Params:
-        shapes = Vectors((num_users, config.embedding_size), (num_items, config.embedding_size))
-        keys = Vectors(*jax.random.split(key))
         return {
-            name: config.init_stddev * jax.random.normal(getattr(keys, name), getattr(shapes, name))
-            for name in Vectors._fields
+            name: config.init_stddev * jax.random.normal(part_key, (count, config.embedding_size))
+            for name, part_key, count in zip(Vectors._fields, jax.random.split(key), (num_users, num_items))
         }
 
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, clock: Clock):
@@ -112,8 +110,8 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
         users = batch.user_ids[batch.rows]
 
         def triple(found: Vectors) -> tuple[Array, Array, Array]:
-            items = (found.items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
-            return found.users[users], *items
+            positive, negative = (found.items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
+            return found.users[users], positive, negative
 
         user, positive, negative = triple(vectors)
         losses = jax.nn.softplus(jnp.sum(user * (negative - positive), axis=1))

@@ -102,6 +102,6 @@ def make_ials(config: IALSConfig) -> FittedRecommender:
 
     def fit_bytes(train: sparse.csr_array) -> int:
         size = config.embedding_size
-        return 4 * size * (4 * sum(train.shape) + 4 * BATCH_SIZE * size) + 16 * train.nnz
+        return 4 * size * (4 * (train.shape[0] + train.shape[1]) + 4 * BATCH_SIZE * size) + 16 * train.nnz
 
     return FittedRecommender(fit=fit, score_fn=score, fit_bytes=fit_bytes)

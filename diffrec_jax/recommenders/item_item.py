@@ -111,7 +111,7 @@ def make_slim(config: SlimConfig) -> FittedRecommender:
         from joblib import Parallel, delayed
         from sklearn.linear_model import ElasticNet  # takes a second to import
 
-        num_users, num_items = train.shape
+        num_users, num_items = train.shape[0], train.shape[1]
         columns = sparse.csc_array(train, dtype=np.float64)
         columns.indices, columns.indptr = columns.indices.astype(np.int32), columns.indptr.astype(np.int32)
         columns.sort_indices()
@@ -140,7 +140,7 @@ def make_slim(config: SlimConfig) -> FittedRecommender:
             delayed(fit_item)(item, candidates[item]) for item in range(num_items)
         )
         weights = np.zeros((num_items, num_items), np.float32)
-        for item, (features, coefficients) in enumerate(fitted):
+        for item, (features, coefficients) in enumerate(fitted):  # type: ignore[arg-type]
             weights[features, item] = coefficients
         return weights
 

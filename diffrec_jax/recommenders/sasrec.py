@@ -39,7 +39,7 @@ class SASRecConfig:
         check_rate("dropout", self.dropout)
         if self.embedding_size % self.num_heads:
             raise ValueError(
-                f"embedding_size {self.embedding_size} does not split over num_heads {self.num_heads}: choose a multiple"
+                f"embedding_size {self.embedding_size} does not split over num_heads {self.num_heads}: take a multiple"
             )
 
 
@@ -68,7 +68,7 @@ def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
     The loss of a row sums over its places and is divided by the rows' mean number of them, so that every interaction
     counts the same.
     """
-    num_users, num_items = train.shape
+    num_users, num_items = train.shape[0], train.shape[1]
     model = SASRecEncoder(
         num_items=num_items,
         max_length=config.max_length,

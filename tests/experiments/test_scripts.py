@@ -117,6 +117,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["--dataset=ml-1m", "--data_dir=.", "--synthetic_users=5"], "use --dataset=synthetic"),
         (["--in_dims=20"], "--in_dims means nothing to DiffRec"),
         (["--model=popularity", "--lr=1"], "--lr means nothing to Popularity"),
+        (["--model=mf", "--infer_recency=exp:5"], "--infer_recency means nothing to MF"),
+        (["--model=ease", "--l2=0"], "l2 must be above 0"),
+        (["--model=gfcf", "--preset=released"], "no preset 'released' of gfcf"),
+        (["--model=ease", "--synthetic_items=9000000", "--synthetic_users=9"], "EASE needs about"),
         (
             ["--model=t_diffrec", "--train_recency=quadratic"],
             "recency 'quadratic' is not understood: write none, linear",

@@ -62,9 +62,7 @@ def test_weighted_rows_are_scored_by_their_weights_and_weighted_training_is_anot
     weighted = RECENCY.weigh(TRAIN)
     dense = weighted.toarray().astype(np.float64)
     recommender = make_ease(EaseConfig(l2=20.0))
-    np.testing.assert_allclose(
-        scores(recommender, weighted), dense @ reference.ease(X, 20.0), rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(scores(recommender, weighted), dense @ reference.ease(X, 20.0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(recommender.fit(weighted), reference.ease(dense, 20.0), rtol=1e-4, atol=1e-5)
 
 

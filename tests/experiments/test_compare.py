@@ -1,0 +1,119 @@
+import csv
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+
+from diffrec_jax.evaluation import DEFAULT_KS, METRICS
+from diffrec_jax.training.loop import TrainConfig
+from experiments.cli import ConfigError
+from experiments.compare import check_comparable, find_runs, group_runs, load_run, make_columns, to_csv, to_latex
+from experiments.config import DataConfig, EvaluationConfig, RunConfig
+from experiments.models import MODELS
+from tests.experiments.test_scripts import TINY, run
+
+USERS = np.arange(30, dtype=np.int32)
+
+
+def make_run(
+    path, model="diffrec", seed=1, level=0.5, *, data="d1", mode="official", users=USERS, keep=True, **training
+):
+    """A finished run directory whose users all have ``level`` plus a little of their own in every metric."""
+    family = MODELS[model]
+    trained = TrainConfig(seed=seed, **training) if family.is_trained else None
+    config = RunConfig(
+        model, "tuned", DataConfig("ml-1m", "clean", None, None), EvaluationConfig(), family.config_class(), trained
+    )
+    path.mkdir(parents=True)
+    values = level + 0.01 * np.sin(np.arange(len(users)) + seed)
+    metrics = {f"{name}@{k}": values for name in METRICS for k in DEFAULT_KS}
+    means = {name: float(column.mean()) for name, column in metrics.items()}
+    results = {
+        "model": model, "dataset": "ml-1m", "setting": "clean", "seed": config.seed, "preset": "tuned", "mode": mode,
+        "num_params": 1234, "valid": means, "test": means, "timings": {"train_s": 12.3}, "peak_rss_bytes": 2**30,
+    }  # fmt: skip
+    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config) | {"data_sha256": data}))
+    (path / "results.json").write_text(json.dumps(results))
+    if keep:
+        np.savez(path / "per_user_test.npz", user_ids=users, num_relevant=np.ones(len(users)), **metrics)
+    return path
+
+
+def test_runs_are_grouped_over_seeds_and_told_apart_by_their_settings(tmp_path):
+    paths = [
+        make_run(tmp_path / "a1", seed=1),
+        make_run(tmp_path / "a2", seed=2, level=0.6),
+        make_run(tmp_path / "other", seed=1, lr=0.5),
+        make_run(tmp_path / "ease", "ease"),
+    ]
+    assert find_runs([str(tmp_path)]) == sorted(paths) and find_runs([str(paths[3])]) == paths[3:]
+    groups = group_runs([load_run(path) for path in paths])
+    assert [group.label for group in groups] == ["DiffRec (a1)", "DiffRec (other)", "EASE"]
+    assert [len(group.runs) for group in groups] == [2, 1, 1]
+    runs = [load_run(path) for path in paths[:2]]
+    expected = np.mean([run.per_user["recall@20"] for run in runs], axis=0)
+    np.testing.assert_allclose(groups[0].per_user("recall@20"), expected)
+    np.testing.assert_allclose(groups[0].mean("recall@20"), expected.mean())
+    make_run(tmp_path / "again", seed=1)
+    with pytest.raises(ConfigError, match="a1 and .*again are the same model with the same seed"):
+        group_runs([load_run(tmp_path / name) for name in ("a1", "again")])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"data": "d2"}, "differ in their data"),
+        ({"mode": "relevant_users"}, "differ in their mode"),
+        ({"users": USERS[::-1]}, "differ in their users"),
+    ],
+)
+def test_only_like_is_compared(tmp_path, other, message):
+    runs = [load_run(make_run(tmp_path / "a")), load_run(make_run(tmp_path / "b", seed=2, **other))]
+    with pytest.raises(ConfigError, match=message):
+        check_comparable(runs, ("recall@20",))
+    check_comparable(runs[:1], ("recall@20",))
+    with pytest.raises(ConfigError, match="was not evaluated for recall@7"):
+        check_comparable(runs[:1], ("recall@7",))
+
+
+def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
+    without = make_run(tmp_path / "without", keep=False)
+    with pytest.raises(ConfigError, match=r"experiments.evaluate --run_dir=\S+without --per_user"):
+        load_run(without)
+    (without / "results.json").unlink()
+    with pytest.raises(ConfigError, match="is not finished: .*--resume"):
+        load_run(without)
+    with pytest.raises(ConfigError, match="is no run directory and holds none"):
+        find_runs([str(tmp_path / "nowhere")])
+
+
+def test_the_table_has_means_deviations_and_a_bold_best(tmp_path):
+    runs = [load_run(make_run(tmp_path / f"{seed}", seed=seed, level=0.4 + seed / 10)) for seed in (1, 2)]
+    runs.append(load_run(make_run(tmp_path / "ease", "ease", level=0.3)))
+    groups = group_runs(runs)
+    columns = make_columns(groups, "recall@20", 0, [None, None], [1.0, 0.02])
+    rows = list(csv.DictReader(to_csv(columns, 2).splitlines()))
+    values = [run.results["test"]["recall@20"] for run in runs[:2]]
+    assert float(rows[0]["recall@20"]) == pytest.approx(np.mean(values), abs=1e-12)
+    assert float(rows[0]["recall@20 std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
+    assert rows[1]["recall@20 std"] == "" and rows[1]["seeds"] == "1" and rows[1]["coverage@20"] == ""
+    latex = to_latex(columns, 2)
+    assert latex.count(r"\textbf") == 4 and r"[95\%]" in latex and r"$\pm$" in latex
+    assert all(line.count("&") == latex.splitlines()[2].count("&") for line in latex.splitlines() if "&" in line)
+
+
+def test_models_are_run_compared_and_written(tmp_path):
+    flags = [f"--compare_dir={tmp_path / 'c'}", "--models=popularity,ease", "--seeds=1,2", "--against=Popularity", "--"]
+    flags += [flag for flag in TINY if flag.startswith(("--dataset", "--synthetic"))]
+    output = run(tmp_path, "compare", *flags).stdout
+    assert output.count("running ") == 2 and "EASE" in output  # what draws nothing runs once
+    table = (tmp_path / "c" / "comparison.md").read_text()
+    results = json.loads((tmp_path / "c" / "ease_seed=1" / "results.json").read_text())
+    ease = next(line for line in table.splitlines() if line.startswith("| EASE"))
+    assert f"{results['test']['recall@20']:.4f}" in ease and f"{results['beyond_accuracy']['gini@20']:.3f}" in ease
+    assert re.search(r"\+0\.\d{4} \[", ease)
+    for name in ("comparison.csv", "comparison.tex", "comparison.png"):
+        assert (tmp_path / "c" / name).stat().st_size > 100
+    assert "running " not in run(tmp_path, "compare", *flags).stdout
