@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.models.likelihood import decoded_multinomial_nll
 from diffrec_jax.models.mlp import ACTIVATIONS, normal_kernel
 from diffrec_jax.rows import embed
 from diffrec_jax.typing import Array
@@ -122,19 +123,25 @@ class GroupedVAE(nn.Module):
             start = end
         return jnp.concatenate(padded)[self.place]
 
+    def decode_hidden(self, z: Array) -> Array:
+        """What the output layer reads, [B, H], from latent vectors z [B, L]: z itself where there are no out_dims."""
+        if not self.decoders:
+            return z
+        activation, parts = ACTIVATIONS[self.activation], []
+        for part, layers in zip(jnp.split(z, np.cumsum(self.latent_sizes)[:-1], axis=1), self.decoders):
+            for kernel, bias in layers:
+                part = activation(part @ kernel + bias[None])
+            parts.append(part)
+        return jnp.concatenate(parts, axis=1)
+
     def decode(self, z: Array, table: Array | None = None) -> Array:
         """Logits of all items [B, I] from latent vectors z [B, L]; ``table`` is ``output_table()``, made once."""
-        activation = ACTIVATIONS[self.activation]
-        hidden = z
-        if self.decoders:
-            parts = []
-            for part, layers in zip(jnp.split(z, np.cumsum(self.latent_sizes)[:-1], axis=1), self.decoders):
-                for kernel, bias in layers:
-                    part = activation(part @ kernel + bias[None])
-                parts.append(part)
-            hidden = jnp.concatenate(parts, axis=1)
         table = self.output_table() if table is None else table
-        return hidden @ table.T + self.output_bias[None]
+        return self.decode_hidden(z) @ table.T + self.output_bias[None]
+
+    def decoded_nll(self, z: Array, batch: RowBatch) -> Array:
+        """``multinomial_nll(decode(z), batch)`` [B], without the [B, I] block."""
+        return decoded_multinomial_nll(self.decode_hidden(z), self.output_table(), self.output_bias, batch)
 
     def __call__(self, batch: RowBatch) -> Array:
         """Logits of all items from the rows' mean latent vectors, [B, I]."""

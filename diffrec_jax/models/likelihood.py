@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.rows import sum_over_entries
+from diffrec_jax.rows import embed, sum_over_entries
 from diffrec_jax.typing import Array
 
 
@@ -18,6 +18,78 @@ def multinomial_nll(logits: Array, batch: RowBatch) -> Array:
     at_entries = logits.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
     total_weight = sum_over_entries(batch, batch.weights)
     return total_weight * jax.nn.logsumexp(logits, axis=1) - sum_over_entries(batch, batch.weights * at_entries)
+
+
+ITEM_BLOCK = 8192
+"""Items whose logits exist at once in ``decoded_multinomial_nll``."""
+
+
+def _item_blocks(num_items: int) -> tuple[int, Array]:
+    """Size and starts of the blocks; the last one is moved back to end with the items."""
+    size = min(ITEM_BLOCK, num_items)
+    return size, jnp.minimum(jnp.arange(0, num_items, size), num_items - size)
+
+
+def _block_logits(hidden: Array, table: Array, bias: Array, place: Array, start: Array, size: int) -> Array:
+    """Logits [B, size] of the block that starts at ``start``; -inf for items of the block before it (``place``)."""
+    rows = jax.lax.dynamic_slice_in_dim(table, start, size)
+    logits = hidden @ rows.T + jax.lax.dynamic_slice_in_dim(bias, start, size)[None]
+    return jnp.where((start + jnp.arange(size) >= place * size)[None], logits, -jnp.inf)
+
+
+@jax.custom_vjp
+def decoded_multinomial_nll(hidden: Array, table: Array, bias: Array, batch: RowBatch) -> Array:
+    """``multinomial_nll(hidden @ table.T + bias, batch)`` without its [B, I] block, forwards and backwards.
+
+    Logits exist a block of items at a time, and are computed again for the gradient: a third more products for two
+    blocks less memory. ``hidden`` [B, H], ``table`` [I, H], ``bias`` [I]; differentiable in all three.
+    """
+    return _decoded_forward(hidden, table, bias, batch)[0]
+
+
+def _decoded_forward(hidden: Array, table: Array, bias: Array, batch: RowBatch):
+    size, starts = _item_blocks(table.shape[0])
+
+    def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
+        logits = _block_logits(hidden, table, bias, *block, size)
+        return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), None
+
+    empty = jnp.full(hidden.shape[0], -jnp.inf, hidden.dtype)
+    normaliser, _ = jax.lax.scan(add, empty, (jnp.arange(len(starts)), starts))
+    total_weight = sum_over_entries(batch, batch.weights)
+    biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
+    at_entries = jnp.sum(hidden * embed(batch, table), axis=1) + biases
+    return total_weight * normaliser - at_entries, (hidden, table, bias, batch, normaliser, total_weight)
+
+
+def _decoded_backward(saved: tuple, gradient: Array):
+    hidden, table, bias, batch, normaliser, total_weight = saved
+    size, starts = _item_blocks(table.shape[0])
+    # What the stored entries give; the blocks add to it.
+    embedded, pull_back = jax.vjp(lambda rows: embed(batch, rows), table)
+    start_table = pull_back(-gradient[:, None] * hidden)[0]
+    start_bias = jnp.zeros_like(bias).at[batch.item_ids].add(-batch.weights * gradient[batch.rows], mode="drop")
+    scale = gradient * total_weight
+
+    def add(totals: tuple[Array, Array, Array], block: tuple[Array, Array]) -> tuple[tuple[Array, Array, Array], None]:
+        of_hidden, of_table, of_bias = totals
+        start = block[1]
+        logits = _block_logits(hidden, table, bias, *block, size)
+        of_logits = scale[:, None] * jnp.exp(logits - normaliser[:, None])
+
+        def added(total: Array, part: Array) -> Array:
+            old = jax.lax.dynamic_slice_in_dim(total, start, size)
+            return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
+
+        of_hidden = of_hidden + of_logits @ jax.lax.dynamic_slice_in_dim(table, start, size)
+        return (of_hidden, added(of_table, of_logits.T @ hidden), added(of_bias, of_logits.sum(axis=0))), None
+
+    totals = (-gradient[:, None] * embedded, start_table, start_bias)
+    (of_hidden, of_table, of_bias), _ = jax.lax.scan(add, totals, (jnp.arange(len(starts)), starts))
+    return of_hidden, of_table, of_bias, None
+
+
+decoded_multinomial_nll.defvjp(_decoded_forward, _decoded_backward)
 
 
 def gaussian_kl(mean: Array, log_variance: Array) -> Array:

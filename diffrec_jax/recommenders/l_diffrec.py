@@ -16,7 +16,7 @@ from diffrec_jax.data.batching import RowBatch, make_row_batch
 from diffrec_jax.data.interactions import csr_from_pairs
 from diffrec_jax.diffusion import LossHistory, init_loss_history
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
-from diffrec_jax.models.likelihood import gaussian_kl, multinomial_nll
+from diffrec_jax.models.likelihood import gaussian_kl
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
@@ -140,8 +140,8 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         if config.reparameterize:
             z_0 = mean + jnp.exp(0.5 * log_variance) * row_normals(fold_each(row_keys, LATENT_PLACE), latent_size)
         terms = diffusion_terms(config, schedule, denoiser, params["denoiser"], history, z_0, row_keys)
-        logits: Array = autoencoder.apply(params["autoencoder"], terms.x_0_hat, method="decode")  # type: ignore[assignment]
-        nll = multinomial_nll(logits, targets(dropped if config.reconstruct_dropped else batch))
+        reconstructed = targets(dropped if config.reconstruct_dropped else batch)
+        nll: Array = autoencoder.apply(params["autoencoder"], terms.x_0_hat, reconstructed, method="decoded_nll")  # type: ignore[assignment]
         return mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), clock), terms.info
 
     def prepare_scoring(params: Params) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from diffrec_jax.data import csr_from_pairs, make_row_batch
-from diffrec_jax.models import gaussian_kl, multinomial_nll
+from diffrec_jax.models import decoded_multinomial_nll, gaussian_kl, likelihood, multinomial_nll
 from diffrec_jax.rows import to_dense
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
@@ -34,3 +35,28 @@ def test_nll_and_its_gradient_agree_with_the_dense_ones():
         for fn in (lambda values: multinomial_nll(values, batch), dense)
     )
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 4, 5, 6, 100])
+def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block, monkeypatch):
+    """Blocks that divide the six items and blocks that do not; weighted rows, an empty one, padding."""
+    monkeypatch.setattr(likelihood, "ITEM_BLOCK", block)
+    matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
+    matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
+    batch = make_row_batch(matrix, np.arange(3), batch_size=4)
+    arguments = [jnp.float32(RNG.normal(scale=2, size=shape)) for shape in ((4, 3), (6, 3), (6,))]
+    row_weights = jnp.float32(RNG.normal(size=4))
+
+    def blocked(hidden, table, bias):
+        return decoded_multinomial_nll(hidden, table, bias, batch)
+
+    def whole(hidden, table, bias):
+        return multinomial_nll(hidden @ table.T + bias[None], batch)
+
+    np.testing.assert_allclose(blocked(*arguments), whole(*arguments), rtol=1e-5, atol=1e-6)
+    found, expected = (
+        jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*arguments)
+        for fn in (blocked, whole)
+    )
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
