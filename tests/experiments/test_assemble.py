@@ -1,0 +1,59 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from diffrec_jax.data import parse_recency
+from diffrec_jax.data.clustering import group_items
+from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
+from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.parallel import Parallel
+from diffrec_jax.training.run_log import RunDirectory
+from experiments import assemble
+from experiments import config as configuration
+from experiments.cli import ConfigError
+from experiments.config import DataConfig, EvaluationConfig, GroupsConfig, RunConfig, scored_from
+
+DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
+EVALUATION = EvaluationConfig(ks=(5,))
+
+
+def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkeypatch):
+    """The groups are those of k-means on its vectors, the same again, and nothing of it is left behind."""
+    preset = {
+        "training": {"epochs": 2, "eval_every": 1, "metric": "recall@5", "lr": 0.05},
+        "recommender": {"embedding_size": 4, "num_layers": 1},
+    }
+    monkeypatch.setattr(configuration, "_load_preset", lambda model, data, wanted: ("tuned", preset))
+    config = RunConfig(
+        "l_diffrec", "tuned", DATA, EVALUATION, LDiffRecConfig(), TrainConfig(),
+        groups=GroupsConfig(num_groups=3, item_embeddings="lightgcn"),
+    )  # fmt: skip
+    dataset = DATA.load()
+    groups = assemble.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), Parallel())
+    lightgcn = configuration.embedding_run_config(config, "lightgcn")
+    vectors = assemble.trained_item_embeddings(lightgcn, dataset, Parallel(), None)
+    assert vectors.shape == (40, 4) and vectors.std() > 0.01
+    np.testing.assert_array_equal(groups, group_items("kmeans", 3, train=dataset.train, embeddings=vectors, seed=0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_trained_model_is_scored_from_other_weights():
+    diffrec = RunConfig("diffrec", "tuned", DATA, EVALUATION, DiffRecConfig(), TrainConfig())
+    assert scored_from(diffrec, None) is diffrec
+    assert scored_from(diffrec, "exp:9").recency.make().infer == parse_recency("exp:9")
+    with pytest.raises(ConfigError, match="'quadratic' is not understood"):
+        scored_from(diffrec, "quadratic")
+    with pytest.raises(ConfigError, match="means nothing to MF"):
+        scored_from(dataclasses.replace(diffrec, model="mf", recommender=MFConfig()), "exp:9")
+
+
+def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatch):
+    config = RunConfig("ease", "tuned", DATA, EVALUATION, EaseConfig())
+    dataset, recommender = DATA.load(), config.make_fitted()
+    refused = recommender._replace(fit=lambda train: pytest.fail("was fitted"))
+    monkeypatch.setattr(assemble, "available_bytes", lambda: recommender.fit_bytes(dataset.train) - 1)
+    with pytest.raises(ConfigError, match=r"EASE needs about \d+\.\d GiB for 40 items and 60 users, and .* are free"):
+        assemble.fit_scoring_state(config, refused, dataset)
+    monkeypatch.setattr(assemble, "available_bytes", lambda: None)  # unknown: it is tried
+    assert assemble.fit_scoring_state(config, recommender, dataset).shape == (40, 40)
