@@ -1,8 +1,12 @@
 import os
 from pathlib import Path
 
-import jax
-import pytest
+# Most of the tests' time is compilation, of the same few programs: by either worker and by every script they start.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 # An operation that silently broadcasts [B] against [B, D] is an error in every test.
 jax.config.update("jax_numpy_rank_promotion", "raise")
