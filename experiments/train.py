@@ -191,12 +191,15 @@ def main() -> None:
     if not config.training:
         check_memory(config, config.make_fitted(), dataset)
     run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
+    if resumes:
+        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+    else:
+        run_directory.check_unused()
     with ConsoleProgress(console, "recall@20") as progress:
         item_groups = find_item_groups(config, dataset, run_directory, parallel, progress)
     if item_groups is not None:
         config.make_recommender(dataset, item_groups)
     if resumes:
-        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
         finished = run_directory.results()
         if finished is not None and stored["training"] == run_directory.config()["training"]:
             console.print(f"{run_directory.path} is finished: more --epochs would go on with it", markup=False)

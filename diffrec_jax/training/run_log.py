@@ -35,18 +35,22 @@ class RunDirectory:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
-    def create(self, config: dict[str, Any]) -> None:
-        """Makes the directory and writes the configuration.
-
-        Raises:
-          RunDirectoryError: a run, or anything else, is there already; nothing is written then.
-        """
+    def check_unused(self) -> None:
+        """Raises RunDirectoryError if a run, or anything else, is there already."""
         if (self.path / CONFIG).exists():
             raise RunDirectoryError(
                 f"{self.path} holds a run already: pass --resume to go on with it, or choose another --run_dir"
             )
         if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
             raise RunDirectoryError(f"{self.path} exists and is no run directory: choose another --run_dir")
+
+    def create(self, config: dict[str, Any]) -> None:
+        """Makes the directory and writes the configuration.
+
+        Raises:
+          RunDirectoryError: a run, or anything else, is there already; nothing is written then.
+        """
+        self.check_unused()
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
 
