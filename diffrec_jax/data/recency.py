@@ -17,7 +17,9 @@ class Recency:
     """Weights of a row's M interactions, oldest first (m = 1..M).
 
     ``none``: 1. ``linear``: w_min + (m - 1) / (M - 1) (w_max - w_min), and w_max where M = 1. ``exp``:
-    exp(-(M - m) / scale), so that the newest counts 1.
+    exp(-(M - m) / scale), so that the newest counts 1. With ``share`` below 1 the same over the oldest ceil(share M)
+    interactions, and 0 for the newer ones: trained on such rows with whole rows as targets, a model learns to go on
+    from a user's past.
 
     Reference: arXiv:2304.04971, T-DiffRec (linear).
 
@@ -30,6 +32,8 @@ class Recency:
     w_max: float = 1.0
     scale: float = 1.0
     """Interactions after which a weight falls by a factor of e."""
+    share: float = 1.0
+    """Of a row's interactions, from the oldest, that have a weight at all; at least one has."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -39,50 +43,56 @@ class Recency:
             raise ValueError(f"recency weights need 0 <= w_min <= w_max, got {self.w_min:g} and {self.w_max:g}")
         if not 0 < self.scale < float("inf"):
             raise ValueError(f"the scale of exponential recency must be above 0, got {self.scale:g}")
+        if not 0 < self.share <= 1:
+            raise ValueError(f"the share of a row that is weighed must be above 0 and at most 1, got {self.share:g}")
 
     def weights(self, matrix: sparse.csr_array) -> np.ndarray:
         """A weight for each stored entry of a matrix whose rows are in time order, [nnz] float32."""
         lengths = np.diff(matrix.indptr)
-        length = np.repeat(lengths, lengths)
+        length = np.ceil(self.share * np.repeat(lengths, lengths) - 1e-9)  # 0.7 * 10 may be a little more than 7
         place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)  # m - 1
         if self.kind == "linear":
             share = np.where(length > 1, place / np.maximum(length - 1, 1), 1.0)
             values = self.w_min + share * (self.w_max - self.w_min)
         elif self.kind == "exp":
-            values = np.exp(-(length - 1 - place) / self.scale)
+            values = np.exp(-np.maximum(length - 1 - place, 0) / self.scale)
         else:
             values = np.ones(matrix.nnz)
-        return values.astype(np.float32)
+        return np.where(place < length, values, 0.0).astype(np.float32)
 
     def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
         """The matrix with these weights as values; entries of weight 0 stay stored."""
-        if self.kind == "none":
+        if self == NO_RECENCY:
             return matrix
         return sparse.csr_array((self.weights(matrix), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 NO_RECENCY = Recency()
-RECENCY_FORMS = "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions)"
+RECENCY_FORMS = (
+    "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions), each with @SHARE (linear:0:1@0.8) "
+    "for the oldest share of a row alone"
+)
 
 
 def parse_recency(text: str) -> Recency:
-    """A Recency from ``none``, ``linear:0.1:1`` or ``exp:20``.
+    """A Recency from ``none``, ``linear:0.1:1`` or ``exp:20``, or any of them with a share: ``linear:0:1@0.8``.
 
     Raises:
       ValueError: the text is none of these, or its numbers are out of range.
     """
-    kind, *arguments = text.strip().split(":")
+    weights, at, share_text = text.strip().partition("@")
+    kind, *arguments = weights.split(":")
     try:
-        numbers = [float(argument) for argument in arguments]
+        numbers, share = [float(argument) for argument in arguments], float(share_text) if at else 1.0
     except ValueError:
-        numbers = None
+        numbers, share = None, 1.0
     match kind, numbers:
         case "none", []:
-            return NO_RECENCY
+            return Recency(share=share)
         case "linear", [w_min, w_max]:
-            return Recency("linear", w_min=w_min, w_max=w_max)
+            return Recency("linear", w_min=w_min, w_max=w_max, share=share)
         case "exp", [scale]:
-            return Recency("exp", scale=scale)
+            return Recency("exp", scale=scale, share=share)
     raise ValueError(f"recency {text!r} is not understood: write {RECENCY_FORMS}")
 
 

@@ -19,6 +19,20 @@ def test_exponential_weights_count_back_from_the_newest():
     np.testing.assert_allclose(weights, [np.exp(-1), np.exp(-0.5), 1, 1, np.exp(-0.5), 1], rtol=1e-6)
 
 
+def test_a_share_weighs_the_oldest_as_if_there_were_no_others():
+    """Two of three, none of none, one of one, one of two."""
+    for kind, expected in (
+        (Recency("linear", w_min=0.1, w_max=0.9, share=0.5), [0.1, 0.9, 0, 0.9, 0.9, 0]),
+        (Recency("exp", scale=2.0, share=0.5), [np.exp(-0.5), 1, 0, 1, 1, 0]),
+        (Recency(share=0.5), [1, 1, 0, 1, 1, 0]),
+    ):
+        np.testing.assert_allclose(kind.weights(ROWS), expected, rtol=1e-6)
+        assert kind.weigh(ROWS).nnz == ROWS.nnz
+    ten = csr_from_pairs(np.stack([np.zeros(10, int), np.arange(10)], axis=1), 1, 10)
+    for share in np.arange(1, 11) / 10:
+        assert Recency(share=share).weights(ten).sum() == round(10 * share)
+
+
 def test_weighing_changes_values_only_and_keeps_zeros_stored():
     weighted = Recency("linear", w_min=0.0, w_max=1.0).weigh(ROWS)
     assert weighted.nnz == ROWS.nnz and weighted.data[0] == 0
@@ -41,6 +55,8 @@ def test_a_batch_carries_weights_and_targets():
 def test_what_is_written_is_parsed(w_min, w_max, scale):
     assert parse_recency(f"linear:{w_min!r}:{w_max!r}") == Recency("linear", w_min=w_min, w_max=w_max)
     assert parse_recency(f" exp:{scale!r} ") == Recency("exp", scale=scale)
+    assert parse_recency(f"exp:{scale!r}@0.25") == Recency("exp", scale=scale, share=0.25)
+    assert parse_recency("none@0.8") == Recency(share=0.8)
 
 
 @given(st.text(max_size=12))
@@ -61,6 +77,10 @@ def test_any_other_text_is_refused_with_the_forms(text):
         ("exp:nan", "must be above 0, got nan"),
         ("linear:0.5:0.1", "need 0 <= w_min <= w_max, got 0.5 and 0.1"),
         ("linear:-1:1", "need 0 <= w_min"),
+        ("none@0", "share of a row that is weighed must be above 0 and at most 1, got 0"),
+        ("linear:0:1@1.5", "at most 1, got 1.5"),
+        ("exp:5@", "'exp:5@' is not understood"),
+        ("exp:5@x", "is not understood"),
     ],
 )
 def test_wrong_recency_is_refused(text, message):
