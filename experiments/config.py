@@ -340,14 +340,14 @@ def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
     """The configuration of a model that is trained for its item embeddings alone: its preset for the same data."""
     assert config.groups is not None and config.training is not None
     name, preset = _load_preset(model, config.data, None)
-    training = {"prng_impl": config.training.prng_impl, "seed": config.groups.seed} | preset.get("training", {})
+    own = {"prng_impl": config.training.prng_impl, "metric": config.training.metric, "seed": config.groups.seed}
     return RunConfig(
         model=model,
         preset=name,
         data=config.data,
         evaluation=config.evaluation,
         recommender=MODELS[model].config_class(**_tuples(preset.get("recommender", {}))),
-        training=TrainConfig(**training),
+        training=TrainConfig(**own | preset.get("training", {})),
     )
 
 

@@ -134,11 +134,4 @@ def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:
         del row_keys
         return model.apply(params, normalised(batch), batch.user_ids)  # type: ignore[return-value]
 
-    return Recommender(
-        init_params=init_params,
-        init_model_state=lambda: (),
-        loss_fn=loss_fn,
-        update_model_state=lambda model_state, info, row_mask: model_state,
-        prepare_scoring=lambda params: params,
-        score_fn=score_fn,
-    )
+    return Recommender(init_params=init_params, loss_fn=loss_fn, score_fn=score_fn)

@@ -20,14 +20,14 @@ class Recommender(NamedTuple):
     """A model trained by gradients. B rows, I items; ``model_state`` is what the loss keeps beside the parameters."""
 
     init_params: Callable[[Key], Params]
-    init_model_state: Callable[[], Any]
     loss_fn: Callable[[Params, Any, RowBatch, RowKeys, Clock], tuple[Array, Any]]
     """(params, model_state, batch, row_keys [B], clock) -> (losses [B] to be averaged, info with leading axis B)."""
-    update_model_state: Callable[[Any, Any, Array], Any]
-    """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
-    prepare_scoring: Callable[[Params], Any]
-    """Work done once per parameter set: params -> scoring state."""
     score_fn: ScoreFn
+    prepare_scoring: Callable[[Params], Any] = lambda params: params
+    """Work done once per parameter set: params -> scoring state."""
+    init_model_state: Callable[[], Any] = lambda: ()
+    update_model_state: Callable[[Any, Any, Array], Any] = lambda model_state, info, row_mask: model_state
+    """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
     item_embeddings: Callable[[Any], Array] | None = None

@@ -125,9 +125,7 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
 
     return Recommender(
         init_params=init_params,
-        init_model_state=lambda: (),
         loss_fn=loss_fn,
-        update_model_state=lambda model_state, info, row_mask: model_state,
         prepare_scoring=lambda params: propagate(Vectors(**params)),
         score_fn=score_fn,
         item_embeddings=lambda vectors: vectors.items,

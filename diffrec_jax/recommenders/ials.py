@@ -54,7 +54,7 @@ class IALSState(NamedTuple):
 def solve_rows(config: IALSConfig, batch: RowBatch, state: IALSState) -> Array:
     """The vectors v [B, D] that minimise sum_stored w (v y - 1)^2 + a0 sum_all (v y)^2 + l2' |v|^2, y the table's rows.
 
-    Reference: arXiv:2110.14037, eqs. 4 and 11.
+    Reference: arXiv:2110.14037.
     """
     table, gram = state
     num_rows, size = batch.user_ids.shape[0], table.shape[1]

@@ -1,6 +1,6 @@
 """SASRec: the next item from the sequence of a user's items.
 
-Reference: arXiv:1808.09781, with a softmax over all or sampled items (arXiv:2308.07192) in place of single negatives.
+Reference: arXiv:1808.09781, with a softmax over all or sampled items (arXiv:2309.07602) in place of single negatives.
 """
 
 from dataclasses import dataclass
@@ -108,10 +108,7 @@ def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
 
     return Recommender(
         init_params=init_params,
-        init_model_state=lambda: (),
         loss_fn=loss_fn,
-        update_model_state=lambda model_state, info, row_mask: model_state,
-        prepare_scoring=lambda params: params,
         score_fn=score_fn,
         item_embeddings=lambda params: params["params"]["item_vectors"],
     )
