@@ -20,9 +20,9 @@ from torch.nn.utils import parameters_to_vector
 from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
 from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
 from diffrec_jax.data import Dataset, SyntheticSpec, make_row_batch, make_synthetic, steps_per_epoch, training_user_ids
+from diffrec_jax.devices import OneDevice
 from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 
@@ -43,7 +43,7 @@ class OurTraining:
             make_key,
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
         )
-        self.train_step = Parallel(1).compile(train_step, donate_first=True)
+        self.train_step = OneDevice().compile(train_step, donate_first=True)
         self.state = jax.jit(lambda: init_train_state(recommender, optimizer, make_key()))()
         self.steps_done = 0
         self.loading_s: list[float] = []

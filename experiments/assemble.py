@@ -9,10 +9,11 @@ import jax
 import numpy as np
 
 from diffrec_jax.data import Dataset
+from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import Evaluator, SplitResult, evaluate_dataset
 from diffrec_jax.recommenders import FittedRecommender
 from diffrec_jax.training.loop import Progress, Trainer
-from diffrec_jax.training.parallel import Parallel
+from diffrec_jax.training.parallel import from_primary
 from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
@@ -22,16 +23,15 @@ from experiments.memory import GIB, available_bytes
 from experiments.models import MODELS
 
 
-def make_evaluator(config: RunConfig, score_fn: ScoreFn, parallel: Parallel) -> Evaluator:
+def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: OneDevice) -> Evaluator:
     """The configured evaluation of a score function."""
-    batch_size = -(-config.evaluation.eval_batch_size // parallel.num_devices) * parallel.num_devices
+    batch_size = -(-config.evaluation.eval_batch_size // devices.num_row_shards) * devices.num_row_shards
     make_key = config.training.make_key if config.training else (lambda: jax.random.key(0))
     return Evaluator(
         score_fn=score_fn,
         ks=config.evaluation.ks,
         batch_size=batch_size,
-        num_devices=parallel.num_devices,
-        transform=parallel.compile,
+        devices=devices,
         make_key=make_key,
     )
 
@@ -40,7 +40,7 @@ def find_item_groups(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    parallel: Parallel,
+    devices: OneDevice,
     progress: Progress | None = None,
 ) -> np.ndarray | None:
     """The item groups of the run, made where it has none yet; None for models without.
@@ -58,32 +58,34 @@ def find_item_groups(
         )
 
     def train_embeddings(model: str) -> np.ndarray:
-        return trained_item_embeddings(embedding_run_config(config, model), dataset, parallel, progress)
+        return trained_item_embeddings(embedding_run_config(config, model), dataset, devices, progress)
 
-    return config.groups.make(dataset, config.data.folder, train_embeddings) if stored is None else stored
+    if stored is not None:
+        return stored
+    return from_primary(config.groups.make(dataset, config.data.folder, train_embeddings))
 
 
 def trained_item_embeddings(
-    config: RunConfig, dataset: Dataset, parallel: Parallel, progress: Progress | None
+    config: RunConfig, dataset: Dataset, devices: OneDevice, progress: Progress | None
 ) -> np.ndarray:
     """The item embeddings [I, D] of a model that is trained for them and for nothing else."""
     with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(config, dataset, RunDirectory(folder), parallel, progress=progress)
-        return item_embeddings(trainer, parallel.replicate(trainer.run()))
+        trainer = make_trainer(config, dataset, RunDirectory(folder), devices, progress=progress)
+        return item_embeddings(trainer, trainer.run())
 
 
 def item_embeddings(trainer: Trainer, state: TrainState) -> np.ndarray:
-    """The item embeddings [I, D] of a (replicated) state of a model that has them."""
+    """The item embeddings [I, D] of a placed state of a model that has them."""
     assert trainer.recommender.item_embeddings is not None
-    embed = trainer.parallel.compile(trainer.recommender.item_embeddings)
-    return np.asarray(trainer.parallel.unreplicate(embed(trainer.scoring_state(state))))
+    embed = trainer.devices.compile(trainer.recommender.item_embeddings)
+    return np.asarray(trainer.devices.fetch(embed(trainer.scoring_state(state))))
 
 
 def make_trainer(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    parallel: Parallel,
+    devices: OneDevice,
     item_groups: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Trainer:
@@ -98,10 +100,10 @@ def make_trainer(
         return Trainer(
             recommender=recommender,
             dataset=dataset,
-            evaluator=make_evaluator(config, recommender.score_fn, parallel),
+            evaluator=make_evaluator(config, recommender.score_fn, devices),
             config=config.training,
             run_directory=run_directory,
-            parallel=parallel,
+            devices=devices,
             weighting=config.recency.make(),
             mode=config.evaluation.mode,
             eval_user_ids=config.evaluation.user_ids(dataset),
@@ -135,7 +137,7 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
 def evaluate_scoring_state(
     config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset
 ) -> dict[str, SplitResult]:
-    """Validation and test of a (replicated) scoring state."""
+    """Validation and test of a placed scoring state."""
     return evaluate_dataset(
         evaluator,
         scoring_state,
@@ -147,13 +149,11 @@ def evaluate_scoring_state(
 
 
 def evaluate_fitted(
-    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, parallel: Parallel
+    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, devices: OneDevice
 ) -> dict[str, SplitResult]:
     """Fits a closed-form model and evaluates it."""
-    scoring_state = parallel.replicate(fit_scoring_state(config, recommender, dataset))
-    return evaluate_scoring_state(
-        config, make_evaluator(config, recommender.score_fn, parallel), scoring_state, dataset
-    )
+    scoring_state = devices.place(fit_scoring_state(config, recommender, dataset))
+    return evaluate_scoring_state(config, make_evaluator(config, recommender.score_fn, devices), scoring_state, dataset)
 
 
 def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset) -> float:

@@ -40,8 +40,8 @@ from experiments.flags import (
 from experiments.models import MODELS, ModelFamily
 
 PRESETS = Path(__file__).parent / "presets"
-# What a resumed run may have otherwise than the run it goes on with: neither changes the steps already done.
-MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "data.folder")
+# What a resumed run may have otherwise than the run it goes on with: none of it changes the steps already done.
+MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "data.folder")
 
 
 @dataclass(frozen=True)

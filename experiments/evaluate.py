@@ -6,24 +6,22 @@ python -m experiments.evaluate --run_dir=runs/NAME --ks=5,10 --test_with_valid_i
 import dataclasses
 from pathlib import Path
 
-from diffrec_jax.training.parallel import local_parallel
+from diffrec_jax.training.parallel import is_primary
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
 from experiments.cli import ConfigError, start
 from experiments.config import RunConfig, evaluation_over, relocated, scored_from
 from experiments.flags import FLAGS
+from experiments.machines import join_processes, make_devices
 from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, results_table
 
 
 def main() -> None:
     """Flags to a table."""
-    run_directory, parallel, console = (
-        RunDirectory(Path(FLAGS.run_dir)),
-        local_parallel(FLAGS.max_devices),
-        make_console(),
-    )
+    join_processes()
+    run_directory, console = RunDirectory(Path(FLAGS.run_dir), writes=is_primary()), make_console()
     stored = run_directory.config()
     config = relocated(RunConfig.from_dict(stored), FLAGS.data_dir)
     config = scored_from(config, FLAGS.infer_recency)
@@ -31,17 +29,18 @@ def main() -> None:
     dataset = config.data.load()
     if config.to_dict(dataset)["data_sha256"] != stored["data_sha256"]:
         raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")
+    devices = make_devices(dataset)
     if config.training:
         with ConsoleProgress(console, config.training.metric) as progress:
-            item_groups = find_item_groups(config, dataset, run_directory, parallel)
-            trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
+            item_groups = find_item_groups(config, dataset, run_directory, devices)
+            trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
             results = trainer.evaluate(
-                parallel.replicate(trainer.restore_best()),
+                trainer.restore_best(),
                 test_with_valid_input=config.evaluation.test_with_valid_input,
             )
     else:
-        results = evaluate_fitted(config, config.make_fitted(), dataset, parallel)
-    if FLAGS.per_user:
+        results = evaluate_fitted(config, config.make_fitted(), dataset, devices)
+    if FLAGS.per_user and is_primary():
         write_per_user(results, run_directory.path)
         console.print(f"each user's metrics are in {run_directory.path / 'per_user_test.npz'}", markup=False)
     mode, title = config.evaluation.mode, MODELS[config.model].title
@@ -52,4 +51,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.define_evaluation_flags()
     flags.define_evaluate_run_flags()
+    flags.define_device_flags()
     start(main, __doc__ or "")

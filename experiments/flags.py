@@ -14,6 +14,7 @@ from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.parallel import ParallelKind
 
 FLAGS = flags.FLAGS
 GROUPS: dict[str, list[str]] = {}
@@ -247,6 +248,8 @@ def define_training_flags() -> None:
         group, "float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without."
     )
     _define(group, "integer", "batch_size", None, "Users a step, over all devices.")
+    _define(group, "integer", "accumulate_steps", None,
+            "Go through a batch in so many parts and add their gradients: the same step in less memory.")  # fmt: skip
     _define(group, "integer", "epochs", None, "At most so many passes over the users.")
     _define(group, "integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
     _define(group, "integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")
@@ -263,12 +266,32 @@ def define_training_flags() -> None:
     )
 
 
+def define_device_flags() -> None:
+    """What a script runs on."""
+    group = "Devices"
+    _define(group, "enum", "parallel", "pmap",
+            "With several devices: pmap, a copy of the model on each; mesh, one program over a grid of rows and items.",
+            values=ParallelKind.__args__)  # fmt: skip
+    _define(group, "integer", "item_shards", 1, "mesh: parts that everything with an axis of items is split into; the "
+            "rows of a batch are split over the other devices.", lower_bound=1)  # fmt: skip
+    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
+    _define(group, "boolean", "distributed", False,
+            "One process of a job of several: found by itself in Slurm, Open MPI, Kubernetes and Cloud TPU, elsewhere "
+            "by the three flags below. All of them need the same flags, and the same --run_dir in a file system that "
+            "they share.")  # fmt: skip
+    _define(group, "string", "coordinator_address", None, "HOST:PORT of the first process.")
+    _define(group, "integer", "num_processes", None, "Processes of the job.", lower_bound=1)
+    _define(group, "integer", "process_id", None, "Of this one, from 0.", lower_bound=0)
+    _define(group, "float", "watchdog_minutes", 0.0, "End the process, with the stacks of its threads, when no step "
+            "and no batch of an evaluation ends for so long (compilation included); 0 for never.",
+            lower_bound=0.0)  # fmt: skip
+
+
 def define_run_flags() -> None:
-    """Where it goes and on what it runs."""
+    """Where it goes."""
     group = "Run"
     _define(group, "string", "run_dir", None, "Directory of the run (default: a new one below runs/).")
     _define(group, "boolean", "resume", False, "Go on with the run in --run_dir.")
-    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
     _define(group, "boolean", "baseline", True, "Evaluate Popularity beside the model.")
 
 
@@ -284,7 +307,6 @@ def define_evaluate_run_flags() -> None:
         None,
         f"Weights of the rows scored from, if not those of the run: {RECENCY_FORMS}.",
     )
-    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
 
 
 def define_sweep_flags() -> None:

@@ -13,20 +13,26 @@ from rich.progress import Progress as RichBars
 from rich.table import Table
 
 from diffrec_jax.training.loop import Progress
+from experiments.machines import NO_WATCHDOG, Watchdog
 
 SECONDS_BETWEEN_PLAIN_LINES = 60.0
 
 
-def make_console() -> Console:
+def make_console(*, quiet: bool = False) -> Console:
     """A terminal keeps its own width; a file or pipe gets lines that are not folded."""
+    if quiet:
+        return Console(quiet=True)
     return Console() if sys.stdout.isatty() else Console(width=140, highlight=False)
 
 
 class ConsoleProgress(Progress):
-    """Bars on a terminal, plain lines elsewhere. Shows validation only: the test is for the end."""
+    """Bars on a terminal, plain lines elsewhere. Shows validation only: the test is for the end.
 
-    def __init__(self, console: Console, metric: str):
-        self.console = console
+    ``watchdog`` is told of every step and every batch of an evaluation, from the first one on.
+    """
+
+    def __init__(self, console: Console, metric: str, watchdog: Watchdog = NO_WATCHDOG):
+        self.console, self.watchdog = console, watchdog
         self.metrics = list(dict.fromkeys([metric, "recall@20", "ndcg@20"]))
         self.loss = float("nan")
         self.last_line = self.started = time.perf_counter()
@@ -45,12 +51,14 @@ class ConsoleProgress(Progress):
 
     def __enter__(self) -> "ConsoleProgress":
         """Starts the bars."""
+        self.watchdog.alive()
         if self.bars:
             self.bars.start()
         return self
 
     def __exit__(self, *error: object) -> None:
         """Clears the bars."""
+        self.watchdog.stop()
         if self.bars:
             self.bars.stop()
 
@@ -71,6 +79,7 @@ class ConsoleProgress(Progress):
 
     def batch(self, step: int, total_steps: int) -> None:
         """Moves the bar."""
+        self.watchdog.alive()
         if self.bars:
             self.bars.update(self.training, completed=step, total=total_steps)
         else:
@@ -78,6 +87,7 @@ class ConsoleProgress(Progress):
 
     def evaluated(self, num_users: int, total_users: int) -> None:
         """Moves the bar of the evaluation."""
+        self.watchdog.alive()
         if self.bars:
             self.bars.update(self.evaluating, completed=num_users, total=total_users, visible=num_users < total_users)
         else:

@@ -14,10 +14,11 @@ import numpy as np
 from rich.console import Console
 
 from diffrec_jax.data import Dataset, item_counts
+from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
 from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
-from diffrec_jax.training.parallel import Parallel, local_parallel
+from diffrec_jax.training.parallel import is_primary, wait_for_all
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.assemble import (
@@ -35,6 +36,7 @@ from experiments.assemble import (
 from experiments.cli import ConfigError, start
 from experiments.config import MAY_DIFFER_ON_RESUME, RunConfig, new_run_config, resumed_run_config
 from experiments.flags import FLAGS
+from experiments.machines import Watchdog, join_processes, make_devices
 from experiments.memory import GIB, peak_rss_bytes
 from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table
@@ -82,23 +84,23 @@ def train(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    parallel: Parallel,
+    devices: OneDevice,
     item_groups: np.ndarray | None,
     console: Console,
 ) -> Outcome:
     """Trains and evaluates the selected state."""
     assert config.training is not None
-    with ConsoleProgress(console, config.training.metric) as progress:
-        trainer = make_trainer(config, dataset, run_directory, parallel, item_groups, progress)
-        best = parallel.replicate(trainer.run())
+    with ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes)) as progress:
+        trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
+        best = trainer.run()
         splits = trainer.evaluate(best, test_with_valid_input=config.evaluation.test_with_valid_input)
     if trainer.recommender.item_embeddings:
         run_directory.write_item_embeddings(item_embeddings(trainer, best))
-    timings, selected = trainer.timings, parallel.unreplicate(best)
+    timings, of_one = trainer.timings, jax.eval_shape(trainer.recommender.init_params, jax.random.key(0))
     return Outcome(
         splits=splits,
-        best_epoch=float(selected.selection.best_epoch),
-        num_params=num_numbers(selected.params),
+        best_epoch=float(devices.fetch(best.selection.best_epoch)),
+        num_params=num_numbers(of_one),
         timings={
             "train_s": timings.train_s,
             "train_s_per_epoch": timings.train_s * trainer.steps_per_epoch / timings.steps if timings.steps else None,
@@ -112,14 +114,14 @@ def train(
     )
 
 
-def fit(config: RunConfig, dataset: Dataset, parallel: Parallel, console: Console) -> Outcome:
+def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Console) -> Outcome:
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(), MODELS[config.model].title
-    evaluator = make_evaluator(config, recommender.score_fn, parallel)
+    evaluator = make_evaluator(config, recommender.score_fn, devices)
     console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB", markup=False)
     started = time.perf_counter()
     fitted = fit_scoring_state(config, recommender, dataset)
-    fit_s, scoring_state = time.perf_counter() - started, parallel.replicate(fitted)
+    fit_s, scoring_state = time.perf_counter() - started, devices.place(fitted)
     started = time.perf_counter()
     splits = evaluate_scoring_state(config, evaluator, scoring_state, dataset)
     timings = {
@@ -131,19 +133,17 @@ def fit(config: RunConfig, dataset: Dataset, parallel: Parallel, console: Consol
     return Outcome(splits=splits, best_epoch=None, num_params=num_numbers(fitted), timings=timings)
 
 
-def make_parallel(config: RunConfig) -> Parallel:
-    """The devices of the run.
-
-    Raises:
-      ConfigError: the batch does not split over them.
-    """
-    parallel = local_parallel(FLAGS.max_devices)
-    if config.training and config.training.batch_size % parallel.num_devices:
+def check_batch_size(config: RunConfig, devices: OneDevice) -> None:
+    """Raises ConfigError if the batch does not split over the devices."""
+    if config.training is None:
+        return
+    num_parts = devices.num_row_shards * config.training.accumulate_steps
+    if config.training.batch_size % num_parts:
         raise ConfigError(
-            f"--batch_size={config.training.batch_size} is no multiple of the {parallel.num_devices} devices: "
+            f"--batch_size={config.training.batch_size} is no multiple of the {devices.num_row_shards} devices along "
+            f"the rows times --accumulate_steps={config.training.accumulate_steps}: "
             "choose one that is, or set --max_devices"
         )
-    return parallel
 
 
 def describe_item_groups(config: RunConfig, item_groups: np.ndarray | None) -> dict[str, Any] | None:
@@ -179,14 +179,20 @@ def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirecto
 
 def main() -> None:
     """Flags to results."""
-    started, clock, console = time.perf_counter(), CompileClock(), make_console()
+    started = time.perf_counter()
+    join_processes()
+    clock, console = CompileClock(), make_console(quiet=not is_primary())
     if FLAGS.resume and not FLAGS.run_dir:
         raise ConfigError("--resume needs --run_dir, the directory of the run to go on with")
-    found = RunDirectory(FLAGS.run_dir) if FLAGS.run_dir else None
+    found = RunDirectory(FLAGS.run_dir, writes=is_primary()) if FLAGS.run_dir else None
     resumes = FLAGS.resume and found is not None and found.exists()
     config = resumed_run_config(RunConfig.from_dict(found.config())) if resumes else new_run_config()  # type: ignore[union-attr]
-    dataset, parallel = config.data.load(), make_parallel(config)
+    if FLAGS.distributed and found is None:
+        raise ConfigError("--distributed needs --run_dir: the processes have to share it")
+    dataset = config.data.load()
+    devices = make_devices(dataset)
     # What complains does so before anything is written.
+    check_batch_size(config, devices)
     config.evaluation.user_ids(dataset)
     if not config.training:
         check_memory(config, config.make_fitted(), dataset)
@@ -196,35 +202,40 @@ def main() -> None:
     else:
         run_directory.check_unused()
     with ConsoleProgress(console, "recall@20") as progress:
-        item_groups = find_item_groups(config, dataset, run_directory, parallel, progress)
+        item_groups = find_item_groups(config, dataset, run_directory, devices, progress)
     if item_groups is not None:
         config.make_recommender(dataset, item_groups)
+    wait_for_all("what was there is known")
     if resumes:
         finished = run_directory.results()
         if finished is not None and stored["training"] == run_directory.config()["training"]:
             console.print(f"{run_directory.path} is finished: more --epochs would go on with it", markup=False)
-            return show(finished, config.evaluation.ks, run_directory, console)
+            show(finished, config.evaluation.ks, run_directory, console)
+            return
         run_directory.update_config(stored)
     else:
         run_directory.create(stored)
     if item_groups is not None:
         run_directory.write_item_groups(item_groups)
-    title, devices = MODELS[config.model].title, f"{parallel.num_devices} x {jax.devices()[0].device_kind}"
+    wait_for_all("the run directory is made")
+    title, used = MODELS[config.model].title, f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.way}"
     for line in (
         dataset.summary(),
         *(f"warning: {warning}" for warning in dataset.warnings),
-        f"{title}, preset {config.preset}, on {devices}; run directory {run_directory.path}",
+        f"{title}, preset {config.preset}, on {used}; run directory {run_directory.path}",
     ):
         console.print(line, markup=False)
 
     if config.training:
-        outcome = train(config, dataset, run_directory, parallel, item_groups, console)
+        outcome = train(config, dataset, run_directory, devices, item_groups, console)
     else:
-        outcome = fit(config, dataset, parallel, console)
+        outcome = fit(config, dataset, devices, console)
     mode, baselines, beyond_k = config.evaluation.mode, {}, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
     if FLAGS.baseline and config.model != "popularity":
-        popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, parallel)
+        popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
         baselines["popularity"] = {split: result.mean(mode) for split, result in popularity.items()}
+    if not is_primary():
+        return
     if FLAGS.per_user:
         write_per_user(outcome.splits, run_directory.path)
     if config.training:
@@ -246,12 +257,11 @@ def main() -> None:
         "baselines": baselines,
         "timings": {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started},
         "peak_rss_bytes": peak_rss_bytes(),
-        "devices": devices,
+        "devices": used,
         "versions": versions(),
     }
     run_directory.write_results(results)
     show(results, config.evaluation.ks, run_directory, console)
-    return None
 
 
 if __name__ == "__main__":
@@ -260,4 +270,5 @@ if __name__ == "__main__":
     flags.define_training_flags()
     flags.define_evaluation_flags()
     flags.define_run_flags()
+    flags.define_device_flags()
     start(main, __doc__ or "")

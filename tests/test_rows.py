@@ -117,7 +117,7 @@ def test_a_batch_of_the_longest_rows():
 def test_rows_of_several_devices():
     matrix = weighted_matrix()
     user_ids = np.array([5, 0, 4, 11, 7])
-    batch = make_row_batch(matrix, user_ids, batch_size=8, num_devices=2)
+    batch = make_row_batch(matrix, user_ids, batch_size=8, num_shards=2)
     dense = jax.vmap(lambda part: to_dense(part, I))(batch)
     assert dense.shape == (2, 4, I)
     np.testing.assert_array_equal(dense.reshape(8, I), padded(matrix.toarray()[user_ids], 8))

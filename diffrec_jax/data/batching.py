@@ -1,7 +1,7 @@
 """Rows of a CSR matrix as fixed-shape blocks: what travels to the device instead of a dense [batch, items] block."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ class RowBatch(NamedTuple):
 
     B rows, N places for stored entries, of which the first are filled, in row order. A padding entry has the item id
     ``num_items`` (which every scatter drops) and weight 0; a padding row has no entries and a false ``row_mask``.
-    With a leading device axis D every field is [D, ...] and ``rows`` count within a device.
+    With a leading axis of shards S every field is [S, ...] and ``rows`` count within a shard.
     """
 
     user_ids: Any
@@ -62,50 +62,66 @@ def make_row_batch(
     user_ids: np.ndarray,
     *,
     batch_size: int | None = None,
-    num_devices: int = 1,
+    num_shards: int = 1,
+    own_shards: range | None = None,
     targets: np.ndarray | None = None,
 ) -> RowBatch:
     """The rows ``user_ids`` of a [users, items] matrix as one block of ``batch_size`` rows (default: as many as given).
 
-    ``targets`` [nnz] are the values to predict at the matrix' stored entries, where they are not its own.
-
     An item may stand in a row only once: what scatters and what sums would treat it differently.
-    With ``num_devices`` > 1 the fields have a leading device axis, consecutive users on the same device.
+
+    Args:
+      matrix: of all users; only the rows of the shards that are made are read.
+      user_ids: at most batch_size of them.
+      batch_size: rows of the block.
+      num_shards: with more than one, the rows are split evenly, in order, and every field has a leading axis of shards.
+      own_shards: makes only these; their shape is the same wherever the others are made.
+      targets: [nnz], the values to predict at the matrix' stored entries, where they are not its own.
 
     Raises:
-      ValueError: batch_size is 0, less than the number of users, or no multiple of num_devices.
+      ValueError: batch_size is 0, less than the number of users, or no multiple of num_shards.
     """
     user_ids = np.asarray(user_ids, dtype=np.int32)
     batch_size = len(user_ids) if batch_size is None else batch_size
+    own_shards = range(num_shards) if own_shards is None else own_shards
     if batch_size == 0:
         raise ValueError("a batch needs at least one row")
     if len(user_ids) > batch_size:
         raise ValueError(f"{len(user_ids)} users do not fit a batch of {batch_size}")
-    if batch_size % num_devices:
-        raise ValueError(f"batch size {batch_size} is no multiple of the number of devices, {num_devices}")
-    rows_per_device = batch_size // num_devices
-    padded_ids = np.zeros(batch_size, np.int32)
+    if batch_size % num_shards:
+        raise ValueError(f"batch size {batch_size} is no multiple of the number of shards, {num_shards}")
+    shard_size = batch_size // num_shards
+    padded_ids, lengths = np.zeros(batch_size, np.int32), np.zeros(batch_size, np.int64)
     padded_ids[: len(user_ids)] = user_ids
-    rows, positions = _entries(matrix, user_ids)
-    device_starts = np.searchsorted(rows, np.arange(0, batch_size + 1, rows_per_device))
-    capacity = _capacity(int(np.diff(device_starts).max()), matrix, rows_per_device)
-    shape = (num_devices, capacity)
+    lengths[: len(user_ids)] = matrix.indptr[user_ids + 1] - matrix.indptr[user_ids]
+    counts = lengths.reshape(num_shards, shard_size).sum(axis=1)
+    capacity = _capacity(int(counts.max()), matrix, shard_size)
+    own_rows = slice(own_shards.start * shard_size, own_shards.stop * shard_size)
+    own_users = user_ids[own_rows]
+    rows, positions = _entries(matrix, own_users)
+    shape, own_shape = (len(own_shards), capacity), (len(own_shards), shard_size)
     batch = RowBatch(
-        user_ids=padded_ids.reshape(num_devices, rows_per_device),
-        row_mask=(np.arange(batch_size) < len(user_ids)).reshape(num_devices, rows_per_device),
-        rows=np.full(shape, rows_per_device - 1, np.int32),
+        user_ids=padded_ids[own_rows].reshape(own_shape),
+        row_mask=(np.arange(batch_size) < len(user_ids))[own_rows].reshape(own_shape),
+        rows=np.full(shape, shard_size - 1, np.int32),
         item_ids=np.full(shape, matrix.shape[1], np.int32),
         weights=np.zeros(shape, np.float32),
         target_weights=None if targets is None else np.zeros(shape, np.float32),
     )
-    for device, (start, end) in enumerate(zip(device_starts[:-1], device_starts[1:])):
+    ends = np.cumsum(counts[own_shards.start : own_shards.stop])
+    for shard, (start, end) in enumerate(zip(ends - counts[own_shards.start : own_shards.stop], ends)):
         place = slice(0, end - start)
-        batch.rows[device, place] = rows[start:end] - device * rows_per_device
-        batch.item_ids[device, place] = matrix.indices[positions[start:end]]
-        batch.weights[device, place] = matrix.data[positions[start:end]]
+        batch.rows[shard, place] = rows[start:end] - shard * shard_size
+        batch.item_ids[shard, place] = matrix.indices[positions[start:end]]
+        batch.weights[shard, place] = matrix.data[positions[start:end]]
         if targets is not None:
-            batch.target_weights[device, place] = targets[positions[start:end]]
-    return batch if num_devices > 1 else RowBatch(*(None if field is None else field[0] for field in batch))
+            batch.target_weights[shard, place] = targets[positions[start:end]]
+    return batch if num_shards > 1 else map_fields(lambda field: field[0], batch)
+
+
+def map_fields(function: Callable[[Any], Any], batch: RowBatch) -> RowBatch:
+    """The batch with a function applied to each of its fields that is there."""
+    return RowBatch(*(None if field is None else function(field) for field in batch))
 
 
 def iterate_user_ids(user_ids: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
+from diffrec_jax.data.batching import RowBatch, iterate_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_RECENCY, Recency
+from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
 from diffrec_jax.typing import Array, Key, ScoreFn
@@ -53,26 +54,30 @@ class SplitResult:
         return {name: float(np.mean(values[chosen], dtype=np.float64)) for name, values in self.per_user.items()}
 
 
-def top_k_items(scores: Array, seen: RowBatch, k: int) -> tuple[Array, Array]:
+TopK = Callable[[Array, int], tuple[Array, Array]]
+
+
+def top_k_items(scores: Array, seen: RowBatch, k: int, top_k: TopK = jax.lax.top_k) -> tuple[Array, Array]:
     """The k best unseen items of each row, best first; of equal scores the lower id first.
 
     Args:
       scores: [B, I].
       seen: items that must not be recommended.
       k: list length; at most I are returned.
+      top_k: (scores, k) -> the largest values and their places, of equal values the first place first.
 
     Returns:
       Item ids [B, min(k, I)] int32 and whether each place holds an unseen item.
     """
-    values, items = jax.lax.top_k(mask_scores(scores, seen), min(k, scores.shape[1]))
+    values, items = top_k(mask_scores(scores, seen), min(k, scores.shape[1]))
     return items, values > -jnp.inf
 
 
 def _split_metrics(
-    scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...]
+    scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...], top_k: TopK
 ) -> tuple[Array, Array, Array]:
     num_items = scores.shape[1]
-    items, recommended = top_k_items(scores, seen, max(ks))
+    items, recommended = top_k_items(scores, seen, max(ks), top_k)
     hits = jnp.take_along_axis(to_mask(relevant, num_items), items, axis=1) & recommended
     num_relevant = num_entries(relevant, num_items)
     table = jnp.stack([METRICS[name](hits, num_relevant, k) for name, k in _columns(ks)], axis=1)
@@ -91,15 +96,13 @@ class Evaluator:
       score_fn: scores a RowBatch.
       ks: list lengths.
       batch_size: rows scored at once, over all devices.
-      num_devices, transform: 1 and ``jax.jit``, or the number of devices and a transformation that maps the function
-        over a leading device axis of all its arguments.
+      devices: what it runs on.
     """
 
     score_fn: ScoreFn
     ks: tuple[int, ...] = DEFAULT_KS
     batch_size: int = 400
-    num_devices: int = 1
-    transform: Callable[[Callable], Callable] = jax.jit
+    devices: OneDevice = ONE_DEVICE
     make_key: Callable[[], Key] = lambda: jax.random.key(0)
 
     def __post_init__(self) -> None:
@@ -107,9 +110,12 @@ class Evaluator:
 
         def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, RowBatch]]):
             scores = self.score_fn(scoring_state, inputs, row_keys(self.make_key(), inputs))
-            return {name: _split_metrics(scores, seen, relevant, self.ks) for name, (seen, relevant) in splits.items()}
+            return {
+                name: _split_metrics(scores, seen, relevant, self.ks, self.devices.top_k)
+                for name, (seen, relevant) in splits.items()
+            }
 
-        object.__setattr__(self, "_evaluate_batch", self.transform(evaluate_batch))
+        object.__setattr__(self, "_evaluate_batch", self.devices.compile(evaluate_batch))
 
     def __call__(
         self,
@@ -123,7 +129,7 @@ class Evaluator:
         """Metrics of every task from one scoring of the input rows [U, I].
 
         Args:
-          scoring_state: of the recommender; with several devices, replicated.
+          scoring_state: of the recommender, as ``devices`` places it.
           inputs: rows the model sees, with its weights.
           tasks: the splits that share these inputs.
           user_ids: users to evaluate, all by default.
@@ -134,13 +140,12 @@ class Evaluator:
         for users in iterate_user_ids(user_ids, self.batch_size):
 
             def block(matrix: sparse.csr_array, users: np.ndarray = users) -> RowBatch:
-                return make_row_batch(matrix, users, batch_size=self.batch_size, num_devices=self.num_devices)
+                return self.devices.make_batch(matrix, users, batch_size=self.batch_size)
 
             splits = {name: (block(task.seen), block(task.relevant)) for name, task in tasks.items()}
-            values = jax.device_get(self._evaluate_batch(scoring_state, block(inputs), splits))  # type: ignore[attr-defined]
+            values = self.devices.fetch_rows(self._evaluate_batch(scoring_state, block(inputs), splits))  # type: ignore[attr-defined]
             for name, found in values.items():
-                # Joins the devices' rows and drops the padding.
-                collected[name].append(tuple(part.reshape(self.batch_size, -1)[: len(users)] for part in found))
+                collected[name].append(tuple(part[: len(users)] for part in found))  # without the padding
             on_batch(len(users))
         names = [f"{metric}@{k}" for metric, k in _columns(self.ks)]
         results = {}
@@ -148,7 +153,7 @@ class Evaluator:
             table, num_relevant, top_items = (np.concatenate(parts) for parts in zip(*collected[name]))
             results[name] = SplitResult(
                 user_ids=user_ids,
-                num_relevant=num_relevant[:, 0],
+                num_relevant=num_relevant,
                 per_user={metric: table[:, column] for column, metric in enumerate(names)},
                 top_items=top_items,
             )

@@ -2,6 +2,9 @@
 
 A step's folder is complete when its manifest exists; the manifest is written last and atomically. Older steps go only
 after that. What does not match its manifest is passed over, and the newest step that does is taken.
+
+Of several processes, with the folder in a file system that they share, each writes the arrays it has; the primary one
+does the rest and decides.
 """
 
 import hashlib
@@ -14,9 +17,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-MANIFEST = "manifest.json"
+from diffrec_jax.training.parallel import from_primary, is_primary, wait_for_all
+
+MANIFEST, SHAPES = "manifest.json", "shapes.json"
 
 
 class CheckpointError(RuntimeError):
@@ -43,15 +49,14 @@ def write_atomically(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
-@jax.jit
-def _all_finite(tree: Any) -> jax.Array:
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number of a pytree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
-def all_finite(tree: Any) -> bool:
-    """Whether every number of a pytree is finite."""
-    return bool(_all_finite(tree))
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 class Checkpoints:
@@ -72,25 +77,35 @@ class Checkpoints:
         """Steps with a manifest, ascending."""
         return sorted(int(path.parent.name) for path in self.folder.glob(f"[0-9]*/{MANIFEST}"))
 
-    def save(self, step: int, state: Any, *, best_step: int) -> None:
+    def save(self, step: int, state: Any, *, best_step: int, like: Any = None) -> None:
         """Writes a state, verifies it, and then removes what is neither among the newest nor the best.
+
+        Args:
+          step: its number.
+          state: arrays; on several devices they may be padded.
+          best_step: the step to keep whatever its age.
+          like: the state's true shapes, where it is padded.
 
         Raises:
           CheckpointError: what was written cannot be read back whole.
         """
         target = self.folder / str(step)
-        if target.exists():
+        if is_primary() and target.exists():
             shutil.rmtree(target)
+        wait_for_all(f"room for step {step}")
         arrays = target / "state"
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(arrays, state)
         if not arrays.is_dir():
             raise CheckpointError(f"checkpoint {arrays} was not written: is the disk full?")
-        write_atomically(target / MANIFEST, json.dumps(_sums(arrays), indent=1))
-        keep = {*self.steps()[-self.num_newest :], best_step}
-        for path in self.folder.iterdir():
-            if path.is_dir() and not (path.name.isdigit() and int(path.name) in keep):
-                shutil.rmtree(path)
+        if is_primary():
+            write_atomically(target / SHAPES, json.dumps(_shapes(state if like is None else like)))
+            write_atomically(target / MANIFEST, json.dumps(_sums(arrays), indent=1))
+            keep = {*self.steps()[-self.num_newest :], best_step}
+            for path in self.folder.iterdir():
+                if path.is_dir() and not (path.name.isdigit() and int(path.name) in keep):
+                    shutil.rmtree(path)
+        wait_for_all(f"step {step} is written")
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a step, None when it is whole."""
@@ -106,31 +121,49 @@ class Checkpoints:
                 return f"file {name} is {kind}"
         return None
 
+    def _found_damage(self, step: int) -> str | None:
+        """``damage`` as the primary process sees it, for the others to agree."""
+        damage = self.damage(step) if is_primary() else "the primary process says which"
+        return damage if from_primary(np.asarray(damage is not None)) else None
+
     def newest_whole(self) -> int | None:
         """The newest step that matches its manifest, None without one; damaged steps are reported and passed over."""
-        for step in reversed(self.steps()):
+        newest = -1
+        for step in reversed(self.steps()) if is_primary() else ():
             damage = self.damage(step)
             if damage is None:
-                return step
+                newest = step
+                break
             self.on_warning(f"checkpoint {self.folder / str(step)} is passed over: {damage}")
-        return None
+        newest = int(from_primary(np.asarray(newest)))
+        return None if newest < 0 else newest
 
-    def restore(self, step: int, like: Any) -> Any:
-        """The state of a step, with the structure, shapes and dtypes of ``like`` (arrays or ShapeDtypeStructs).
+    def restore(self, step: int, like: Any, *, into: Any = None) -> Any:
+        """The state of a step.
+
+        Args:
+          step: its number.
+          like: the structure, true shapes and dtypes (arrays or ShapeDtypeStructs).
+          into: what is made, where that is not ``like``: ShapeDtypeStructs with shardings.
 
         Raises:
           CheckpointError: the step is damaged, or of another structure.
         """
-        damage = self.damage(step)
+        damage = self._found_damage(step)
         if damage is not None:
             raise CheckpointError(
                 f"checkpoint {self.folder / str(step)} cannot be used: {damage}; resume from another, or train anew"
             )
-        abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), like)
+        target = self.folder / str(step)
         try:
+            stored, wanted = json.loads((target / SHAPES).read_text()), _shapes(like)
+            for name in sorted({*stored, *wanted}):
+                if stored.get(name) != wanted.get(name):
+                    raise ValueError(f"{name} is {stored.get(name)} there and {wanted.get(name)} here")
             with ocp.StandardCheckpointer() as checkpointer:
-                return checkpointer.restore(self.folder / str(step) / "state", abstract)
-        except (ValueError, KeyError, TypeError) as error:
+                # Not strict: padding is cut off or added. The true shapes were compared.
+                return checkpointer.restore(target / "state", like if into is None else into, strict=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
                 f"checkpoint {self.folder / str(step)} does not fit this model: {str(error).splitlines()[0]}"
             ) from error

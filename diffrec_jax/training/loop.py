@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import optax
 
-from diffrec_jax.data.batching import make_row_batch, steps_per_epoch, training_user_ids
+from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
+from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, evaluate_dataset
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
-from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.run_log import RunDirectory
 from diffrec_jax.training.state import TrainState, init_train_state, select
 from diffrec_jax.training.step import make_train_step
@@ -40,6 +40,8 @@ class TrainConfig:
     ema_decay: float = 0.0
     """Score with an exponential moving average of the parameters, of this decay a step; 0 for the parameters."""
     batch_size: int = 400
+    accumulate_steps: int = 1
+    """Parts of a batch whose gradients are added one after the other: the same step in less memory."""
     epochs: int = 1000
     max_steps: int = 0
     """Ends the run after so many steps if that comes first; 0 for no limit."""
@@ -64,6 +66,7 @@ class TrainConfig:
         for name, least in (
             ("weight_decay", 0),
             ("batch_size", 1),
+            ("accumulate_steps", 1),
             ("epochs", 1),
             ("max_steps", 0),
             ("eval_every", 1),
@@ -132,7 +135,7 @@ class Trainer:
     evaluator: Evaluator
     config: TrainConfig
     run_directory: RunDirectory
-    parallel: Parallel
+    devices: OneDevice = ONE_DEVICE
     weighting: RowWeighting = NO_WEIGHTING
     mode: AveragingMode = "official"
     eval_user_ids: np.ndarray | None = None
@@ -140,9 +143,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         """Compiles the functions lazily and checks the batch size."""
-        if self.config.batch_size % self.parallel.num_devices:
+        num_parts = self.devices.num_row_shards * self.config.accumulate_steps
+        if self.config.batch_size % num_parts:
             raise ValueError(
-                f"batch_size {self.config.batch_size} is no multiple of the {self.parallel.num_devices} devices"
+                f"batch_size {self.config.batch_size} is no multiple of {num_parts}, the devices it is split over "
+                "times accumulate_steps"
             )
         self.progress = self.progress or Progress()
         self.timings = Timings()
@@ -154,33 +159,37 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
         limit = self.config.epochs * self.steps_per_epoch
         self.total_steps = min(limit, self.config.max_steps) if self.config.max_steps else limit
-        self._prepare_scoring = self.parallel.compile(self.recommender.prepare_scoring)
-        self._train_step = self.parallel.compile(
+        self._init_state = self.devices.make(self._make_state)
+        self._all_finite = self.devices.compile(all_finite)
+        self._prepare_scoring = self.devices.compile(self.recommender.prepare_scoring)
+        self._train_step = self.devices.compile(
             make_train_step(
                 self.recommender,
                 self.optimizer,
                 self.config.make_key,
                 steps_per_epoch=self.steps_per_epoch,
                 ema_decay=self.config.ema_decay,
-                axis_name=self.parallel.axis_name,
+                accumulate_steps=self.config.accumulate_steps,
+                axis_name=self.devices.axis_name,
             ),
             donate_first=True,
         )
 
     def init_state(self) -> TrainState:
-        """The state before the first step (one copy, not replicated)."""
-        return jax.jit(self._make_state)()
+        """The state before the first step, placed."""
+        return self._init_state()
 
     def _make_state(self) -> TrainState:
         keep_average = self.config.ema_decay > 0
         return init_train_state(self.recommender, self.optimizer, self.config.make_key(), keep_average=keep_average)
 
     def restore(self, step: int) -> TrainState:
-        """The state saved at a step (one copy)."""
-        return self.checkpoints.restore(step, jax.eval_shape(self._make_state))
+        """The state saved at a step, placed."""
+        like = jax.eval_shape(self._make_state)
+        return self.devices.restored(self.checkpoints.restore(step, like, into=self.devices.stored_like(like)))
 
     def restore_best(self) -> TrainState:
-        """The state with the best validation metric so far (one copy).
+        """The state with the best validation metric so far, placed.
 
         Raises:
           CheckpointError: there is no whole checkpoint, or nothing was selected yet.
@@ -189,7 +198,7 @@ class Trainer:
         if newest is None:
             raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint: resume the run first")
         state = self.restore(newest)
-        best_step = int(state.selection.best_step)
+        best_step = int(self.devices.fetch(state.selection.best_step))
         if best_step == 0:
             raise CheckpointError(f"no evaluation of this run has given a finite {self.config.metric} yet: resume it")
         if best_step == newest:
@@ -198,11 +207,11 @@ class Trainer:
         return self.restore(best_step)
 
     def scoring_state(self, state: TrainState) -> Any:
-        """What the recommender scores with, of a (replicated) state."""
+        """What the recommender scores with, of a placed state."""
         return self._prepare_scoring(state.scoring_params)
 
     def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
-        """Validation and test of a (replicated) state."""
+        """Validation and test of a placed state."""
         assert self.progress is not None
         started = time.perf_counter()
         num_users = self.dataset.num_users if self.eval_user_ids is None else len(self.eval_user_ids)
@@ -227,7 +236,7 @@ class Trainer:
         return results
 
     def _check_finite(self, state: TrainState, step: int) -> float:
-        loss_sum = float(self.parallel.unreplicate(state.loss_sum))
+        loss_sum = float(self.devices.fetch(state.loss_sum))
         if not np.isfinite(loss_sum):
             saved = self.checkpoints.steps()
             kept = f"the checkpoint of step {saved[-1]} is untouched" if saved else "no checkpoint was written"
@@ -239,12 +248,13 @@ class Trainer:
 
     def _save(self, state: TrainState, step: int) -> None:
         started = time.perf_counter()
-        single = self.parallel.unreplicate(state)
-        if not all_finite((single.params, single.opt_state, single.loss_sum)):
+        if not self.devices.fetch(self._all_finite((state.params, state.opt_state, state.loss_sum))):
             raise DivergedError(
                 f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower --lr"
             )
-        self.checkpoints.save(step, single, best_step=int(single.selection.best_step))
+        best_step = int(self.devices.fetch(state.selection.best_step))
+        shapes = jax.eval_shape(self._make_state)
+        self.checkpoints.save(step, self.devices.stored(state), like=shapes, best_step=best_step)
         self.timings.checkpoint_s += time.perf_counter() - started
 
     def _start(self) -> tuple[TrainState, int]:
@@ -254,17 +264,17 @@ class Trainer:
             if self.run_directory.records():
                 self.run_directory.log({"event": "resume", "step": 0})
                 self.progress.message("no checkpoint to resume from: starting anew")
-            return self.parallel.replicate(self.init_state()), 0
+            return self.init_state(), 0
         self.run_directory.log({"event": "resume", "step": step})
         self.progress.message(f"resuming from the checkpoint of step {step} (epoch {step / self.steps_per_epoch:g})")
-        return self.parallel.replicate(self.restore(step)), step
+        return self.restore(step), step
 
     def _stops_early(self, state: TrainState, step: int) -> bool:
-        best_epoch = float(self.parallel.unreplicate(state.selection.best_epoch))
+        best_epoch = float(self.devices.fetch(state.selection.best_epoch))
         return bool(self.config.patience) and step / self.steps_per_epoch - best_epoch >= self.config.patience
 
     def run(self) -> TrainState:
-        """Trains to the end and returns the best state (one copy), the one with the largest validation metric.
+        """Trains to the end and returns the best state, placed: the one with the largest validation metric.
 
         Raises:
           DivergedError: the loss or the parameters are not finite; no checkpoint is overwritten.
@@ -280,12 +290,12 @@ class Trainer:
         window_started, window_steps = time.perf_counter(), 0
         while not finished:
             users = training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
-            batch = make_row_batch(
+            batch = self.devices.make_batch(
                 self.train_rows,
                 users,
                 batch_size=config.batch_size,
-                num_devices=self.parallel.num_devices,
                 targets=self.targets,
+                num_parts=config.accumulate_steps,
             )
             state = self._train_step(state, batch)
             step, window_steps = step + 1, window_steps + 1
@@ -321,12 +331,12 @@ class Trainer:
         assert self.progress is not None
         means = {split: result.mean(self.mode) for split, result in self.evaluate(state).items()}
         epoch = step / self.steps_per_epoch
-        before = self.parallel.unreplicate(state.selection)
+        before = self.devices.fetch(state.selection)
         selection = select(before, means["valid"][self.config.metric], step, epoch)
         record = {"event": "evaluation", "step": step, "epoch": epoch, **means}
         self.run_directory.log(record)
         self.progress.evaluation(record, improved=selection is not before)
-        return state._replace(selection=self.parallel.replicate(selection))
+        return state._replace(selection=self.devices.place(selection))
 
 
 MAX_UNCHECKED_STEPS = 50

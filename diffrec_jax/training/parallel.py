@@ -1,52 +1,359 @@
-"""Where a step runs: on one device by ``jax.jit``, on all local ones by ``jax.pmap``. The only module that knows."""
+"""Training and evaluating on several devices, of one process or of many: the one module that knows how.
+
+Two ways beside ``OneDevice``. ``Pmap`` maps the per-device function over all devices, each with a copy of the state.
+``Mesh`` compiles the same function once for a grid of (data, items): rows of a batch are split over the one, whatever
+has an axis of items over the other, and XLA puts the communication in. Draws belong to users, items and steps, so each
+of them gives the run of one device up to rounding.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from scipy import sparse
 
-AXIS_NAME = "devices"
+from diffrec_jax.data.batching import RowBatch, make_row_batch, map_fields
+from diffrec_jax.devices import OneDevice
+from diffrec_jax.typing import Array
+
+ParallelKind = Literal["pmap", "mesh"]
+DEVICES = "devices"
+DATA, ITEMS = "data", "items"
 
 
 @dataclass(frozen=True)
-class Parallel:
-    """A number of local devices, and how functions and values get onto them.
+class Pmap(OneDevice):
+    """A copy of the state on every device, and a share of the batch's rows: ``jax.pmap``.
 
-    With several devices a state carries a leading device axis (a copy each) and a batch is split along it.
+    A state carries a leading axis of this process' devices. Process p holds the p-th run of shards of every batch.
     """
 
-    num_devices: int = 1
+    num_local_devices: int
+    num_processes: int = 1
+
+    @property
+    def num_devices(self) -> int:
+        """Of all processes."""
+        return self.num_row_shards
+
+    @property
+    def way(self) -> str:
+        """For people."""
+        return " by pmap"
+
+    @property
+    def num_row_shards(self) -> int:
+        """All devices."""
+        return self.num_local_devices * self.num_processes
 
     @property
     def axis_name(self) -> str | None:
-        """The mapped axis that a per-device function reduces over; None on a single device."""
-        return AXIS_NAME if self.num_devices > 1 else None
+        """The mapped axis."""
+        return DEVICES
+
+    def _devices(self) -> list | None:
+        """None, all devices of all processes, unless this process alone is to use a part of its own."""
+        return None if self.num_processes > 1 else jax.local_devices()[: self.num_local_devices]
 
     def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
-        """Maps a per-device function over the devices; ``donate_first`` lets it reuse its first argument's memory."""
+        """Maps a per-device function over the devices."""
         donate = (0,) if donate_first else ()
-        if self.num_devices == 1:
-            return jax.jit(function, donate_argnums=donate)
-        return jax.pmap(function, axis_name=AXIS_NAME, donate_argnums=donate, devices=self._devices())
+        return jax.pmap(function, axis_name=DEVICES, donate_argnums=donate, devices=self._devices())
 
-    def replicate(self, tree: Any) -> Any:
+    def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """Made on one device and copied: nothing can be mapped over no argument."""
+        made = jax.jit(function)
+        return lambda: self.place(made())
+
+    def make_batch(
+        self,
+        matrix: sparse.csr_array,
+        user_ids: np.ndarray,
+        *,
+        batch_size: int,
+        targets: np.ndarray | None = None,
+        num_parts: int = 1,
+    ) -> RowBatch:
+        """This process' rows, with a leading axis of its devices (and one of parts within each)."""
+        first = jax.process_index() * self.num_local_devices * num_parts
+        batch = make_row_batch(
+            matrix,
+            user_ids,
+            batch_size=batch_size,
+            num_shards=self.num_row_shards * num_parts,
+            own_shards=range(first, first + self.num_local_devices * num_parts),
+            targets=targets,
+        )
+        if self.num_row_shards * num_parts == 1:
+            return map_fields(lambda field: field[None], batch)
+        if num_parts == 1:
+            return batch
+        return map_fields(lambda field: field.reshape(self.num_local_devices, num_parts, -1), batch)
+
+    def place(self, tree: Any) -> Any:
         """A copy of every leaf on each device."""
-        if self.num_devices == 1:
-            return jax.device_put(tree)
-        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (self.num_devices, *np.shape(leaf))), tree)
-        return jax.pmap(lambda leaves: leaves, axis_name=AXIS_NAME, devices=self._devices())(copies)
+        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (self.num_local_devices, *np.shape(leaf))), tree)
+        return self.compile(lambda leaves: leaves)(copies)
 
-    def unreplicate(self, tree: Any) -> Any:
+    def fetch(self, tree: Any) -> Any:
         """One device's copy."""
-        return tree if self.num_devices == 1 else jax.tree.map(lambda leaf: leaf[0], tree)
+        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
 
-    def _devices(self) -> list:
-        return jax.local_devices()[: self.num_devices]
+    def fetch_rows(self, tree: Any) -> Any:
+        """The rows of all devices, joined in their order."""
+        own = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.device_get(tree))
+        return multihost_utils.process_allgather(own, tiled=True) if self.num_processes > 1 else own
+
+    def stored(self, tree: Any) -> Any:
+        """One copy, on the host."""
+        return self.fetch(tree)
+
+    def stored_like(self, abstract: Any) -> Any:
+        """A copy of every leaf on the first device of each process: with several, a checkpoint has to know of all."""
+        every = self.num_local_devices if self.num_processes > 1 else jax.device_count()
+        first = jax.make_mesh((self.num_processes,), (DEVICES,), (AxisType.Auto,), devices=jax.devices()[::every])
+        copied = NamedSharding(first, PartitionSpec())
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copied), abstract)
+
+    def restored(self, tree: Any) -> Any:
+        """Copied to every device."""
+        return self.place(jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree))
 
 
-def local_parallel(max_devices: int = 0) -> Parallel:
-    """All local devices, or at most ``max_devices`` of them when that is not 0."""
-    available = jax.local_device_count()
-    return Parallel(min(available, max_devices) if max_devices else available)
+@dataclass(frozen=True)
+class Mesh(OneDevice):
+    """One program over a grid of devices: rows split over ``data``, items over ``items``.
+
+    Of every array the first axis that has ``num_items`` entries is split over the devices' items axis, padded with
+    zeros to a multiple of it; the functions see true shapes, for cutting the padding off moves nothing. The other
+    arrays are copied.
+    """
+
+    num_data_shards: int
+    num_item_shards: int
+    num_items: int
+
+    @property
+    def num_devices(self) -> int:
+        """Of the whole grid."""
+        return self.num_data_shards * self.num_item_shards
+
+    @property
+    def way(self) -> str:
+        """For people."""
+        return f" by mesh {self.num_data_shards}x{self.num_item_shards}"
+
+    @property
+    def num_row_shards(self) -> int:
+        """Devices along ``data``."""
+        return self.num_data_shards
+
+    @property
+    def grid(self) -> jax.sharding.Mesh:
+        """The devices, of all processes."""
+        shape = (self.num_data_shards, self.num_item_shards)
+        devices = jax.devices()[: shape[0] * shape[1]]
+        return jax.make_mesh(shape, (DATA, ITEMS), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+    @property
+    def _padded_items(self) -> int:
+        return -(-self.num_items // self.num_item_shards) * self.num_item_shards
+
+    def _items_axis(self, leaf: Any) -> int | None:
+        return list(np.shape(leaf)).index(self.num_items) if self.num_items in np.shape(leaf) else None
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(self.grid, PartitionSpec(*axes))
+
+    def _split(self, axis: int | None) -> NamedSharding:
+        return self._sharding() if axis is None else self._sharding(*[None] * axis, ITEMS)
+
+    def _padding(self, leaf: Any, axis: int) -> list[tuple[int, int]]:
+        return [(0, self._padded_items - self.num_items if place == axis else 0) for place in range(np.ndim(leaf))]
+
+    def _cut(self, leaf: Any, axis: int | None) -> Any:
+        if axis is None:
+            return leaf
+        cut = jax.lax.slice_in_dim(leaf, 0, self.num_items, axis=axis)
+        return jax.lax.with_sharding_constraint(cut, self._split(axis))
+
+    def _pad(self, leaf: Any) -> Any:
+        axis = self._items_axis(leaf)
+        padded = leaf if axis is None else jnp.pad(leaf, self._padding(leaf, axis))
+        return jax.lax.with_sharding_constraint(padded, self._split(axis))
+
+    def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
+        """Compiles for the whole grid; which arrays are split, their placement says."""
+
+        def padded_function(axes: tuple[int | None, ...], *arguments: Any) -> Any:
+            leaves, structure = jax.tree.flatten(arguments)
+            cut = [self._cut(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
+            return jax.tree.map(self._pad, function(*jax.tree.unflatten(structure, cut)))
+
+        compiled = jax.jit(padded_function, static_argnums=0, donate_argnums=(1,) if donate_first else ())
+
+        def call(*arguments: Any) -> Any:
+            return compiled(tuple(_split_axis(leaf) for leaf in jax.tree.leaves(arguments)), *arguments)
+
+        return call
+
+    def make_batch(
+        self,
+        matrix: sparse.csr_array,
+        user_ids: np.ndarray,
+        *,
+        batch_size: int,
+        targets: np.ndarray | None = None,
+        num_parts: int = 1,
+    ) -> RowBatch:
+        """The whole batch; each process fills the rows of its own devices."""
+        num_shards, grid = self.num_row_shards, self.grid
+        index = jax.process_index()
+        own = [place for place, devices in enumerate(grid.devices) if any(d.process_index == index for d in devices)]
+        made = {
+            (part, shard): make_row_batch(
+                matrix,
+                user_ids,
+                batch_size=batch_size,
+                num_shards=num_shards * num_parts,
+                own_shards=range(part * num_shards + shard, part * num_shards + shard + 1),
+                targets=targets,
+            )
+            for part in range(num_parts)
+            for shard in own
+        }
+        shard_size = batch_size // (num_shards * num_parts)
+        with_parts = num_parts > 1
+        sharding = self._sharding(*[None] * with_parts, DATA)
+
+        def joined(name: str) -> jax.Array:
+            def values(part: int, shard: int) -> np.ndarray:
+                found = getattr(made[part, shard], name).reshape(-1)
+                return found + shard * shard_size if name == "rows" else found
+
+            width = values(0, own[0]).size
+
+            def share(place: Any) -> np.ndarray:
+                shards = range(num_shards)[slice((place[-1].start or 0) // width, _ceil(place[-1].stop, width))]
+                parts = [np.concatenate([values(part, shard) for shard in shards]) for part in range(num_parts)]
+                return np.stack(parts) if with_parts else parts[0]
+
+            shape = (*[num_parts] * with_parts, width * num_shards)
+            return jax.make_array_from_callback(shape, sharding, share)
+
+        first = next(iter(made.values()))
+        return RowBatch(*(None if getattr(first, name) is None else joined(name) for name in RowBatch._fields))
+
+    def place(self, tree: Any) -> Any:
+        """Every leaf split or copied over the grid."""
+
+        def put(leaf: Any) -> jax.Array:
+            axis, leaf = self._items_axis(leaf), np.asarray(leaf)
+            padded = leaf if axis is None else np.pad(leaf, self._padding(leaf, axis))
+            return jax.make_array_from_callback(padded.shape, self._split(axis), lambda place: padded[place])
+
+        return jax.tree.map(put, tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Each leaf, its shares joined and its padding cut off."""
+
+        def get(leaf: Any) -> np.ndarray:
+            axis = _split_axis(leaf)
+            reaches_all = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
+            whole = np.asarray(leaf if reaches_all else multihost_utils.process_allgather(leaf, tiled=True))
+            return whole if axis is None else whole[(*[slice(None)] * axis, slice(self.num_items))]
+
+        return jax.tree.map(get, tree)
+
+    def fetch_rows(self, tree: Any) -> Any:
+        """They are copied to every device."""
+        return self.fetch(tree)
+
+    def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
+        """The k best of each share of the items, then the k best of those; of equal scores the lower id first."""
+        scores = jnp.pad(scores, [(0, 0), (0, self._padded_items - self.num_items)], constant_values=-jnp.inf)
+        share_size = self._padded_items // self.num_item_shards
+
+        def of_share(share: Array) -> tuple[Array, Array]:
+            values, items = jax.lax.top_k(share, min(k, share_size))
+            items = items + jax.lax.axis_index(ITEMS) * share_size
+            values, items = (jax.lax.all_gather(part, ITEMS, axis=1, tiled=True) for part in (values, items))
+            values, places = jax.lax.top_k(values, k)
+            return values, jnp.take_along_axis(items, places, axis=1)
+
+        rows = PartitionSpec(DATA, None)
+        return jax.shard_map(
+            of_share,
+            mesh=self.grid,
+            in_specs=PartitionSpec(DATA, ITEMS),
+            out_specs=(rows, rows),
+            check_vma=False,  # what all items' shares agree on after the gathering is not seen by the check
+        )(scores)
+
+    def stored_like(self, abstract: Any) -> Any:
+        """The padded shapes, split over the grid."""
+
+        def like(leaf: Any) -> jax.ShapeDtypeStruct:
+            axis = self._items_axis(leaf)
+            shape = tuple(self._padded_items if place == axis else size for place, size in enumerate(leaf.shape))
+            return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._split(axis))
+
+        return jax.tree.map(like, abstract)
+
+
+def _split_axis(leaf: Any) -> int | None:
+    """The axis of a placed array that is split over items."""
+    sharding = getattr(leaf, "sharding", None)
+    axes = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
+    return axes.index(ITEMS) if ITEMS in axes else None
+
+
+def _ceil(stop: int | None, width: int) -> int | None:
+    return None if stop is None else -(-stop // width)
+
+
+def make_parallel(
+    kind: ParallelKind = "pmap", *, num_items: int, item_shards: int = 1, max_devices: int = 0
+) -> OneDevice:
+    """All devices of all processes, or at most ``max_devices`` of this one where that is not 0.
+
+    ``pmap`` needs none of the other numbers; ``mesh`` splits ``num_items`` over ``item_shards`` devices and the rows
+    of a batch over the others.
+
+    Raises:
+      ValueError: an unknown kind; item_shards that do not divide the devices, or that pmap cannot have; a part of the
+        devices of several processes.
+    """
+    if kind not in get_args(ParallelKind):
+        raise ValueError(f"parallel {kind!r} is unknown: choose one of {', '.join(get_args(ParallelKind))}")
+    if max_devices and jax.process_count() > 1:
+        raise ValueError("several processes use all of their devices: leave --max_devices out")
+    num_devices = min(jax.device_count(), max_devices or jax.device_count())
+    if kind == "pmap":
+        if item_shards > 1:
+            raise ValueError("--item_shards needs --parallel=mesh: pmap keeps all items on every device")
+        return Pmap(num_devices // jax.process_count(), jax.process_count()) if num_devices > 1 else OneDevice()
+    if num_devices % item_shards:
+        raise ValueError(f"--item_shards={item_shards} does not divide the {num_devices} devices")
+    return Mesh(num_devices // item_shards, item_shards, num_items)
+
+
+def is_primary() -> bool:
+    """Whether this is the process that writes logs and results."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def from_primary(array: np.ndarray) -> np.ndarray:
+    """The primary process' array, of the same shape on all: what is computed by each may differ in its last bits."""
+    return np.asarray(multihost_utils.broadcast_one_to_all(array)) if jax.process_count() > 1 else array

@@ -25,10 +25,12 @@ class RunDirectory:
 
     Args:
       path: the directory.
+      writes: false for processes that only read: of several, one writes.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, *, writes: bool = True):
         self.path = Path(path)
+        self.writes = writes
 
     @property
     def checkpoints(self) -> Path:
@@ -50,9 +52,11 @@ class RunDirectory:
         Raises:
           RunDirectoryError: a run, or anything else, is there already; nothing is written then.
         """
+        if not self.writes:
+            return
         self.check_unused()
         self.path.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+        self._write_json(CONFIG, config)
 
     def exists(self) -> bool:
         """Whether a run was started here."""
@@ -69,6 +73,10 @@ class RunDirectory:
     def results(self) -> dict[str, Any] | None:
         """The results of a finished run, None before."""
         return self._read_json(RESULTS, "delete it and resume") if (self.path / RESULTS).exists() else None
+
+    def _write_json(self, name: str, values: dict[str, Any]) -> None:
+        if self.writes:
+            write_atomically(self.path / name, json.dumps(values, indent=2) + "\n")
 
     def _read_json(self, name: str, remedy: str) -> dict[str, Any]:
         try:
@@ -96,10 +104,12 @@ class RunDirectory:
 
     def update_config(self, config: dict[str, Any]) -> None:
         """Replaces the configuration, for values that a resume may change."""
-        write_atomically(self.path / CONFIG, json.dumps(config, indent=2) + "\n")
+        self._write_json(CONFIG, config)
 
     def log(self, record: dict[str, Any]) -> None:
         """Appends a record, first ending a line that a killed run left torn."""
+        if not self.writes:
+            return
         path = self.path / METRICS
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
         with path.open("a") as file:
@@ -121,6 +131,8 @@ class RunDirectory:
         return kept
 
     def _write_array(self, name: str, array: np.ndarray) -> None:
+        if not self.writes:
+            return
         temporary = self.path / (name + ".tmp")
         with temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
@@ -153,7 +165,7 @@ class RunDirectory:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Writes results.json, which marks the run as finished."""
-        write_atomically(self.path / RESULTS, json.dumps(results, indent=2) + "\n")
+        self._write_json(RESULTS, results)
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One training step as a pure function of (state, batch), alone or as the per-device part of a parallel step."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ def make_train_step(
     *,
     steps_per_epoch: int,
     ema_decay: float = 0.0,
+    accumulate_steps: int = 1,
     axis_name: str | None = None,
 ) -> TrainStep:
     """A step that averages the losses of the batch's real rows over all devices and applies one optimizer update.
@@ -35,6 +37,8 @@ def make_train_step(
       make_key: returns the run's key; called on trace.
       steps_per_epoch: after so many steps a new epoch begins, and the running sum of losses starts anew.
       ema_decay: of the averaged parameters, where the state keeps them.
+      accumulate_steps: parts of the batch, its fields' leading axis where there are several, that are gone through one
+        after the other.
       axis_name: of the mapped device axis, None on a single device.
     """
 
@@ -45,15 +49,29 @@ def make_train_step(
         return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
     def train_step(state: TrainState, batch: RowBatch) -> TrainState:
-        keys = row_keys(jax.random.fold_in(make_key(), state.step), batch)
+        step_key = jax.random.fold_in(make_key(), state.step)
         clock = Clock(step=state.step, epoch=state.step // steps_per_epoch)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 
-        def mean_loss(params):
-            losses, info = recommender.loss_fn(params, state.model_state, batch, keys, clock)
-            return jnp.sum(jnp.where(batch.row_mask, losses, 0.0)) / num_rows, info
+        def gradients_of(part: RowBatch):
+            def mean_loss(params):
+                losses, info = recommender.loss_fn(params, state.model_state, part, row_keys(step_key, part), clock)
+                return jnp.sum(jnp.where(part.row_mask, losses, 0.0)) / num_rows, info
 
-        (loss, info), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+            (loss, info), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+            return (gradients, loss), info
+
+        if accumulate_steps == 1:
+            (gradients, loss), info = gradients_of(batch)
+        else:
+
+            def add(sums: Any, part: RowBatch):
+                sums_of_part, info = gradients_of(part)
+                return jax.tree.map(jnp.add, sums, sums_of_part), info
+
+            zeros = jax.tree.map(jnp.zeros_like, (state.params, state.loss_sum))
+            (gradients, loss), info = jax.lax.scan(add, zeros, batch)
+            info = jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), info)
         # The shares of all devices add up to the gradient of the average over the global batch.
         gradients, loss = jax.tree.map(total, (gradients, loss))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -69,7 +87,7 @@ def make_train_step(
             params=params,
             opt_state=opt_state,
             model_state=recommender.update_model_state(
-                state.model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask)
+                state.model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask.reshape(-1))
             ),
             loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + loss,
             selection=state.selection,

@@ -24,7 +24,7 @@ def test_a_batch_holds_the_chosen_rows_and_nothing_else(seed, num_chosen, num_de
     rng = np.random.default_rng(seed)
     matrix = random_matrix(rng, 12, 9)
     users = rng.permutation(12)[:num_chosen]
-    batch = make_row_batch(matrix, users, batch_size=8, num_devices=num_devices)
+    batch = make_row_batch(matrix, users, batch_size=8, num_shards=num_devices)
     parts = [field for field in batch if field is not None]
     shards = [batch] if num_devices == 1 else [RowBatch(*(field[d] for field in parts)) for d in range(num_devices)]
     dense = np.concatenate([dense_rows(shard, 9) for shard in shards])
@@ -57,8 +57,8 @@ def test_a_batch_must_fit():
         make_row_batch(matrix, np.arange(0))
     with pytest.raises(ValueError, match="3 users do not fit a batch of 2"):
         make_row_batch(matrix, np.arange(3), batch_size=2)
-    with pytest.raises(ValueError, match="no multiple of the number of devices, 2"):
-        make_row_batch(matrix, np.arange(3), batch_size=3, num_devices=2)
+    with pytest.raises(ValueError, match="no multiple of the number of shards, 2"):
+        make_row_batch(matrix, np.arange(3), batch_size=3, num_shards=2)
 
 
 def test_an_epoch_visits_every_user_once_and_epochs_differ():

@@ -5,9 +5,9 @@ import pytest
 
 from diffrec_jax.data import parse_recency
 from diffrec_jax.data.clustering import group_items
+from diffrec_jax.devices import OneDevice
 from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import assemble
 from experiments import config as configuration
@@ -30,9 +30,9 @@ def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkey
         groups=GroupsConfig(num_groups=3, item_embeddings="lightgcn"),
     )  # fmt: skip
     dataset = DATA.load()
-    groups = assemble.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), Parallel())
+    groups = assemble.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), OneDevice())
     lightgcn = configuration.embedding_run_config(config, "lightgcn")
-    vectors = assemble.trained_item_embeddings(lightgcn, dataset, Parallel(), None)
+    vectors = assemble.trained_item_embeddings(lightgcn, dataset, OneDevice(), None)
     assert vectors.shape == (40, 4) and vectors.std() > 0.01
     np.testing.assert_array_equal(groups, group_items("kmeans", 3, train=dataset.train, embeddings=vectors, seed=0))
     assert not list(tmp_path.iterdir())

@@ -4,10 +4,10 @@ import dataclasses
 
 from diffrec_jax.data.recency import NO_WEIGHTING
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
+from diffrec_jax.devices import ONE_DEVICE
 from diffrec_jax.evaluation import Evaluator
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
 from diffrec_jax.training.loop import Progress, TrainConfig, Trainer
-from diffrec_jax.training.parallel import Parallel
 from diffrec_jax.training.run_log import RunDirectory
 
 DATASET = make_synthetic(SyntheticSpec(num_users=60, num_items=40, num_interactions=900, num_clusters=4))
@@ -16,22 +16,19 @@ CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
 
 
 def make_trainer(
-    path, *, num_devices=1, progress: Progress | None = None, recommender=None, weighting=NO_WEIGHTING, **changes
+    path, *, devices=ONE_DEVICE, progress: Progress | None = None, recommender=None, weighting=NO_WEIGHTING, **changes
 ) -> Trainer:
     run_directory = RunDirectory(path)
     if not run_directory.exists():
         run_directory.create({})
-    parallel = Parallel(num_devices)
     recommender = recommender or make_diffrec(MODEL, DATASET.num_items)
     return Trainer(
         recommender=recommender,
         dataset=DATASET,
-        evaluator=Evaluator(
-            recommender.score_fn, ks=(5, 20), batch_size=32, num_devices=num_devices, transform=parallel.compile
-        ),
+        evaluator=Evaluator(recommender.score_fn, ks=(5, 20), batch_size=32, devices=devices),
         config=dataclasses.replace(CONFIG, **changes),
         run_directory=run_directory,
-        parallel=parallel,
+        devices=devices,
         weighting=weighting,
         progress=progress,
     )

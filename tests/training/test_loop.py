@@ -8,6 +8,7 @@ import pytest
 from diffrec_jax.data import Recency, RowWeighting, group_items
 from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import DivergedError, Progress
+from diffrec_jax.training.parallel import Pmap
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
 
@@ -109,7 +110,7 @@ def test_the_best_state_is_returned_not_the_last(tmp_path):
     evaluations = [r for r in trainer.run_directory.records() if r["event"] == "evaluation"]
     top = max(evaluations, key=lambda record: record["valid"]["recall@20"])
     assert float(best.selection.best_epoch) == top["epoch"] < 30
-    again = trainer.evaluate(trainer.parallel.replicate(best))
+    again = trainer.evaluate(best)
     assert again["valid"].mean()["recall@20"] == top["valid"]["recall@20"]
     assert again["test"].mean()["ndcg@5"] == top["test"]["ndcg@5"]
 
@@ -158,5 +159,5 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
 
 
 def test_a_batch_must_split_over_the_devices(tmp_path):
-    with pytest.raises(ValueError, match="batch_size 15 is no multiple of the 4 devices"):
-        make_trainer(tmp_path / "run", num_devices=4, batch_size=15)
+    with pytest.raises(ValueError, match="batch_size 15 is no multiple of 4"):
+        make_trainer(tmp_path / "run", devices=Pmap(4), batch_size=15)

@@ -1,21 +1,40 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.training.parallel import Parallel
-from tests.training.small_run import make_trainer
+from diffrec_jax.data.batching import make_row_batch
+from diffrec_jax.devices import OneDevice
+from diffrec_jax.recommenders import LDiffRecConfig, make_l_diffrec
+from diffrec_jax.rows import to_dense
+from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
+from tests.training.small_run import DATASET, make_trainer
+
+NUM_ITEMS = DATASET.num_items
+WAYS = {
+    "pmap": Pmap(4),
+    "mesh 4x1": Mesh(4, 1, NUM_ITEMS),
+    "mesh 2x2": Mesh(2, 2, NUM_ITEMS),
+    "mesh 1x4": Mesh(1, 4, NUM_ITEMS),
+    "mesh 1x3": Mesh(1, 3, NUM_ITEMS),  # 40 items are padded to 42
+}
 
 
-def test_four_devices_give_the_run_of_one(tmp_path):
+@pytest.fixture(scope="module")
+def run_of_one(tmp_path_factory):
+    trainer = make_trainer(tmp_path_factory.mktemp("one") / "run", epochs=4, eval_every=1)
+    return trainer, trainer.run()
+
+
+def assert_same_run(trainer, state, run_of_one):
     """Every draw belongs to a user and a step, so that only rounding differs."""
-    if jax.local_device_count() < 4:
-        pytest.skip(f"needs 4 local devices, here are {jax.local_device_count()}")
-    one, four = (make_trainer(tmp_path / str(n), num_devices=n, epochs=4, eval_every=1) for n in (1, 4))
-    states = one.run(), four.run()
-    for left, right in zip(jax.tree.leaves(states[0].params), jax.tree.leaves(states[1].params)):
+    expected_trainer, expected = run_of_one
+    for left, right in zip(jax.tree.leaves(trainer.devices.fetch(state.params)), jax.tree.leaves(expected.params)):
         np.testing.assert_allclose(left, right, rtol=2e-3, atol=2e-5)
-    np.testing.assert_allclose(states[0].model_state.losses, states[1].model_state.losses, rtol=1e-3)
-    for left, right in zip(one.run_directory.records(), four.run_directory.records(), strict=True):
+    history = trainer.devices.fetch(state.model_state)
+    np.testing.assert_allclose(history.losses, expected.model_state.losses, rtol=1e-3)
+    records = expected_trainer.run_directory.records(), trainer.run_directory.records()
+    for left, right in zip(*records, strict=True):
         if left["event"] == "epoch":
             np.testing.assert_allclose(left["loss"], right["loss"], rtol=1e-4)
         else:
@@ -24,17 +43,123 @@ def test_four_devices_give_the_run_of_one(tmp_path):
             )
 
 
-def test_a_checkpoint_of_four_devices_goes_on_with_one(tmp_path):
-    four = make_trainer(tmp_path / "run", num_devices=4, epochs=2)
-    four.run()
-    one = make_trainer(tmp_path / "run", num_devices=1, epochs=4)
-    one.run()
-    assert one.timings.steps == 8  # two epochs more, not four
+@pytest.mark.parametrize("way", WAYS)
+def test_several_devices_give_the_run_of_one(tmp_path, way, run_of_one):
+    trainer = make_trainer(tmp_path / "run", devices=WAYS[way], epochs=4, eval_every=1)
+    assert_same_run(trainer, trainer.run(), run_of_one)
 
 
-def test_replicating_and_back_keeps_values():
-    parallel = Parallel(4)
-    tree = {"a": np.arange(3.0, dtype=np.float32), "b": np.int32(2)}
-    copies = parallel.replicate(tree)
-    assert copies["a"].shape == (4, 3)
-    jax.tree.map(np.testing.assert_array_equal, parallel.unreplicate(copies), tree)
+@pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
+def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
+    devices = WAYS[way] if way else OneDevice()
+    trainer = make_trainer(tmp_path / "run", devices=devices, epochs=4, eval_every=1, accumulate_steps=2)
+    assert_same_run(trainer, trainer.run(), run_of_one)
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("pmap", None), ("mesh 1x3", "pmap"), (None, "mesh 1x3"), ("mesh 2x2", "mesh 1x3")]
+)
+def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, first, then, run_of_one):
+    for way, epochs in ((first, 2), (then, 4)):
+        devices = WAYS[way] if way else OneDevice()
+        trainer = make_trainer(tmp_path / "run", devices=devices, epochs=epochs, eval_every=1)
+        state = trainer.run()
+    assert trainer.timings.steps == 8  # two epochs more, not four
+    assert_same_run(trainer, state, run_of_one)
+
+
+def test_a_latent_model_runs_on_a_mesh(tmp_path):
+    groups = np.arange(NUM_ITEMS) % 2
+    config = LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3)
+    results = []
+    for name, devices in (("one", OneDevice()), ("mesh", WAYS["mesh 2x2"])):
+        trainer = make_trainer(tmp_path / name, devices=devices, epochs=2, recommender=make_l_diffrec(config, groups))
+        results.append(devices.fetch(trainer.run().params))
+    for left, right in zip(*map(jax.tree.leaves, results)):
+        np.testing.assert_allclose(left, right, rtol=2e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_placing_and_fetching_keep_values(way):
+    devices = WAYS[way]
+    tree = {"a": np.arange(2.0 * NUM_ITEMS, dtype=np.float32).reshape(2, NUM_ITEMS), "b": np.int32(2)}
+    placed = devices.place(tree)
+    jax.tree.map(np.testing.assert_array_equal, devices.fetch(placed), tree)
+    doubled = devices.compile(lambda tree: jax.tree.map(lambda leaf: 2 * leaf, tree))(placed)
+    jax.tree.map(np.testing.assert_array_equal, devices.fetch(doubled), jax.tree.map(lambda leaf: 2 * leaf, tree))
+    made = devices.make(lambda: {"a": jnp.arange(float(NUM_ITEMS))})()
+    np.testing.assert_array_equal(devices.fetch(made)["a"], np.arange(NUM_ITEMS))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_arrives_whole(way):
+    devices, users = WAYS[way], np.arange(10)
+    batch = devices.make_batch(DATASET.train, users, batch_size=12)
+    dense = devices.fetch_rows(devices.compile(lambda batch: to_dense(batch, NUM_ITEMS))(batch))
+    np.testing.assert_array_equal(dense[:10], DATASET.train[users].toarray())
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_best_items_of_the_shares_are_the_best_of_all(way):
+    devices = WAYS[way]
+    matrix = DATASET.train
+    scores = np.random.default_rng(0).integers(0, 9, matrix.shape).astype(np.float32)  # with ties
+
+    def best(batch):
+        own = jnp.asarray(scores)[batch.user_ids]
+        return devices.top_k(own, 25)
+
+    values, items = devices.fetch_rows(devices.compile(best)(devices.make_batch(matrix, np.arange(12), batch_size=12)))
+    expected_values, expected_items = jax.lax.top_k(scores[:12], 25)
+    np.testing.assert_array_equal(values, expected_values)
+    np.testing.assert_array_equal(items, expected_items)
+
+
+def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
+    trainer = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x4"], epochs=1)
+    state = trainer.run()
+    adam = state.opt_state[0]
+    for tree in (state.params, adam.mu, adam.nu):
+        kernels = tree["params"]["input_kernel"], tree["params"]["output_layer"]["kernel"]
+        for kernel, share in zip(kernels, ((NUM_ITEMS // 4, 8), (8, NUM_ITEMS // 4))):
+            assert {shard.data.shape for shard in kernel.addressable_shards} == {share}
+            assert len({shard.device for shard in kernel.addressable_shards}) == 4
+
+
+@pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4"])
+def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
+    devices = WAYS[way] if way else OneDevice()
+    trainer = make_trainer(tmp_path / "run", devices=devices)
+    state = trainer.init_state()
+    batch = devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
+    trainer._train_step(state, batch)
+    kernel = state.params["params"]["input_kernel"]
+    assert kernel.is_deleted()
+
+
+def test_shards_of_a_batch_made_apart_fit_together():
+    users = np.arange(16)
+    whole = make_row_batch(DATASET.train, users, batch_size=16, num_shards=4)
+    for first in (0, 2):
+        part = make_row_batch(DATASET.train, users, batch_size=16, num_shards=4, own_shards=range(first, first + 2))
+        for left, right in zip(part[:5], whole[:5]):
+            np.testing.assert_array_equal(left, right[first : first + 2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"kind": "tpu"}, "is unknown"),
+        ({"kind": "pmap", "item_shards": 2}, "--item_shards needs --parallel=mesh"),
+        ({"kind": "mesh", "item_shards": 3}, "does not divide the 4 devices"),
+    ],
+)
+def test_wrong_ways_are_told(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_parallel(**arguments, num_items=10)
+
+
+def test_one_device_needs_no_way():
+    assert make_parallel(num_items=10, max_devices=1) == OneDevice()
+    assert make_parallel(num_items=10) == Pmap(4)
+    assert make_parallel("mesh", num_items=10, item_shards=2) == Mesh(2, 2, 10)

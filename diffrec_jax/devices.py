@@ -1,0 +1,89 @@
+"""Where functions run and values live: what evaluation and training ask of it, and the plainest answer, one device."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.batching import RowBatch, make_row_batch
+from diffrec_jax.typing import Array
+
+
+@dataclass(frozen=True)
+class OneDevice:
+    """``jax.jit`` on the first device. What runs on several is another class with the same methods."""
+
+    @property
+    def num_devices(self) -> int:
+        """All of them, of all processes."""
+        return 1
+
+    @property
+    def way(self) -> str:
+        """How several devices are used, for people."""
+        return ""
+
+    @property
+    def num_row_shards(self) -> int:
+        """Parts that the rows of a batch are split into; a batch size must be a multiple of it."""
+        return 1
+
+    @property
+    def axis_name(self) -> str | None:
+        """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
+        return None
+
+    def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
+        """A compiled function of placed values; ``donate_first`` lets it reuse its first argument's memory."""
+        return jax.jit(function, donate_argnums=(0,) if donate_first else ())
+
+    def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
+        """A compiled function of nothing, its values placed."""
+        return self.compile(function)
+
+    def make_batch(
+        self,
+        matrix: sparse.csr_array,
+        user_ids: np.ndarray,
+        *,
+        batch_size: int,
+        targets: np.ndarray | None = None,
+        num_parts: int = 1,
+    ) -> RowBatch:
+        """``make_row_batch``, ready for a compiled function; with ``num_parts`` > 1 fields have that leading axis."""
+        return make_row_batch(matrix, user_ids, batch_size=batch_size, targets=targets, num_shards=num_parts)
+
+    def place(self, tree: Any) -> Any:
+        """Host values, the same on every process, as a compiled function takes them."""
+        return jax.device_put(tree)
+
+    def fetch(self, tree: Any) -> Any:
+        """Placed values as NumPy arrays of their true shapes; small ones, for they come whole to every process."""
+        return jax.device_get(tree)
+
+    def fetch_rows(self, tree: Any) -> Any:
+        """Values with a leading axis of the batch's rows, as NumPy arrays of the whole batch on every process."""
+        return jax.device_get(tree)
+
+    def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
+        """``jax.lax.top_k`` over the last axis of scores [B, I], within a compiled function."""
+        return jax.lax.top_k(scores, k)
+
+    def stored(self, tree: Any) -> Any:
+        """Placed values as a checkpoint takes them."""
+        return tree
+
+    def stored_like(self, abstract: Any) -> Any:
+        """What a checkpoint is to be read into, from ShapeDtypeStructs of the true shapes."""
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract)
+
+    def restored(self, tree: Any) -> Any:
+        """What was read into ``stored_like``, placed."""
+        return tree
+
+
+ONE_DEVICE = OneDevice()

@@ -1,0 +1,74 @@
+"""What a script runs on: one process or many, their devices, and a watch over those that hang."""
+
+import faulthandler
+from typing import Any
+
+import jax
+
+from diffrec_jax.data import Dataset
+from diffrec_jax.devices import OneDevice
+from diffrec_jax.training.parallel import make_parallel
+from experiments.cli import ConfigError
+from experiments.flags import FLAGS
+
+
+def join_processes() -> None:
+    """With --distributed, meets the other processes of the job; nothing that asks JAX for devices may come before.
+
+    Raises:
+      ConfigError: they are not found, or only a part of the address was given.
+    """
+    address: dict[str, Any] = {
+        name: FLAGS[name].value for name in ("coordinator_address", "num_processes", "process_id")
+    }
+    given = [value is not None for value in address.values()]
+    if not FLAGS.distributed:
+        if any(given):
+            raise ConfigError("--coordinator_address, --num_processes and --process_id need --distributed")
+        return
+    if any(given) and not all(given):
+        raise ConfigError("--coordinator_address, --num_processes and --process_id go together: give all or none")
+    try:
+        jax.distributed.initialize(**address)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--distributed found no job to join ({str(error).splitlines()[0]}): outside Slurm, Open MPI, Kubernetes "
+            "and Cloud TPU give --coordinator_address=HOST:PORT, --num_processes and --process_id"
+        ) from error
+
+
+def make_devices(dataset: Dataset) -> OneDevice:
+    """The devices that the flags choose.
+
+    Raises:
+      ConfigError: they cannot be used so.
+    """
+    try:
+        return make_parallel(
+            FLAGS.parallel, num_items=dataset.num_items, item_shards=FLAGS.item_shards, max_devices=FLAGS.max_devices
+        )
+    except ValueError as error:
+        raise ConfigError(error) from error
+
+
+class Watchdog:
+    """Ends the process, with the stack of every thread, when it shows no life for so long: a peer may have died.
+
+    Args:
+      minutes: without a sign of life; 0 for never.
+    """
+
+    def __init__(self, minutes: float):
+        self.minutes = minutes
+
+    def alive(self) -> None:
+        """A sign of life: the time begins anew."""
+        if self.minutes:
+            faulthandler.dump_traceback_later(60 * self.minutes, exit=True)
+
+    def stop(self) -> None:
+        """Watches no longer."""
+        faulthandler.cancel_dump_traceback_later()
+
+
+NO_WATCHDOG = Watchdog(0)
