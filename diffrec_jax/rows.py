@@ -60,6 +60,16 @@ def embed(batch: RowBatch, table: Array) -> Array:
     return scan_entries(batch, add, jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype))
 
 
+def add_outer(table: Array, batch: RowBatch, rows: Array) -> Array:
+    """``table + to_dense(batch).T @ rows`` for a table [I, H] and rows [B, H], without the dense block."""
+
+    def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
+        places, item_ids, weights = chunk
+        return total.at[item_ids].add(rows[places] * weights[:, None], mode="drop")
+
+    return scan_entries(batch, add, table)
+
+
 def _embed_forward(batch: RowBatch, table: Array) -> tuple[Array, tuple[RowBatch, Array]]:
     return embed(batch, table), (batch, table)
 
@@ -67,12 +77,7 @@ def _embed_forward(batch: RowBatch, table: Array) -> tuple[Array, tuple[RowBatch
 def _embed_backward(saved: tuple[RowBatch, Array], gradient: Array) -> tuple[None, Array]:
     # Written out, because the derivative of a scan would add a whole table for every chunk.
     batch, table = saved
-
-    def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
-        rows, item_ids, weights = chunk
-        return total.at[item_ids].add(gradient[rows] * weights[:, None], mode="drop")
-
-    return None, scan_entries(batch, add, jnp.zeros_like(table))
+    return None, add_outer(jnp.zeros_like(table), batch, gradient)
 
 
 embed.defvjp(_embed_forward, _embed_backward)

@@ -82,6 +82,8 @@ RECOMMENDER_FIELDS = {
     "sampling_steps": "num_inference_noise_steps",
     "sampling_noise": "sampling_noise",
     "folded": "folded",
+    "noise_sketch": "noise_sketch",
+    "item_block": "item_block",
     "in_dims": "in_dims",
     "out_dims": "out_dims",
     "encoder_activation": "encoder_activation",
@@ -184,6 +186,12 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "integer", "sampling_steps", None, "T', steps of forward noise at inference; all T are reversed.")
     _define(group, "boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
     _define(group, "boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
+    _define(group, "integer", "noise_sketch", None,
+            "Train with noise hashed from so many normals a user: about 1/2 of the time; 0 for noise of each item.",
+            lower_bound=0)  # fmt: skip
+    _define(group, "integer", "item_block", None,
+            "Compare so many items at once with the prediction in training: less memory, more time; 0 for all.",
+            lower_bound=0)  # fmt: skip
 
     group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
     _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)

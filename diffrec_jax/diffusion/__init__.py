@@ -1,7 +1,7 @@
 """Gaussian diffusion over interaction rows: pure functions on arrays, without networks, flags or state."""
 
 from diffrec_jax.diffusion.forward import predict_epsilon, predict_x0, q_posterior, q_sample
-from diffrec_jax.diffusion.losses import PredictionType, diffusion_loss, epsilon_loss, x0_loss
+from diffrec_jax.diffusion.losses import PredictionType, diffusion_loss, epsilon_loss, x0_loss, x0_loss_of_error
 from diffrec_jax.diffusion.sampling import (
     gaussian_noise_fn,
     noise_for_inference,
@@ -46,4 +46,5 @@ __all__ = [
     "update_loss_history",
     "x0_denoise_fn",
     "x0_loss",
+    "x0_loss_of_error",
 ]

@@ -24,7 +24,11 @@ def x0_loss(schedule: NoiseSchedule, x_0: Array, x_0_hat: Array, t: Array, *, re
 
     Reference: arXiv:2304.04971, eq. 10 and 12.
     """
-    error = _mean_squared_error(x_0_hat, x_0)
+    return x0_loss_of_error(schedule, _mean_squared_error(x_0_hat, x_0), t, reweight=reweight)
+
+
+def x0_loss_of_error(schedule: NoiseSchedule, error: Array, t: Array, *, reweight: bool = True) -> Array:
+    """``x0_loss`` from the mean squared error of each row, [B], for who computes that otherwise."""
     return jnp.asarray(schedule.x0_loss_weights)[t] * error if reweight else error
 
 

@@ -1,5 +1,7 @@
 """Terms of an autoencoder's likelihood, per row."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -90,6 +92,62 @@ def _decoded_backward(saved: tuple, gradient: Array):
 
 
 decoded_multinomial_nll.defvjp(_decoded_forward, _decoded_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def decoded_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, item_block: int) -> Array:
+    """sum_i (p_i - x_i)^2, [B], of p = hidden @ kernel + bias, ``item_block`` items at a time, forwards and backwards.
+
+    No block [B, I] is held: predictions are computed again for the gradient, a third more products. ``hidden`` [B, H],
+    ``kernel`` [H, I], ``bias`` [I]; differentiable in all three.
+    """
+    return _error_forward(hidden, kernel, bias, batch, item_block)[0]
+
+
+def _block_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, place: Array, size: int):
+    """Errors [B, size] of a block, 0 for items of the block before it, with the block's start and kernel."""
+    num_items = kernel.shape[1]
+    start = jnp.minimum(place * size, num_items - size)
+    block_kernel = jax.lax.dynamic_slice_in_dim(kernel, start, size, axis=1)
+    predictions = hidden @ block_kernel + jax.lax.dynamic_slice_in_dim(bias, start, size)[None]
+    own = jnp.where((batch.item_ids >= start) & (batch.item_ids < num_items), batch.item_ids - start, size)
+    errors = predictions.at[batch.rows, own].add(-batch.weights, mode="drop")
+    return jnp.where((start + jnp.arange(size) >= place * size)[None], errors, 0.0), start, block_kernel
+
+
+def _error_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, item_block: int):
+    size = min(item_block, kernel.shape[1])
+
+    def add(total: Array, place: Array) -> tuple[Array, None]:
+        errors, _, _ = _block_error(hidden, kernel, bias, batch, place, size)
+        return total + jnp.square(errors).sum(axis=1), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros(hidden.shape[0]), jnp.arange(-(-kernel.shape[1] // size)))
+    return total, (hidden, kernel, bias, batch)
+
+
+def _error_backward(item_block: int, saved: tuple, gradient: Array):
+    hidden, kernel, bias, batch = saved
+    size = min(item_block, kernel.shape[1])
+
+    def add(totals: tuple[Array, Array, Array], place: Array) -> tuple[tuple[Array, Array, Array], None]:
+        of_hidden, of_kernel, of_bias = totals
+        errors, start, block_kernel = _block_error(hidden, kernel, bias, batch, place, size)
+        errors = 2.0 * gradient[:, None] * errors
+
+        def added(total: Array, part: Array, axis: int) -> Array:
+            old = jax.lax.dynamic_slice_in_dim(total, start, size, axis)
+            return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, axis)
+
+        of_kernel, of_bias = added(of_kernel, hidden.T @ errors, 1), added(of_bias, errors.sum(axis=0), 0)
+        return (of_hidden + errors @ block_kernel.T, of_kernel, of_bias), None
+
+    zeros = jax.tree.map(jnp.zeros_like, (hidden, kernel, bias))
+    totals, _ = jax.lax.scan(add, zeros, jnp.arange(-(-kernel.shape[1] // size)))
+    return (*totals, None)
+
+
+decoded_squared_error.defvjp(_error_forward, _error_backward)
 
 
 def gaussian_kl(mean: Array, log_variance: Array) -> Array:

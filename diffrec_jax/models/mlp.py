@@ -85,13 +85,17 @@ class MLPDenoiser(nn.Module):
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""
+        return self.decode(self.hidden(x_t, t, row_keys))
+
+    def hidden(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
+        """All but the output layer: [B, dims[-1]]."""
         if x_t.shape[-1] != self.width:
             raise ValueError(f"x_t has {x_t.shape[-1]} columns, the denoiser was made for {self.width}")
         if self.normalize:
             x_t = x_t / jnp.maximum(jnp.linalg.norm(x_t, axis=1, keepdims=True), 1e-12)
         if row_keys is not None:
             x_t = row_dropout(row_keys, x_t, self.dropout)
-        return self.decode(self.transform(self.project(x_t), t))
+        return self.transform(self.project(x_t), t)
 
     def project(self, x_t: Array) -> Array:
         """The items' part of the first layer, linear: [B, D] -> [B, H]."""

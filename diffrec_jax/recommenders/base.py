@@ -10,10 +10,12 @@ from diffrec_jax.typing import Array, Key, Params, RowKeys, ScoreFn
 
 
 class Clock(NamedTuple):
-    """How far the training is, for what is annealed: int32 scalars from 0."""
+    """How far the training is, for what is annealed, int32 scalars from 0; and what belongs to no row."""
 
     step: Array
     epoch: Array
+    key: Key
+    """Of the step: for draws that all rows, wherever they are, have in common."""
 
 
 class Recommender(NamedTuple):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.diffusion import LossHistory, init_loss_history
+from diffrec_jax.diffusion import LossHistory, init_loss_history, q_sample, x0_loss_of_error
+from diffrec_jax.models.dropout import row_dropout
 from diffrec_jax.models.folding import (
     FoldedDenoiser,
     can_fold,
@@ -17,9 +18,22 @@ from diffrec_jax.models.folding import (
     folded_denoise_fn,
     folded_noise,
 )
+from diffrec_jax.models.likelihood import decoded_squared_error, squared_error
+from diffrec_jax.models.noise_sketch import buckets, draw_noise_sketch, project_noised
 from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.diffusing import DiffusionConfig, denoise, diffusion_terms, plain_denoise, update_history
-from diffrec_jax.rows import embed, targets, to_dense
+from diffrec_jax.recommenders.checks import check_at_least
+from diffrec_jax.recommenders.diffusing import (
+    DROPOUT_PLACE,
+    NOISE_PLACE,
+    DiffusionConfig,
+    denoise,
+    diffusion_terms,
+    draw_timesteps,
+    plain_denoise,
+    row_normals,
+    update_history,
+)
+from diffrec_jax.rows import embed, fold_each, targets, to_dense
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 
@@ -29,10 +43,29 @@ class DiffRecConfig(DiffusionConfig):
 
     folded: bool = True
     """Score in the hidden space where that is exact: x_0 prediction without input normalisation."""
+    noise_sketch: int = 0
+    """K of the noise drawn by ``models.noise_sketch`` in training, 0 for noise of its own on every item."""
+    item_block: int = 0
+    """Items whose error exists at once in training: less memory for a third more products; 0 for all."""
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        super().__post_init__()
+        check_at_least(0, noise_sketch=self.noise_sketch, item_block=self.item_block)
+        if (self.noise_sketch or self.item_block) and self.prediction_type != "x0":
+            raise ValueError("noise_sketch and item_block need x_0 prediction: a prediction of the noise needs it all")
+        if self.noise_sketch and self.normalize:
+            raise ValueError("noise_sketch cannot be normalised: the length of a noised row is not known without it")
 
 
 def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
-    """The functions of a DiffRec over ``num_items`` items."""
+    """The functions of a DiffRec over ``num_items`` items.
+
+    Raises:
+      ValueError: the noise sketch is larger than the items.
+    """
+    if config.noise_sketch > num_items:
+        raise ValueError(f"noise_sketch must be at most the {num_items} items, got {config.noise_sketch}")
     schedule = config.make_schedule()
     model = config.make_denoiser(num_items)
     fold = config.folded and config.prediction_type == "x0" and can_fold(model)
@@ -41,11 +74,40 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         return model.init(key, jnp.zeros((1, num_items)), jnp.zeros(1, jnp.int32))
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        del clock
+        if config.noise_sketch or config.item_block:
+            return lean_loss(params, history, batch, row_keys, clock)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
         terms = diffusion_terms(config, schedule, model, params, history, x_0, row_keys, target=target)
         return terms.losses, terms.info
+
+    def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+        """The same with fewer blocks [B, I]: none with both a sketch and item blocks."""
+        t, importance_weight = draw_timesteps(config, history, row_keys)
+        noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
+        if config.noise_sketch:
+            size = config.noise_sketch
+            sketch = draw_noise_sketch(clock.key, num_items, size)
+            # Dropout is by bucket: what it takes from an item it takes from its noise.
+            kept = row_dropout(dropout_keys, jnp.ones((len(t), size)), config.dropout)
+            signal_scale = jnp.asarray(schedule.sqrt_alphas_cumprod)[t]
+            noise_scale = jnp.asarray(schedule.sqrt_variances)[t]
+            own_kept = kept[batch.rows, buckets(sketch, batch.item_ids, size)]
+            signal = batch._replace(weights=batch.weights * signal_scale[batch.rows] * own_kept)
+            z = noise_scale[:, None] * kept * row_normals(noise_keys, size)
+            u_t = project_noised(params["params"]["input_kernel"], signal, z, sketch)
+            hidden: Array = model.apply(params, u_t, t, method="transform")  # type: ignore[assignment]
+        else:
+            x_t = q_sample(schedule, to_dense(batch, num_items), t, row_normals(noise_keys, num_items))
+            hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
+        if config.item_block:
+            output = params["params"]["output_layer"]
+            given = hidden, output["kernel"], output["bias"], targets(batch)
+            errors: Array = decoded_squared_error(*given, config.item_block)  # type: ignore[assignment]
+        else:
+            errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
+        losses = x0_loss_of_error(schedule, errors / num_items, t, reweight=config.reweight)
+        return losses * importance_weight, (t, losses)
 
     def prepare_scoring(params: Params) -> tuple[Params, FoldedDenoiser | None]:
         return params, fold_denoiser(params, with_noise=config.draws_inference_noise) if fold else None

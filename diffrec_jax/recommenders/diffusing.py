@@ -106,6 +106,17 @@ def row_normals(row_keys: RowKeys, width: int) -> Array:
     return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)
 
 
+TIMESTEP_PLACE, NOISE_PLACE, DROPOUT_PLACE = range(3)  # of the keys that a row's key is folded with
+
+
+def draw_timesteps(config: DiffusionConfig, history: LossHistory, row_keys: RowKeys) -> tuple[Array, Array]:
+    """A timestep for each row [B], and the weight of its loss [B]."""
+    probabilities = timestep_probabilities(history)
+    if config.timestep_sampling == "uniform":
+        probabilities = jnp.full_like(probabilities, 1.0 / config.num_timesteps)
+    return jax.vmap(lambda key: sample_timesteps(key, probabilities))(fold_each(row_keys, TIMESTEP_PLACE))
+
+
 class DiffusionTerms(NamedTuple):
     """What the diffusion contributes to a training step."""
 
@@ -134,11 +145,8 @@ def diffusion_terms(
     """
     if target is not None and config.prediction_type != "x0":
         raise ValueError("targets that differ from the rows need x_0 prediction: the noise does not tell of them")
-    timestep_keys, noise_keys, dropout_keys = (fold_each(row_keys, place) for place in range(3))
-    probabilities = timestep_probabilities(history)
-    if config.timestep_sampling == "uniform":
-        probabilities = jnp.full_like(probabilities, 1.0 / config.num_timesteps)
-    t, importance_weight = jax.vmap(lambda key: sample_timesteps(key, probabilities))(timestep_keys)
+    noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
+    t, importance_weight = draw_timesteps(config, history, row_keys)
     noise = row_normals(noise_keys, x_0.shape[1])
     x_t = q_sample(schedule, x_0, t, noise)
     prediction: Array = model.apply(params, x_t, t, dropout_keys)  # type: ignore[assignment]

@@ -30,7 +30,7 @@ from diffrec_jax.recommenders.diffusing import (
 from diffrec_jax.rows import dropout_entries, fold_each, targets
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
-DROPOUT_PLACE, LATENT_PLACE = 3, 4  # of the keys; the diffusion's own come before
+ENCODER_DROPOUT_PLACE, LATENT_PLACE = 3, 4  # of the keys; the diffusion's own come before
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         return autoencoder.apply(params["autoencoder"], batch, method="encode")  # type: ignore[return-value]
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        dropped = dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.encoder_dropout)
+        dropped = dropout_entries(batch, fold_each(row_keys, ENCODER_DROPOUT_PLACE), config.encoder_dropout)
         mean, log_variance = encode(params, dropped)
         z_0 = mean
         if config.reparameterize:

@@ -50,7 +50,7 @@ def make_train_step(
 
     def train_step(state: TrainState, batch: RowBatch) -> TrainState:
         step_key = jax.random.fold_in(make_key(), state.step)
-        clock = Clock(step=state.step, epoch=state.step // steps_per_epoch)
+        clock = Clock(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 
         def gradients_of(part: RowBatch):

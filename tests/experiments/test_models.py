@@ -42,7 +42,7 @@ def test_training_lowers_the_loss_of_every_model(model):
 
     @jax.jit
     def loss(state):
-        clock = Clock(step=np.int32(10_000), epoch=np.int32(0))
+        clock = Clock(step=np.int32(10_000), epoch=np.int32(0), key=jax.random.key(0))
         losses, _ = recommender.loss_fn(
             state.params, recommender.init_model_state(), batch, row_keys(jax.random.key(1), batch), clock
         )

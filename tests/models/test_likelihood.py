@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import csr_from_pairs, make_row_batch
-from diffrec_jax.models import decoded_multinomial_nll, gaussian_kl, likelihood, multinomial_nll
+from diffrec_jax.models import decoded_multinomial_nll, decoded_squared_error, gaussian_kl, likelihood, multinomial_nll
 from diffrec_jax.rows import to_dense
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
@@ -54,6 +54,29 @@ def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block
         return multinomial_nll(hidden @ table.T + bias[None], batch)
 
     np.testing.assert_allclose(blocked(*arguments), whole(*arguments), rtol=1e-5, atol=1e-6)
+    found, expected = (
+        jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*arguments)
+        for fn in (blocked, whole)
+    )
+    for ours, theirs in zip(found, expected):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [1, 4, 5, 6, 100])
+def test_the_squared_error_in_blocks_is_that_of_the_whole_block(block):
+    matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
+    matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
+    batch = make_row_batch(matrix, np.arange(3), batch_size=4)
+    arguments = [jnp.float32(RNG.normal(size=shape)) for shape in ((4, 3), (3, 6), (6,))]
+    row_weights = jnp.float32(RNG.normal(size=4))
+
+    def blocked(hidden, kernel, bias):
+        return decoded_squared_error(hidden, kernel, bias, batch, block)
+
+    def whole(hidden, kernel, bias):
+        return jnp.sum(jnp.square(hidden @ kernel + bias[None] - to_dense(batch, 6)), axis=1)
+
+    np.testing.assert_allclose(blocked(*arguments), whole(*arguments), rtol=1e-5)
     found, expected = (
         jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*arguments)
         for fn in (blocked, whole)

@@ -33,7 +33,7 @@ any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.key
 
 
 def clock(step):
-    return Clock(step=jnp.int32(step), epoch=jnp.int32(0))
+    return Clock(step=jnp.int32(step), epoch=jnp.int32(0), key=jax.random.key(0))
 
 
 def losses(config, users, *, step=0, seed=7, matrix=TRAIN, batch_size=None):

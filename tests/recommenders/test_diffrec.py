@@ -11,7 +11,7 @@ from diffrec_jax.recommenders import Clock, DiffRecConfig, make_diffrec
 from diffrec_jax.rows import row_keys
 
 CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
-CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0))
+CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(5))
 SPEC = SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)
 
 
@@ -86,3 +86,74 @@ def test_the_history_holds_the_weighted_losses_before_importance(train):
 def test_wrong_values_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **changes)
+
+
+def loss_and_gradient(config, train, targets=None):
+    recommender = make_diffrec(config, train.shape[1])
+    params = recommender.init_params(jax.random.key(0))
+    batch = make_row_batch(train, np.arange(30), batch_size=32, targets=targets)
+    keys = row_keys(jax.random.key(1), batch)
+
+    def total(params):
+        losses, _ = recommender.loss_fn(params, recommender.init_model_state(), batch, keys, CLOCK)
+        return jnp.sum(jnp.where(batch.row_mask, losses, 0.0)), losses
+
+    (_, losses), gradients = jax.value_and_grad(total, has_aux=True)(params)
+    return losses, gradients
+
+
+@pytest.mark.parametrize("has_targets", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_item_blocks_change_nothing_but_the_memory(train, has_targets, normalize):
+    targets = np.random.default_rng(0).random(train.nnz).astype(np.float32) if has_targets else None
+    config = dataclasses.replace(CONFIG, normalize=normalize)
+    whole = loss_and_gradient(config, train, targets)
+    blocked = loss_and_gradient(dataclasses.replace(config, item_block=16), train, targets)
+    for ours, theirs in zip(jax.tree.leaves(blocked), jax.tree.leaves(whole)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_a_sketch_without_noise_and_dropout_is_the_plain_loss(train):
+    config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, dropout=0.0, beta_fixed=False)
+    whole = loss_and_gradient(config, train)
+    for changes in ({"noise_sketch": 20}, {"noise_sketch": 50, "item_block": 7}):
+        sketched = loss_and_gradient(dataclasses.replace(config, **changes), train)
+        for ours, theirs in zip(jax.tree.leaves(sketched), jax.tree.leaves(whole)):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
+
+
+def test_sketched_noise_gives_the_loss_of_noise_on_average(train):
+    """The first layer's output is linear in the noise, so that its mean and variance decide; many keys, one history."""
+    config = dataclasses.replace(CONFIG, noise_scale=5.0, timestep_sampling="uniform")
+
+    def mean_loss(config):
+        recommender = make_diffrec(config, train.shape[1])
+        params = recommender.init_params(jax.random.key(0))
+        batch = make_row_batch(train, np.arange(32))
+
+        def loss(key):
+            clock = CLOCK._replace(key=key)
+            return recommender.loss_fn(params, recommender.init_model_state(), batch, row_keys(key, batch), clock)[0]
+
+        losses = jax.lax.map(lambda key: loss(key).mean(), jax.random.split(jax.random.key(3), 600))
+        return losses.mean(), losses.std() / np.sqrt(600)
+
+    (plain, plain_error), (sketched, sketched_error) = (
+        mean_loss(given) for given in (config, dataclasses.replace(config, noise_sketch=25))
+    )
+    assert abs(plain - sketched) < 4 * np.hypot(plain_error, sketched_error)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"noise_sketch": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"item_block": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"noise_sketch": 8, "normalize": True}, "cannot be normalised"),
+        ({"noise_sketch": -1}, "noise_sketch must be at least 0"),
+        ({"noise_sketch": 51}, "at most the 50 items, got 51"),
+    ],
+)
+def test_what_a_sketch_cannot_do_is_told(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_diffrec(dataclasses.replace(CONFIG, **changes), 50)

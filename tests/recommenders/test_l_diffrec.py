@@ -25,7 +25,7 @@ CONFIG = LDiffRecConfig(
 )
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
-CLOCK = Clock(step=jnp.int32(7), epoch=jnp.int32(3))
+CLOCK = Clock(step=jnp.int32(7), epoch=jnp.int32(3), key=jax.random.key(0))
 
 
 def num_params(recommender):
@@ -78,7 +78,7 @@ def test_the_mixed_loss_agrees_with_reference(reweight, epoch, step):
         kl_weight_steps=20,
     )
     diffusion, nll, kl = np.random.default_rng(0).gamma(1.0, 5.0, (3, 6))
-    clock = Clock(step=jnp.int32(step), epoch=jnp.int32(epoch))
+    clock = Clock(step=jnp.int32(step), epoch=jnp.int32(epoch), key=jax.random.key(0))
     mixed = mix_losses(config, *(jnp.float32(term) for term in (diffusion, nll, kl)), clock)
     expected = reference.mixed_loss(
         diffusion, nll, kl, reweight=reweight, lamda=0.4, lamda_min=0.05, lamda_epochs=60, gamma=0.3, gamma_steps=20,

@@ -12,7 +12,7 @@ from diffrec_jax.rows import row_keys
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
-CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0))
+CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
 CONFIG = SASRecConfig(embedding_size=8, num_heads=2, max_length=6, num_negatives=5)
 
 
