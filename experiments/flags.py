@@ -15,6 +15,7 @@ from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.parallel import ParallelKind
+from diffrec_jax.training.step import ComputeDtype
 
 FLAGS = flags.FLAGS
 GROUPS: dict[str, list[str]] = {}
@@ -258,6 +259,9 @@ def define_training_flags() -> None:
     _define(group, "integer", "batch_size", None, "Users a step, over all devices.")
     _define(group, "integer", "accumulate_steps", None,
             "Go through a batch in so many parts and add their gradients: the same step in less memory.")  # fmt: skip
+    _define(group, "enum", "compute_dtype", None,
+            "What the factors of products are rounded to, on GPU and TPU; parameters and losses stay float32.",
+            values=ComputeDtype.__args__)  # fmt: skip
     _define(group, "integer", "epochs", None, "At most so many passes over the users.")
     _define(group, "integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
     _define(group, "integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")

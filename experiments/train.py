@@ -133,10 +133,12 @@ def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Consol
     return Outcome(splits=splits, best_epoch=None, num_params=num_numbers(fitted), timings=timings)
 
 
-def check_batch_size(config: RunConfig, devices: OneDevice) -> None:
-    """Raises ConfigError if the batch does not split over the devices."""
+def check_devices(config: RunConfig, devices: OneDevice) -> None:
+    """Raises ConfigError if the batch does not split over the devices, or they do not compute as asked."""
     if config.training is None:
         return
+    if config.training.compute_dtype != "float32" and jax.default_backend() == "cpu":
+        raise ConfigError(f"--compute_dtype={config.training.compute_dtype} is for GPU and TPU: leave it out on a CPU")
     num_parts = devices.num_row_shards * config.training.accumulate_steps
     if config.training.batch_size % num_parts:
         raise ConfigError(
@@ -192,7 +194,7 @@ def main() -> None:
     dataset = config.data.load()
     devices = make_devices(dataset)
     # What complains does so before anything is written.
-    check_batch_size(config, devices)
+    check_devices(config, devices)
     config.evaluation.user_ids(dataset)
     if not config.training:
         check_memory(config, config.make_fitted(), dataset)

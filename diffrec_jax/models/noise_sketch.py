@@ -37,6 +37,8 @@ def draw_noise_sketch(key: Key, num_items: int, size: int) -> NoiseSketch:
     """
     if not 1 <= size <= num_items:
         raise ValueError(f"the size of a noise sketch must be between 1 and the {num_items} items, got {size}")
+    # Hashed by threefry2x32: on CPU, XLA computes the words of a threefry4x32 key for every number anew.
+    key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
     offsets_key, signs_key = jax.random.split(key)
     offsets = jax.random.randint(offsets_key, (-(-num_items // size),), 0, size)
     return NoiseSketch(offsets, jax.random.rademacher(signs_key, (num_items,), jnp.float32))

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
 from diffrec_jax.training.run_log import RunDirectory
 from diffrec_jax.training.state import TrainState, init_train_state, select
-from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.step import ComputeDtype, make_train_step
 from diffrec_jax.typing import Key
 
 
@@ -42,6 +42,7 @@ class TrainConfig:
     batch_size: int = 400
     accumulate_steps: int = 1
     """Parts of a batch whose gradients are added one after the other: the same step in less memory."""
+    compute_dtype: ComputeDtype = "float32"
     epochs: int = 1000
     max_steps: int = 0
     """Ends the run after so many steps if that comes first; 0 for no limit."""
@@ -57,6 +58,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Checks every value."""
+        if self.compute_dtype not in get_args(ComputeDtype):
+            raise ValueError(f"compute_dtype {self.compute_dtype!r} is none of {', '.join(get_args(ComputeDtype))}")
         for name in ("lr", "denoiser_lr"):
             value = getattr(self, name)
             if value is not None and not 0 < value < float("inf"):
@@ -170,6 +173,7 @@ class Trainer:
                 steps_per_epoch=self.steps_per_epoch,
                 ema_decay=self.config.ema_decay,
                 accumulate_steps=self.config.accumulate_steps,
+                compute_dtype=self.config.compute_dtype,
                 axis_name=self.devices.axis_name,
             ),
             donate_first=True,

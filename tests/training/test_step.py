@@ -1,3 +1,5 @@
+import re
+
 import jax
 import numpy as np
 import optax
@@ -58,3 +60,14 @@ def test_the_step_compiles_once():
     for users in ((1, 2), (3, 4), (5, 6, 7)):
         state = step(state, batch(*users))
     assert step._cache_size() == 1
+
+
+def dot_precisions(**extra):
+    step, state = make_step(**extra)
+    return set(re.findall(r"\bprecision=(\w+)", str(jax.make_jaxpr(step)(state, batch(1, 2, 3)))))
+
+
+def test_the_products_of_a_step_are_computed_as_asked():
+    """What a CPU computes is float32 either way, so this looks at what is asked of the compiler."""
+    assert dot_precisions(compute_dtype="bfloat16") == {"BF16_BF16_F32"}
+    assert not dot_precisions() & {"BF16_BF16_F32"}
