@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
 from benchmarks.train_step import OurTraining
 from diffrec_jax.data import Dataset, group_items
+from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from experiments.config import PRESETS
@@ -22,16 +23,17 @@ from experiments.config import PRESETS
 NUM_GROUPS = 2
 
 
-def make_training(side: str, shape: Shape, dataset: Dataset) -> OurTraining:
+def make_training(side: str, shape: Shape, dataset: Dataset, devices: OneDevice = ONE_DEVICE) -> OurTraining:
     """L-DiffRec is "ours", DiffRec the "peer"."""
     if side == "peer":
-        return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset)
+        return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset, devices)
     released = tomllib.loads((PRESETS / "l_diffrec" / f"{shape.name}_clean.toml").read_text())["released"]
     sizes = {key: tuple(value) for key, value in released["recommender"].items() if isinstance(value, list)}
     config = LDiffRecConfig(**released["recommender"] | sizes)
-    training = TrainConfig(**released["training"], prng_impl=shape.training.prng_impl)
+    given = {name: getattr(shape.training, name) for name in ("batch_size", "compute_dtype", "prng_impl")}
+    training = TrainConfig(**released["training"] | given)
     groups = group_items("random", NUM_GROUPS, train=dataset.train)
-    return OurTraining(make_l_diffrec(config, groups), training, dataset)
+    return OurTraining(make_l_diffrec(config, groups), training, dataset, devices)
 
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:

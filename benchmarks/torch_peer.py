@@ -120,6 +120,13 @@ class Diffusion:
         self.history = torch.zeros(num_timesteps, HISTORY_LENGTH, dtype=torch.float64)
         self.counts = torch.zeros(num_timesteps, dtype=torch.int64)
 
+    def to(self, device: str) -> "Diffusion":
+        """Moves every table to a device."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value.to(device))
+        return self
+
     @staticmethod
     def _at(table: Tensor, t: Tensor) -> Tensor:
         return table[t].float()[:, None]
@@ -127,7 +134,10 @@ class Diffusion:
     def sample_timesteps(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """t [B] and T p_t [B], by which the losses are divided."""
         if not bool((self.counts == HISTORY_LENGTH).all()):
-            return torch.randint(0, self.num_timesteps, (batch_size,)), torch.ones(batch_size)
+            where = self.counts.device
+            return torch.randint(0, self.num_timesteps, (batch_size,), device=where), torch.ones(
+                batch_size, device=where
+            )
         weights = torch.sqrt(torch.mean(self.history**2, dim=-1))
         probabilities = weights / weights.sum() * (1 - UNIFORM_MIX) + UNIFORM_MIX / self.num_timesteps
         t = torch.multinomial(probabilities, num_samples=batch_size, replacement=True)
@@ -156,13 +166,13 @@ class Diffusion:
         """Scores [B, I]: all T reverse steps from x_0 (T' = 0, no sampling noise), each at full width."""
         x_t = x_0
         for step in reversed(range(self.num_timesteps)):
-            t = torch.full((len(x_t),), step)
+            t = torch.full((len(x_t),), step, device=x_t.device)
             x_t = self._at(self.mean_x0, t) * model(x_t, t) + self._at(self.mean_xt, t) * x_t
         return x_t
 
 
-def make_peer(config: DiffRecConfig, num_items: int) -> tuple[Diffusion, Denoiser]:
-    """The peer of a DiffRec over ``num_items`` items.
+def make_peer(config: DiffRecConfig, num_items: int, device: str = "cpu") -> tuple[Diffusion, Denoiser]:
+    """The peer of a DiffRec over ``num_items`` items, on a PyTorch device.
 
     Raises:
       ValueError: the configuration is none of those of the released runs, which are all that the peer knows.
@@ -183,7 +193,8 @@ def make_peer(config: DiffRecConfig, num_items: int) -> tuple[Diffusion, Denoise
     diffusion = Diffusion(
         config.num_timesteps, config.noise_scale, config.noise_min, config.noise_max, config.beta_fixed
     )
-    return diffusion, Denoiser(num_items, config.dims, config.time_embedding_size, config.dropout)
+    model = Denoiser(num_items, config.dims, config.time_embedding_size, config.dropout)
+    return diffusion.to(device), model.to(device)
 
 
 @torch.no_grad()

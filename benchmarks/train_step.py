@@ -20,8 +20,8 @@ from torch.nn.utils import parameters_to_vector
 
 from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
 from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
-from diffrec_jax.data import Dataset, SyntheticSpec, make_row_batch, make_synthetic, steps_per_epoch, training_user_ids
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.data import Dataset, SyntheticSpec, make_synthetic, steps_per_epoch, training_user_ids
+from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
@@ -36,17 +36,22 @@ CHECK_SPEC = SyntheticSpec(num_users=400, num_items=500, num_interactions=12_000
 class OurTraining:
     """A training run of the library, as ``diffrec_jax.training.loop`` drives it, waiting after every step."""
 
-    def __init__(self, recommender: Recommender, training: TrainConfig, dataset: Dataset):
-        self.train, self.training = dataset.train, training
+    def __init__(
+        self, recommender: Recommender, training: TrainConfig, dataset: Dataset, devices: OneDevice = ONE_DEVICE
+    ):
+        self.train, self.training, self.devices = dataset.train, training, devices
+        self.recommender = recommender
         optimizer, make_key = training.make_optimizer(recommender.denoiser_params), training.make_key
         train_step = make_train_step(
             recommender,
             optimizer,
             make_key,
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
+            compute_dtype=training.compute_dtype,
+            axis_name=devices.axis_name,
         )
-        self.train_step = OneDevice().compile(train_step, donate_first=True)
-        self.state = jax.jit(lambda: init_train_state(recommender, optimizer, make_key()))()
+        self.train_step = devices.compile(train_step, donate_first=True)
+        self.state = devices.make(lambda: init_train_state(recommender, optimizer, make_key()))()
         self.steps_done = 0
         self.loading_s: list[float] = []
 
@@ -59,7 +64,7 @@ class OurTraining:
     def step(self) -> None:
         """One step; ``loading_s`` gets the seconds spent on the host before the device has work."""
         started = time.perf_counter()
-        batch = make_row_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
+        batch = self.devices.make_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
         self.loading_s.append(time.perf_counter() - started)
         self.state = jax.block_until_ready(self.train_step(self.state, batch))
         self.steps_done += 1
@@ -73,8 +78,9 @@ def make_ours(shape: Shape, dataset: Dataset) -> OurTraining:
 class PeerTraining:
     """A training run of the peer."""
 
-    def __init__(self, shape: Shape, dataset: Dataset):
-        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items)
+    def __init__(self, shape: Shape, dataset: Dataset, device: str = "cpu"):
+        self.device = device
+        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items, device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=shape.training.lr, weight_decay=shape.training.weight_decay
         )
@@ -83,7 +89,7 @@ class PeerTraining:
 
     def step(self) -> None:
         """One step."""
-        self.update(next(self.batches))
+        self.update(next(self.batches).to(self.device))
 
     def update(self, x_0: Tensor) -> float:
         """One step on given rows; returns the loss."""

@@ -135,6 +135,8 @@ class DataConfig:
     folder: str | None
     """Where it was found; None for synthetic data."""
     synthetic: dict[str, Any] | None
+    inner_split: float = 0.0
+    """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
 
     def load(self) -> Dataset:
         """Reads or makes the dataset.
@@ -142,6 +144,10 @@ class DataConfig:
         Raises:
           DataError: it is missing or malformed.
         """
+        dataset = self._load()
+        return dataset.inner_split(self.inner_split) if self.inner_split else dataset
+
+    def _load(self) -> Dataset:
         if self.synthetic is not None:
             spec = {key: value for key, value in self.synthetic.items() if key != "seed"}
             base = dataclasses.replace(NAMED_SPECS[self.dataset], **spec)
@@ -295,14 +301,15 @@ def _given(fields: dict[str, str]) -> dict[str, Any]:
     return {field: FLAGS[flag].value for flag, field in fields.items() if FLAGS[flag].present}
 
 
-def _data_config(dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any]) -> DataConfig:
+def _data_config(
+    dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any], inner_split: float
+) -> DataConfig:
     if dataset in NAMED_SPECS:
-        return DataConfig(dataset, setting, None, {"seed": 0} | sizes)
+        return DataConfig(dataset, setting, None, {"seed": 0} | sizes, inner_split)
     if sizes:
         raise ConfigError(f"--synthetic_* was given but --dataset={dataset}: use --dataset=synthetic")
-    return DataConfig(
-        dataset, setting, str(find_dataset_folder(dataset, setting, data_dir or default_data_dir())), None
-    )
+    folder = find_dataset_folder(dataset, setting, data_dir or default_data_dir())
+    return DataConfig(dataset, setting, str(folder), None, inner_split)
 
 
 def evaluation_over(base: EvaluationConfig) -> EvaluationConfig:
@@ -319,7 +326,7 @@ def new_run_config() -> RunConfig:
     """
     if FLAGS.model not in MODELS:
         raise ConfigError(f"--model={FLAGS.model} is unknown: choose one of {', '.join(MODELS)}")
-    data = _data_config(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir, _given(SYNTHETIC_FIELDS))
+    data = _data_config(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir, _given(SYNTHETIC_FIELDS), FLAGS.inner_split)
     evaluation = evaluation_over(EvaluationConfig())
     family = MODELS[FLAGS.model]
     _check_applies(family)
@@ -359,13 +366,14 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     """
     _check_applies(MODELS[stored.model])
     data, recommender, training = stored.data, stored.recommender, stored.training
-    given = _given({"dataset": "dataset", "setting": "setting", "data_dir": "data_dir"})
+    given = _given({name: name for name in ("dataset", "setting", "data_dir", "inner_split")})
     sizes = _given(SYNTHETIC_FIELDS)
     if given or sizes:
         dataset, setting = given.get("dataset", data.dataset), given.get("setting", data.setting)
         stored_sizes = (data.synthetic or {}) if dataset == data.dataset else {}
         data_dir = given.get("data_dir") or (str(Path(data.folder).parent) if data.folder else None)
-        data = _data_config(dataset, setting, data_dir, stored_sizes | sizes)
+        inner_split = given.get("inner_split", data.inner_split)
+        data = _data_config(dataset, setting, data_dir, stored_sizes | sizes, inner_split)
     family = MODELS[stored.model]
     recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(family))
     if training is not None:
@@ -418,4 +426,5 @@ def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:
     """The configuration with its dataset looked for in ``data_dir``, or where it was when that is None."""
     if data_dir is None or config.data.folder is None:
         return config
-    return dataclasses.replace(config, data=_data_config(config.data.dataset, config.data.setting, data_dir, {}))
+    data = config.data
+    return dataclasses.replace(config, data=_data_config(data.dataset, data.setting, data_dir, {}, data.inner_split))

@@ -142,6 +142,10 @@ def define_data_flags() -> None:
             "synthetic-amazon-book.")  # fmt: skip
     _define(group, "string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
     _define(group, "string", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
+    _define(group, "float", "inner_split", 0.0,
+            "To tune with: validate on so large a newest share of the training rows, held out of training, and test on "
+            "the validation split; the test split is not looked at. 0 for the dataset's own splits.",
+            lower_bound=0.0, upper_bound=0.9)  # fmt: skip
     for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
         _define(group, "integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
     _define(group, "integer", "synthetic_seed", 0, "Seed of a synthetic dataset.", lower_bound=0)

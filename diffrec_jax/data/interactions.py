@@ -43,6 +43,19 @@ def append_rows(first: sparse.csr_array, second: sparse.csr_array) -> sparse.csr
     return sparse.csr_array((data, indices, indptr), shape=first.shape)
 
 
+def split_rows(matrix: sparse.csr_array, share: float) -> tuple[sparse.csr_array, sparse.csr_array]:
+    """Each row's oldest part and its newest ``share``, rounded to whole entries; the oldest part keeps one at least."""
+    lengths = np.diff(matrix.indptr)
+    num_old = np.minimum(lengths, np.maximum(1, lengths - np.rint(share * lengths).astype(np.int64)))
+    is_old = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths) < np.repeat(num_old, lengths)
+
+    def part(chosen: np.ndarray, counts: np.ndarray) -> sparse.csr_array:
+        indptr = np.concatenate([[0], np.cumsum(counts)])
+        return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
+
+    return part(is_old, num_old), part(~is_old, lengths - num_old)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] of ones in time order."""
@@ -67,6 +80,19 @@ class Dataset:
     def train_and_valid(self) -> sparse.csr_array:
         """What is known before the test: each user's training and then validation interactions."""
         return append_rows(self.train, self.valid)
+
+    def inner_split(self, share: float) -> "Dataset":
+        """A dataset to tune on that knows nothing of the test: the newest ``share`` of each training row to validate
+        with, the former validation split as the test.
+
+        Raises:
+          DataError: no interaction is left to validate with.
+        """
+        train, valid = split_rows(self.train, share)
+        if not valid.nnz:
+            raise DataError(f"{self.name}: no training row is long enough for an inner split of {share:g}: take more")
+        warnings = coverage_warnings(train, valid, self.valid)
+        return Dataset(f"{self.name}, inner split {share:g}", train, valid, self.valid, warnings)
 
     def summary(self) -> str:
         """One line of counts."""

@@ -17,9 +17,9 @@ class Recency:
     """Weights of a row's M interactions, oldest first (m = 1..M).
 
     ``none``: 1. ``linear``: w_min + (m - 1) / (M - 1) (w_max - w_min), and w_max where M = 1. ``exp``:
-    exp(-(M - m) / scale), so that the newest counts 1. With ``share`` below 1 the same over the oldest ceil(share M)
-    interactions, and 0 for the newer ones: trained on such rows with whole rows as targets, a model learns to go on
-    from a user's past.
+    w_max exp(-(M - m) / scale), so that the newest counts w_max. With ``share`` below 1 the same over the oldest
+    ceil(share M) interactions, and 0 for the newer ones: trained on such rows with whole rows as targets, a model
+    learns to go on from a user's past.
 
     Reference: arXiv:2304.04971, T-DiffRec (linear).
 
@@ -55,7 +55,7 @@ class Recency:
             share = np.where(length > 1, place / np.maximum(length - 1, 1), 1.0)
             values = self.w_min + share * (self.w_max - self.w_min)
         elif self.kind == "exp":
-            values = np.exp(-np.maximum(length - 1 - place, 0) / self.scale)
+            values = self.w_max * np.exp(-np.maximum(length - 1 - place, 0) / self.scale)
         else:
             values = np.ones(matrix.nnz)
         return np.where(place < length, values, 0.0).astype(np.float32)
@@ -69,13 +69,13 @@ class Recency:
 
 NO_RECENCY = Recency()
 RECENCY_FORMS = (
-    "none, linear:W_MIN:W_MAX (linear:0.1:1) or exp:SCALE (exp:20, in interactions), each with @SHARE (linear:0:1@0.8) "
-    "for the oldest share of a row alone"
+    "none, linear:W_MIN:W_MAX (linear:0.1:1), exp:SCALE or exp:SCALE:W_MAX (exp:20, in interactions), each with @SHARE "
+    "(linear:0:1@0.8) for the oldest share of a row alone"
 )
 
 
 def parse_recency(text: str) -> Recency:
-    """A Recency from ``none``, ``linear:0.1:1`` or ``exp:20``, or any of them with a share: ``linear:0:1@0.8``.
+    """A Recency from ``none``, ``linear:0.1:1``, ``exp:20`` or ``exp:20:3``, each with or without ``@0.8``, a share.
 
     Raises:
       ValueError: the text is none of these, or its numbers are out of range.
@@ -93,6 +93,8 @@ def parse_recency(text: str) -> Recency:
             return Recency("linear", w_min=w_min, w_max=w_max, share=share)
         case "exp", [scale]:
             return Recency("exp", scale=scale, share=share)
+        case "exp", [scale, w_max]:
+            return Recency("exp", w_min=0.0, w_max=w_max, scale=scale, share=share)
     raise ValueError(f"recency {text!r} is not understood: write {RECENCY_FORMS}")
 
 

@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from diffrec_jax.data import append_rows, csr_from_pairs
-from diffrec_jax.data.interactions import coverage_warnings
+from diffrec_jax.data import DataError, Dataset, append_rows, csr_from_pairs
+from diffrec_jax.data.interactions import coverage_warnings, split_rows
 
 
 def test_rows_keep_the_order_of_time():
@@ -29,3 +32,25 @@ def test_what_training_does_not_know_is_counted():
     assert users.startswith("2 users")
     assert items.startswith("2 items")
     assert coverage_warnings(train, train, train) == ()
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.floats(0.05, 0.9))
+def test_an_inner_split_parts_training_rows_and_never_sees_the_test(lengths, share):
+    pairs = np.array([(user, item) for user, length in enumerate(lengths) for item in range(length)], int).reshape(
+        -1, 2
+    )
+    train = csr_from_pairs(pairs, len(lengths), 10)
+    old, new = split_rows(train, share)
+    for user, length in enumerate(lengths):
+        kept = old[[user]].indices.tolist()
+        assert kept + new[[user]].indices.tolist() == list(range(length))
+        assert len(kept) == max(min(length, 1), length - round(share * length))
+    valid, test = (csr_from_pairs(np.array([[0, item]]), len(lengths), 10) for item in (7, 8))
+    dataset = Dataset("d", train, valid, test)
+    if not new.nnz:
+        with pytest.raises(DataError, match="no training row is long enough"):
+            dataset.inner_split(share)
+        return
+    inner = dataset.inner_split(share)
+    assert inner.test is valid
+    assert inner.num_items == 10 and inner.valid.nnz == new.nnz

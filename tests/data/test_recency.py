@@ -16,6 +16,7 @@ def test_linear_weights_are_the_papers():
 
 def test_exponential_weights_count_back_from_the_newest():
     weights = Recency("exp", scale=2.0).weights(ROWS)
+    np.testing.assert_allclose(Recency("exp", w_max=3.0, scale=2.0).weights(ROWS), 3 * weights)
     np.testing.assert_allclose(weights, [np.exp(-1), np.exp(-0.5), 1, 1, np.exp(-0.5), 1], rtol=1e-6)
 
 
@@ -55,6 +56,7 @@ def test_a_batch_carries_weights_and_targets():
 def test_what_is_written_is_parsed(w_min, w_max, scale):
     assert parse_recency(f"linear:{w_min!r}:{w_max!r}") == Recency("linear", w_min=w_min, w_max=w_max)
     assert parse_recency(f" exp:{scale!r} ") == Recency("exp", scale=scale)
+    assert parse_recency(f"exp:{scale!r}:2") == Recency("exp", w_min=0.0, w_max=2.0, scale=scale)
     assert parse_recency(f"exp:{scale!r}@0.25") == Recency("exp", scale=scale, share=0.25)
     assert parse_recency("none@0.8") == Recency(share=0.8)
 

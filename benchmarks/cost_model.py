@@ -1,0 +1,135 @@
+"""What a training step of DiffRec costs: operations, draws, bytes and communication, and the seconds they take.
+
+docs/scaling.md derives the counts; ``benchmarks.throughput`` prints the prediction beside what it measures.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from diffrec_jax.models.dropout import row_dropout
+from diffrec_jax.recommenders.diffusing import row_normals
+
+FLOAT_BYTES = 4
+BLOCK_PASSES = 8
+"""Reads and writes of a block [batch, items] outside products and draws: x_0, x_t, prediction, error, gradient."""
+ADAM_PASSES = 9
+"""Reads and writes of every parameter: gradient written and read, parameter and two moments read and written, and the
+gradient's and the parameter's part in the products' own traffic."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training step. ``hidden`` is the width of the first and last layer, those with an axis of items."""
+
+    batch: int
+    items: int
+    hidden: int
+    middle: int = 0
+    """Weights between the hidden layers."""
+    data_shards: int = 1
+    item_shards: int = 1
+    draws: bool = True
+    """Whether noise and dropout are drawn for every item, not by a sketch."""
+    product_share: float = 1.0
+    """Of the five products, what is left with sketched noise."""
+
+    @property
+    def num_params(self) -> int:
+        """Weights of all layers; biases and the time embedding left out."""
+        return 2 * self.items * self.hidden + self.middle
+
+    @property
+    def flops(self) -> float:
+        """Matmul operations of all devices: five products over all items, three over the hidden layers."""
+        return 2 * self.batch * (5 * self.product_share * self.items * self.hidden + 3 * self.middle)
+
+    @property
+    def drawn(self) -> float:
+        """Normals, and as many dropout bits, of all devices."""
+        return self.batch * self.items if self.draws else 0
+
+    @property
+    def device_bytes(self) -> float:
+        """Memory traffic of one device: its share of the blocks, and of the parameters all but what is split."""
+        blocks = BLOCK_PASSES * self.batch * self.items / (self.data_shards * self.item_shards)
+        return FLOAT_BYTES * (blocks + ADAM_PASSES * self.num_params / self.item_shards)
+
+    @property
+    def link_bytes(self) -> float:
+        """What one device sends: gradients reduced over the rows' shards, hidden units over the items' shards."""
+        ring = 2 * (self.data_shards - 1) / self.data_shards * self.num_params / self.item_shards
+        hidden = 2 * 2 * (self.item_shards - 1) / self.item_shards * self.batch / self.data_shards * self.hidden
+        return FLOAT_BYTES * (ring + hidden)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a device does in a second."""
+
+    flops_per_s: float
+    draws_per_s: float
+    """Normals, each with its dropout bit."""
+    bytes_per_s: float
+    link_bytes_per_s: float
+    shared_by: int = 1
+    """Devices that are the same hardware, as forced CPU devices are: each has its share of the rates."""
+
+    def seconds(self, job: Job) -> float:
+        """Of a step, nothing overlapping."""
+        devices, share = job.data_shards * job.item_shards, self.shared_by
+        return share * (
+            job.flops / devices / self.flops_per_s
+            + job.drawn / devices / self.draws_per_s
+            + job.device_bytes / self.bytes_per_s
+            + job.link_bytes / self.link_bytes_per_s
+        )
+
+
+def _fastest(work: Callable[[], Any], repeats: int = 4) -> float:
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        jax.block_until_ready(work())
+        seconds.append(time.perf_counter() - started)
+    return min(seconds[1:])  # the first one compiles
+
+
+def measure_machine(make_key: Callable[[], jax.Array], job: Job, *, shared_by: int = 1) -> Machine:
+    """Rates of the first device: products and draws as in the job, a pass over a large array.
+
+    Links are counted at the memory's rate, which holds where the devices are one CPU; give accelerators' own.
+    """
+    rows, columns = min(job.batch, 400), min(job.items, 32_768)
+    left, right = jnp.ones((rows, columns)), jnp.ones((columns, job.hidden))
+    back = jnp.ones((rows, job.hidden))
+    products = jax.jit(lambda left, right, back: (left @ right, back @ right.T, left.T @ back))
+    flops = 3 * 2 * rows * columns * job.hidden / _fastest(lambda: products(left, right, back))
+
+    @jax.jit
+    def draw(x_t: jax.Array) -> jax.Array:
+        keys = jax.random.split(make_key(), 2 * rows).reshape(2, rows)
+        return row_dropout(keys[1], x_t + row_normals(keys[0], columns), 0.5)
+
+    draws = rows * columns / _fastest(lambda: draw(left))
+    block = jnp.ones(2**26)
+    scale = jax.jit(lambda block: 1.0001 * block, donate_argnums=0)
+
+    def pass_over() -> jax.Array:
+        nonlocal block
+        block = scale(block)
+        return block
+
+    moved = 2 * FLOAT_BYTES * block.size / _fastest(pass_over)
+    return Machine(flops, draws, moved, moved, shared_by)
+
+
+def job_of(batch: int, items: int, dims: tuple[int, ...], **shards: Any) -> Job:
+    """The job of a DiffRec with these ``dims``."""
+    sizes = [*reversed(dims), *dims[1:]]
+    middle = sum(before * after for before, after in zip(sizes[:-1], sizes[1:]))
+    return Job(batch=batch, items=items, hidden=dims[-1], middle=middle, **shards)

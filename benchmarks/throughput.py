@@ -1,0 +1,318 @@
+"""How many users a second are trained on and recommended to, on whatever is here, and where does the time go?
+
+Sweeps models, shapes, batch sizes, numbers of devices, ways of using them and types of products. Beside every step's
+time: matmul operations against the best measured rate, bytes against the measured bandwidth, and what the cost model of
+docs/scaling.md predicts; one PyTorch peer a shape and batch size, on the same device.
+
+python -m benchmarks.throughput --shapes=yelp --ways=one,pmap,mesh:1,mesh:2 --out=new.jsonl --compare=old.jsonl
+"""
+
+import dataclasses
+import itertools
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import torch
+from absl import flags
+
+from benchmarks.cost_model import Job, Machine, job_of, measure_machine
+from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate
+from benchmarks.latent_step import make_training
+from benchmarks.sampling import PeerSampling
+from benchmarks.train_step import OurTraining, PeerTraining
+from diffrec_jax.data import Dataset, make_synthetic
+from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.evaluation import top_k_items
+from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.rows import row_keys
+from diffrec_jax.training.parallel import make_parallel
+from experiments.cli import ConfigError, start
+from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
+from experiments.memory import peak_rss_bytes
+from experiments.report import make_console
+from experiments.versions import versions
+
+K = 100
+MODELS = ("diffrec", "l_diffrec")
+DTYPES = ("float32", "bfloat16")
+REGRESSION = 0.9
+KEY = ("device", "model", "shape", "batch", "way", "devices", "dtype", "noise_sketch")
+"""What two records have in common when they measure the same."""
+
+
+class Case(NamedTuple):
+    """One line of the table."""
+
+    model: str
+    shape: str
+    batch: int
+    way: str
+    dtype: str
+
+
+def make_devices(way: str, num_items: int) -> OneDevice:
+    """``one``, ``pmap`` or ``mesh:ITEM_SHARDS``.
+
+    Raises:
+      ConfigError: there is no such way, or it does not fit the devices.
+    """
+    kind, _, shards = way.partition(":")
+    if way == "one":
+        return ONE_DEVICE
+    if kind not in ("pmap", "mesh") or (shards and not shards.isdigit()):
+        raise ConfigError(f"--ways={way!r} is not understood: write one, pmap or mesh:ITEM_SHARDS")
+    try:
+        return make_parallel(kind, num_items=num_items, item_shards=int(shards or 1))  # type: ignore[arg-type]
+    except ValueError as error:
+        raise ConfigError(error) from error
+
+
+def shape_of(case: Case) -> Shape:
+    """The released settings with the case's batch size and type of products."""
+    shape = make_shape(case.shape)
+    training = dataclasses.replace(shape.training, batch_size=case.batch, compute_dtype=case.dtype)
+    recommender = dataclasses.replace(shape.recommender, noise_sketch=FLAGS.noise_sketch)
+    return dataclasses.replace(shape, training=training, recommender=recommender)
+
+
+def make_ours(case: Case, shape: Shape, dataset: Dataset, devices: OneDevice) -> OurTraining:
+    """The training run of a case."""
+    if case.model == "l_diffrec":
+        return make_training("ours", shape, dataset, devices)
+    return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset, devices)
+
+
+def seconds_each(work: Any, repeats: int) -> list[float]:
+    """Of ``repeats`` calls after one that is not counted."""
+    work()
+    found = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - started)
+    return found
+
+
+def recommending(ours: OurTraining, dataset: Dataset, shape: Shape) -> Any:
+    """The top 100 unseen items of a batch of users, by the trained parameters."""
+    devices, recommender, size = ours.devices, ours.recommender, shape.training.batch_size
+    users = np.arange(min(size, dataset.num_users))
+    prepared = devices.compile(recommender.prepare_scoring)(ours.state.params)
+
+    def best(state: Any, inputs: Any, seen: Any):
+        keys = row_keys(shape.training.make_key(), inputs)
+        return top_k_items(recommender.score_fn(state, inputs, keys), seen, K, devices.top_k)
+
+    compiled = devices.compile(best)
+
+    def work() -> None:
+        inputs, seen = (
+            devices.make_batch(rows, users, batch_size=size) for rows in (dataset.train, dataset.train_and_valid)
+        )
+        devices.fetch_rows(compiled(prepared, inputs, seen))
+
+    return work
+
+
+def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) -> dict[str, Any]:
+    """One record."""
+    shape, devices = shape_of(case), make_devices(case.way, dataset.num_items)
+    if case.batch % devices.num_row_shards:
+        raise ConfigError(f"--batch_sizes: {case.batch} does not divide over {devices.num_row_shards} devices")
+    started = time.perf_counter()
+    ours = make_ours(case, shape, dataset, devices)
+    ours.step()
+    first_s = time.perf_counter() - started
+    steps = seconds_each(ours.step, FLAGS.repeats)
+    step_s, best_step_s = statistics.median(steps), min(steps)
+    inference_s = statistics.median(seconds_each(recommending(ours, dataset, shape), FLAGS.repeats))
+    shared = devices.num_devices if jax.default_backend() == "cpu" else 1
+    record: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        **case._asdict(),
+        "devices": devices.num_devices,
+        "noise_sketch": FLAGS.noise_sketch,
+        "step_s": steps,
+        "compile_s": max(first_s - step_s, 0.0),
+        "train_users_per_s": case.batch / step_s,
+        "inference_users_per_s": case.batch / inference_s,
+        "device_bytes": device_bytes(),
+    }
+    if case.model == "diffrec":
+        rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
+        job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
+        if FLAGS.noise_sketch:
+            job = sketched(job, FLAGS.noise_sketch)
+        speed = flops_per_s * devices.num_devices / shared
+        traffic = job.device_bytes * devices.num_devices / (machine.bytes_per_s * devices.num_devices / shared)
+        record |= {
+            "utilisation": job.flops / speed / step_s,
+            "bandwidth_share": traffic / step_s,
+            "predicted_step_s": dataclasses.replace(machine, shared_by=shared).seconds(job),
+            "floor_ratio": best_step_s * speed / job.flops,
+        }
+    return record
+
+
+def sketched(job: Job, size: int) -> Job:
+    """The job without draws for every item; its noise meets ``size`` rows of the first layer instead of all."""
+    share = (3 + 2 * size / job.items) / 5
+    return dataclasses.replace(job, draws=False, product_share=share)
+
+
+def device_bytes() -> int:
+    """Most memory of the first device, or of the process on a CPU."""
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else peak_rss_bytes()
+
+
+def measure_peer(shape: Shape, dataset: Dataset) -> dict[str, float]:
+    """Users a second of the PyTorch peer, with its data loader, on CUDA where ours is on a GPU."""
+    device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
+    plain = dataclasses.replace(shape, recommender=dataclasses.replace(shape.recommender, noise_sketch=0))
+    training = PeerTraining(plain, dataset, device)
+    step_s = statistics.median(seconds_each(training.step, FLAGS.repeats))
+    found = {"peer_train_users_per_s": shape.training.batch_size / step_s}
+    if device == "cpu":
+        work = PeerSampling(plain, dataset).recommend
+        found["peer_inference_users_per_s"] = shape.training.batch_size / statistics.median(
+            seconds_each(work, max(1, FLAGS.repeats // 2))
+        )
+    return found
+
+
+COLUMNS = (
+    ("model", lambda r: r["model"] + (f" K={r['noise_sketch']}" if r["noise_sketch"] else "")),
+    ("shape", lambda r: r["shape"]),
+    ("batch", lambda r: str(r["batch"])),
+    ("devices", lambda r: f"{r['devices']} {r['way']}"),
+    ("dtype", lambda r: r["dtype"]),
+    ("train users/s", lambda r: f"{r['train_users_per_s']:,.0f}"),
+    ("x peer", lambda r: _ratio(r, "train_users_per_s")),
+    ("top-100 users/s", lambda r: f"{r['inference_users_per_s']:,.0f}"),
+    ("x peer", lambda r: _ratio(r, "inference_users_per_s")),
+    ("utilisation", lambda r: f"{r['utilisation']:.0%}" if "utilisation" in r else "-"),
+    ("bandwidth", lambda r: f"{r['bandwidth_share']:.0%}" if "bandwidth_share" in r else "-"),
+    ("step s", lambda r: f"{statistics.median(r['step_s']):.4g}"),
+    ("predicted", lambda r: f"{r['predicted_step_s']:.4g}" if "predicted_step_s" in r else "-"),
+    ("compile s", lambda r: f"{r['compile_s']:.1f}"),
+    ("GiB", lambda r: f"{r['device_bytes'] / 2**30:.2f}"),
+)
+
+
+def _ratio(record: dict[str, Any], name: str) -> str:
+    return f"{record[name] / record[f'peer_{name}']:.1f}" if f"peer_{name}" in record else "-"
+
+
+def markdown(records: list[dict[str, Any]]) -> str:
+    """The table."""
+    lines = ["| " + " | ".join(name for name, _ in COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+    lines += ["| " + " | ".join(show(record) for _, show in COLUMNS) + " |" for record in records]
+    return "\n".join(lines)
+
+
+def read_records(path: str) -> list[dict[str, Any]]:
+    """What --out wrote.
+
+    Raises:
+      ConfigError: the file is missing or holds something else.
+    """
+    try:
+        records = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        return [record for record in records if all(name in record for name in (*KEY, "train_users_per_s"))]
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise ConfigError(f"--compare={path} cannot be read ({error}): give a file that --out wrote") from error
+
+
+def regressions(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[str]:
+    """A line for each figure below nine tenths of what the newest old record of the same case has."""
+    before = {tuple(record[name] for name in KEY): record for record in old}
+    lines = []
+    for record in new:
+        known = before.get(tuple(record[name] for name in KEY))
+        for name in ("train_users_per_s", "inference_users_per_s") if known else ():
+            if record[name] < REGRESSION * known[name]:
+                what = " ".join(str(record[part]) for part in KEY[1:-1])
+                lines.append(f"{what}: {name} {record[name]:,.0f}, was {known[name]:,.0f}")
+    return lines
+
+
+def main() -> None:
+    """Flags to a table."""
+    old = read_records(FLAGS.compare) if FLAGS.compare else None
+    cases = [
+        Case(*values)
+        for values in itertools.product(FLAGS.models, FLAGS.shapes, FLAGS.batch_sizes, FLAGS.ways, FLAGS.dtypes)
+    ]
+    for name, given, known in (
+        ("models", FLAGS.models, MODELS),
+        ("shapes", FLAGS.shapes, SHAPES),
+        ("dtypes", FLAGS.dtypes, DTYPES),
+    ):
+        unknown = [value for value in given if value not in known]
+        if unknown:
+            raise ConfigError(f"--{name}={unknown[0]} is unknown: choose from {', '.join(known)}")
+    console, records, datasets, peers, rates = make_console(), [], {}, {}, {}
+    for case in cases:
+        shape = shape_of(case)
+        if case.shape not in datasets:
+            datasets[case.shape] = make_synthetic(shape.spec, name=f"synthetic-{case.shape}")
+        dataset = datasets[case.shape]
+        if (case.shape, case.batch) not in rates:
+            job = job_of(case.batch, dataset.num_items, shape.recommender.dims)
+            rates[case.shape, case.batch] = measure_machine(shape.training.make_key, job), matmul_rate(shape)
+        if FLAGS.peer and (case.shape, case.batch) not in peers:
+            peers[case.shape, case.batch] = measure_peer(shape, dataset)
+        record = measure(case, dataset, *rates[case.shape, case.batch])
+        record |= peers.get((case.shape, case.batch), {}) if case.model == "diffrec" else {}
+        record |= {"versions": versions() | {"torch": torch.__version__}, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+        records.append(record)
+        console.print(
+            f"{' '.join(map(str, case))}: {record['train_users_per_s']:,.0f} users/s in training", markup=False
+        )
+        if FLAGS.out:
+            Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
+            with Path(FLAGS.out).open("a") as file:
+                file.write(json.dumps(record) + "\n")
+    print(markdown(records))
+    if old is not None:
+        found = regressions(old, records)
+        for line in found:
+            console.print(f"slower: {line}", markup=False)
+        console.print(f"{len(found)} regressions against {FLAGS.compare}", markup=False)
+
+
+def define_flags() -> None:
+    """What is swept."""
+    flags.DEFINE_list("models", ["diffrec"], f"Of {', '.join(MODELS)}.")
+    flags.DEFINE_list("shapes", ["ml-1m"], f"Of {', '.join(SHAPES)}: sizes and released settings of the datasets.")
+    flags.DEFINE(IntListParser(), "batch_sizes", (400,), "Users a step.", serializer=IntListSerializer())
+    flags.DEFINE_list("ways", ["one"], "one, pmap (all devices), mesh:ITEM_SHARDS (all devices).")
+    flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16: what the factors of products are rounded to.")
+    flags.DEFINE_integer("noise_sketch", 0, "Train DiffRec with noise from so many normals a user.", lower_bound=0)
+    flags.DEFINE_integer("repeats", 5, "Timed steps.", lower_bound=1)
+    flags.DEFINE_boolean("peer", True, "Measure the PyTorch peer, once a shape and batch size.")
+    flags.DEFINE_string("out", None, "Append a JSON object a case to this file.")
+    flags.DEFINE_string("compare", None, "A file that --out wrote: print what has become slower by more than a tenth.")
+    GROUPS["Throughput"] = [
+        "models",
+        "shapes",
+        "batch_sizes",
+        "ways",
+        "dtypes",
+        "noise_sketch",
+        "repeats",
+        "peer",
+        "out",
+        "compare",
+    ]
+
+
+if __name__ == "__main__":
+    define_flags()
+    start(main, __doc__ or "")
