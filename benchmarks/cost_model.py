@@ -99,10 +99,10 @@ def _fastest(work: Callable[[], Any], repeats: int = 4) -> float:
     return min(seconds[1:])  # the first one compiles
 
 
-def measure_machine(make_key: Callable[[], jax.Array], job: Job, *, shared_by: int = 1) -> Machine:
+def measure_machine(make_key: Callable[[], jax.Array], job: Job) -> Machine:
     """Rates of the first device: products and draws as in the job, a pass over a large array.
 
-    Links are counted at the memory's rate, which holds where the devices are one CPU; give accelerators' own.
+    Links have the memory's rate, until ``measure_link`` says theirs.
     """
     rows, columns = min(job.batch, 400), min(job.items, 32_768)
     left, right = jnp.ones((rows, columns)), jnp.ones((columns, job.hidden))
@@ -125,7 +125,15 @@ def measure_machine(make_key: Callable[[], jax.Array], job: Job, *, shared_by: i
         return block
 
     moved = 2 * FLOAT_BYTES * block.size / _fastest(pass_over)
-    return Machine(flops, draws, moved, moved, shared_by)
+    return Machine(flops, draws, moved, link_bytes_per_s=moved)
+
+
+def measure_link(num_devices: int, size: int = 2**25) -> float:
+    """Bytes a second that each device sends while all of them add up arrays of ``size`` numbers, as a ring counts."""
+    devices = jax.devices()[:num_devices]
+    arrays = jax.pmap(lambda value: jnp.full(size, value), devices=devices)(jnp.arange(float(num_devices)))
+    add_up = jax.pmap(lambda array: jax.lax.psum(array, "devices"), axis_name="devices", devices=devices)
+    return 2 * (num_devices - 1) / num_devices * FLOAT_BYTES * size / _fastest(lambda: add_up(arrays))
 
 
 def job_of(batch: int, items: int, dims: tuple[int, ...], **shards: Any) -> Job:
@@ -133,3 +141,25 @@ def job_of(batch: int, items: int, dims: tuple[int, ...], **shards: Any) -> Job:
     sizes = [*reversed(dims), *dims[1:]]
     middle = sum(before * after for before, after in zip(sizes[:-1], sizes[1:]))
     return Job(batch=batch, items=items, hidden=dims[-1], middle=middle, **shards)
+
+
+ACCELERATOR = Machine(flops_per_s=3e14, draws_per_s=1e11, bytes_per_s=3e12, link_bytes_per_s=4e11)
+"""Round figures of a data-centre accelerator with bfloat16 products, not measured here."""
+
+
+def main() -> None:
+    """Prints what 1 and 10 million items would take on 8 such accelerators."""
+    for items in (1_000_000, 10_000_000):
+        for rows, shards in ((8, 1), (2, 4), (1, 8)):
+            job = job_of(3200, items, (1000,), data_shards=rows, item_shards=shards)
+            held = 4 * FLOAT_BYTES * job.num_params / shards / 2**30  # parameters, gradients, two moments
+            block = FLOAT_BYTES * job.batch / rows * items / shards / 2**30
+            seconds = ACCELERATOR.seconds(job)
+            print(
+                f"{items:>10,} items, {rows} x {shards}: {seconds:.3f} s a step of 3,200 users, {held:.0f} GiB of "
+                f"parameters and moments a device, {block:.1f} GiB a block of rows and items"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -94,11 +94,16 @@ def init_rankable_params(shape: Shape, dataset: Dataset) -> Params:
     return {"params": params["params"] | {"output_layer": output_layer}}
 
 
+SETTLE_S = 0.3
+"""Before each timed work: OpenMP's threads wait for more work spinning, and would take the next one's cores."""
+
+
 def time_interleaved(works: Mapping[str, Work], repeats: int, *, warm_up: bool = True) -> dict[str, list[float]]:
     """Seconds of each work, run in turn (a, b, a, b, ...); ``warm_up`` runs a first turn unmeasured, which compiles."""
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(-1 if warm_up else 0, repeats):
         for name, work in works.items():
+            time.sleep(SETTLE_S)
             started = time.perf_counter()
             work()
             if turn >= 0:

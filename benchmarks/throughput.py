@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks.cost_model import Job, Machine, job_of, measure_machine
+from benchmarks.cost_model import Job, Machine, job_of, measure_link, measure_machine
 from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate
 from benchmarks.latent_step import make_training
 from benchmarks.sampling import PeerSampling
@@ -153,10 +153,17 @@ def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) 
         record |= {
             "utilisation": job.flops / speed / step_s,
             "bandwidth_share": traffic / step_s,
-            "predicted_step_s": dataclasses.replace(machine, shared_by=shared).seconds(job),
+            "predicted_step_s": with_links(machine, devices.num_devices, shared).seconds(job),
             "floor_ratio": best_step_s * speed / job.flops,
         }
     return record
+
+
+def with_links(machine: Machine, num_devices: int, shared_by: int) -> Machine:
+    """The machine as so many devices see it; links are measured with all of them at work."""
+    if num_devices == 1:
+        return machine
+    return dataclasses.replace(machine, link_bytes_per_s=shared_by * measure_link(num_devices), shared_by=shared_by)
 
 
 def sketched(job: Job, size: int) -> Job:

@@ -168,7 +168,9 @@ def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirecto
     """The final table and what the run cost."""
     rows = {MODELS[results["model"]].title: results["test"]}
     rows |= {MODELS[name].title: baseline["test"] for name, baseline in results["baselines"].items()}
-    console.print(results_table(f"{results['dataset']}, test split, {results['mode']} mode", rows, ks))
+    inner = results.get("inner_split")
+    split = f"inner split {inner:g} (the valid split, not the test)" if inner else "test split"
+    console.print(results_table(f"{results['dataset']}, {split}, {results['mode']} mode", rows, ks))
     timings = results["timings"]
     costs = [f"{timings['total_s']:.0f} s in all", f"peak memory {results['peak_rss_bytes'] / 2**30:.2f} GiB"]
     if timings["train_s_per_epoch"]:
@@ -246,6 +248,7 @@ def main() -> None:
         "model": config.model,
         "dataset": config.data.dataset,
         "setting": config.data.setting,
+        "inner_split": config.data.inner_split,
         "seed": config.seed,
         "preset": config.preset,
         "mode": mode,
