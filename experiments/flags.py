@@ -192,7 +192,7 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
     _define(group, "boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
     _define(group, "integer", "noise_sketch", None,
-            "Train with noise hashed from so many normals a user: about 1/2 of the time; 0 for noise of each item.",
+            "Train with noise hashed from so many normals a user: less time, another law; 0 for noise of each item.",
             lower_bound=0)  # fmt: skip
     _define(group, "integer", "item_block", None,
             "Compare so many items at once with the prediction in training: less memory, more time; 0 for all.",
