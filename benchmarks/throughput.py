@@ -149,10 +149,9 @@ def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) 
         if FLAGS.noise_sketch:
             job = sketched(job, FLAGS.noise_sketch)
         speed = flops_per_s * devices.num_devices / shared
-        traffic = job.device_bytes * devices.num_devices / (machine.bytes_per_s * devices.num_devices / shared)
         record |= {
             "utilisation": job.flops / speed / step_s,
-            "bandwidth_share": traffic / step_s,
+            "bandwidth_share": shared * job.device_bytes / machine.bytes_per_s / step_s,
             "predicted_step_s": with_links(machine, devices.num_devices, shared).seconds(job),
             "floor_ratio": best_step_s * speed / job.flops,
         }
