@@ -3,6 +3,7 @@
 docs/scaling.md derives the counts; ``benchmarks.throughput`` prints the prediction beside what it measures.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -60,6 +61,12 @@ class Job:
         return FLOAT_BYTES * (blocks + ADAM_PASSES * self.num_params / self.item_shards)
 
     @property
+    def fresh_bytes(self) -> float:
+        """Memory that one device asks for anew at each step: gradients, their sums where rows are split, a block."""
+        gradients = self.num_params / self.item_shards * (2 if self.data_shards > 1 else 1)
+        return FLOAT_BYTES * (gradients + self.batch * self.items / (self.data_shards * self.item_shards))
+
+    @property
     def link_bytes(self) -> float:
         """What one device sends: gradients reduced over the rows' shards, hidden units over the items' shards."""
         ring = 2 * (self.data_shards - 1) / self.data_shards * self.num_params / self.item_shards
@@ -76,6 +83,8 @@ class Machine:
     """Normals, each with its dropout bit."""
     bytes_per_s: float
     link_bytes_per_s: float
+    fresh_bytes_per_s: float = math.inf
+    """Of memory at its first touch, beside the pass itself: an operating system clears pages, a GPU's pool does not."""
     shared_by: int = 1
     """Devices that are the same hardware, as forced CPU devices are: each has its share of the rates."""
 
@@ -86,6 +95,7 @@ class Machine:
             job.flops / devices / self.flops_per_s
             + job.drawn / devices / self.draws_per_s
             + job.device_bytes / self.bytes_per_s
+            + job.fresh_bytes / self.fresh_bytes_per_s
             + job.link_bytes / self.link_bytes_per_s
         )
 
@@ -100,11 +110,11 @@ def _fastest(work: Callable[[], Any], repeats: int = 4) -> float:
 
 
 def measure_machine(make_key: Callable[[], jax.Array], job: Job) -> Machine:
-    """Rates of the first device: products and draws as in the job, a pass over a large array.
+    """Rates of the first device: products and draws of its share of the job, passes over a large array, old and new.
 
     Links have the memory's rate, until ``measure_link`` says theirs.
     """
-    rows, columns = min(job.batch, 400), min(job.items, 32_768)
+    rows, columns = min(job.batch // job.data_shards, 400), min(job.items // job.item_shards, 32_768)
     left, right = jnp.ones((rows, columns)), jnp.ones((columns, job.hidden))
     back = jnp.ones((rows, job.hidden))
     products = jax.jit(lambda left, right, back: (left @ right, back @ right.T, left.T @ back))
@@ -124,8 +134,12 @@ def measure_machine(make_key: Callable[[], jax.Array], job: Job) -> Machine:
         block = scale(block)
         return block
 
-    moved = 2 * FLOAT_BYTES * block.size / _fastest(pass_over)
-    return Machine(flops, draws, moved, link_bytes_per_s=moved)
+    in_place_s = _fastest(pass_over)
+    scale_anew = jax.jit(lambda block: 1.0001 * block)
+    clearing_s = _fastest(lambda: scale_anew(block)) - in_place_s
+    moved = 2 * FLOAT_BYTES * block.size / in_place_s
+    fresh = FLOAT_BYTES * block.size / clearing_s if clearing_s > 0 else math.inf
+    return Machine(flops, draws, moved, link_bytes_per_s=moved, fresh_bytes_per_s=fresh)
 
 
 def measure_link(num_devices: int, size: int = 2**25) -> float:

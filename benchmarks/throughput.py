@@ -1,8 +1,8 @@
 """How many users a second are trained on and recommended to, on whatever is here, and where does the time go?
 
-Sweeps models, shapes, batch sizes, numbers of devices, ways of using them and types of products. Beside every step's
-time: matmul operations against the best measured rate, bytes against the measured bandwidth, and what the cost model of
-docs/scaling.md predicts; one PyTorch peer a shape and batch size, on the same device.
+Sweeps models, shapes, batch sizes, ways of using the devices, types of products and forms of the loss. Beside every
+step's time: matmul operations against the best measured rate, bytes against the measured bandwidth, and what the cost
+model of docs/scaling.md predicts; one PyTorch peer a shape and batch size, on the same device.
 
 python -m benchmarks.throughput --shapes=yelp --ways=one,pmap,mesh:1,mesh:2 --out=new.jsonl --compare=old.jsonl
 """
@@ -41,7 +41,7 @@ K = 100
 MODELS = ("diffrec", "l_diffrec")
 DTYPES = ("float32", "bfloat16")
 REGRESSION = 0.9
-KEY = ("device", "model", "shape", "batch", "way", "devices", "dtype", "noise_sketch")
+KEY = ("device", "model", "shape", "batch", "way", "devices", "dtype", "loss")
 """What two records have in common when they measure the same."""
 
 
@@ -53,6 +53,28 @@ class Case(NamedTuple):
     batch: int
     way: str
     dtype: str
+    loss: str
+
+    @property
+    def loss_fields(self) -> dict[str, Any]:
+        """What the form of the loss sets in the recommender's configuration.
+
+        Raises:
+          ConfigError: there is no such form.
+        """
+        fields: dict[str, Any] = {}
+        for part in self.loss.split("+"):
+            name, _, size = part.partition(":")
+            if name == "sketch" and size.isdigit() and int(size):
+                fields["noise_sketch"] = int(size)
+            elif part == "gram":
+                fields["gram_error"] = True
+            elif part != "plain":
+                forms = "plain, sketch:K, gram or sketch:K+gram"
+                raise ConfigError(f"--losses={self.loss!r} is not understood: write {forms}")
+        if fields and self.model != "diffrec":
+            raise ConfigError(f"--losses={self.loss} is DiffRec's: {self.model} has plain alone")
+        return fields
 
 
 def make_devices(way: str, num_items: int) -> OneDevice:
@@ -76,7 +98,7 @@ def shape_of(case: Case) -> Shape:
     """The released settings with the case's batch size and type of products."""
     shape = make_shape(case.shape)
     training = dataclasses.replace(shape.training, batch_size=case.batch, compute_dtype=case.dtype)
-    recommender = dataclasses.replace(shape.recommender, noise_sketch=FLAGS.noise_sketch)
+    recommender = dataclasses.replace(shape.recommender, **case.loss_fields)
     return dataclasses.replace(shape, training=training, recommender=recommender)
 
 
@@ -108,7 +130,7 @@ def recommending(ours: OurTraining, dataset: Dataset, shape: Shape) -> Any:
         keys = row_keys(shape.training.make_key(), inputs)
         return top_k_items(recommender.score_fn(state, inputs, keys), seen, K, devices.top_k)
 
-    compiled = devices.compile(best)
+    compiled = devices.compile(best, gives_rows=True)
 
     def work() -> None:
         inputs, seen = (
@@ -119,7 +141,7 @@ def recommending(ours: OurTraining, dataset: Dataset, shape: Shape) -> Any:
     return work
 
 
-def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) -> dict[str, Any]:
+def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     """One record."""
     shape, devices = shape_of(case), make_devices(case.way, dataset.num_items)
     if case.batch % devices.num_row_shards:
@@ -136,7 +158,6 @@ def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) 
         "device": jax.devices()[0].device_kind,
         **case._asdict(),
         "devices": devices.num_devices,
-        "noise_sketch": FLAGS.noise_sketch,
         "step_s": steps,
         "compile_s": max(first_s - step_s, 0.0),
         "train_users_per_s": case.batch / step_s,
@@ -146,8 +167,8 @@ def measure(case: Case, dataset: Dataset, machine: Machine, flops_per_s: float) 
     if case.model == "diffrec":
         rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
         job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
-        if FLAGS.noise_sketch:
-            job = sketched(job, FLAGS.noise_sketch)
+        machine = measure_machine(shape.training.make_key, job)
+        job = lean(job, **case.loss_fields)
         speed = flops_per_s * devices.num_devices / shared
         record |= {
             "utilisation": job.flops / speed / step_s,
@@ -165,10 +186,15 @@ def with_links(machine: Machine, num_devices: int, shared_by: int) -> Machine:
     return dataclasses.replace(machine, link_bytes_per_s=shared_by * measure_link(num_devices), shared_by=shared_by)
 
 
-def sketched(job: Job, size: int) -> Job:
-    """The job without draws for every item; its noise meets ``size`` rows of the first layer instead of all."""
-    share = (3 + 2 * size / job.items) / 5
-    return dataclasses.replace(job, draws=False, product_share=share)
+def lean(job: Job, noise_sketch: int = 0, *, gram_error: bool = False) -> Job:
+    """The job with fewer draws and products: two of five are the noise's, three the error's.
+
+    Sketched noise meets ``noise_sketch`` rows of the first layer instead of all items; by the Gram matrix the error
+    takes two products of the layer's width instead of three of a device's rows.
+    """
+    of_noise = 2 * noise_sketch / job.items if noise_sketch else 2
+    of_error = 2 * job.hidden * job.data_shards / job.batch if gram_error else 3
+    return dataclasses.replace(job, draws=not noise_sketch, product_share=(of_noise + of_error) / 5)
 
 
 def device_bytes() -> int:
@@ -180,7 +206,7 @@ def device_bytes() -> int:
 def measure_peer(shape: Shape, dataset: Dataset) -> dict[str, float]:
     """Users a second of the PyTorch peer, with its data loader, on CUDA where ours is on a GPU."""
     device = "cuda" if jax.default_backend() == "gpu" and torch.cuda.is_available() else "cpu"
-    plain = dataclasses.replace(shape, recommender=dataclasses.replace(shape.recommender, noise_sketch=0))
+    plain = dataclasses.replace(shape, recommender=make_shape(shape.name).recommender)
     training = PeerTraining(plain, dataset, device)
     step_s = statistics.median(seconds_each(training.step, FLAGS.repeats))
     found = {"peer_train_users_per_s": shape.training.batch_size / step_s}
@@ -193,11 +219,12 @@ def measure_peer(shape: Shape, dataset: Dataset) -> dict[str, float]:
 
 
 COLUMNS = (
-    ("model", lambda r: r["model"] + (f" K={r['noise_sketch']}" if r["noise_sketch"] else "")),
+    ("model", lambda r: r["model"]),
     ("shape", lambda r: r["shape"]),
     ("batch", lambda r: str(r["batch"])),
     ("devices", lambda r: f"{r['devices']} {r['way']}"),
     ("dtype", lambda r: r["dtype"]),
+    ("loss", lambda r: r["loss"]),
     ("train users/s", lambda r: f"{r['train_users_per_s']:,.0f}"),
     ("x peer", lambda r: _ratio(r, "train_users_per_s")),
     ("top-100 users/s", lambda r: f"{r['inference_users_per_s']:,.0f}"),
@@ -253,7 +280,9 @@ def main() -> None:
     old = read_records(FLAGS.compare) if FLAGS.compare else None
     cases = [
         Case(*values)
-        for values in itertools.product(FLAGS.models, FLAGS.shapes, FLAGS.batch_sizes, FLAGS.ways, FLAGS.dtypes)
+        for values in itertools.product(
+            FLAGS.models, FLAGS.shapes, FLAGS.batch_sizes, FLAGS.ways, FLAGS.dtypes, FLAGS.losses
+        )
     ]
     for name, given, known in (
         ("models", FLAGS.models, MODELS),
@@ -269,12 +298,11 @@ def main() -> None:
         if case.shape not in datasets:
             datasets[case.shape] = make_synthetic(shape.spec, name=f"synthetic-{case.shape}")
         dataset = datasets[case.shape]
-        if (case.shape, case.batch) not in rates:
-            job = job_of(case.batch, dataset.num_items, shape.recommender.dims)
-            rates[case.shape, case.batch] = measure_machine(shape.training.make_key, job), matmul_rate(shape)
+        if case.shape not in rates:
+            rates[case.shape] = matmul_rate(shape)
         if FLAGS.peer and (case.shape, case.batch) not in peers:
             peers[case.shape, case.batch] = measure_peer(shape, dataset)
-        record = measure(case, dataset, *rates[case.shape, case.batch])
+        record = measure(case, dataset, rates[case.shape])
         record |= peers.get((case.shape, case.batch), {}) if case.model == "diffrec" else {}
         record |= {"versions": versions() | {"torch": torch.__version__}, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         records.append(record)
@@ -300,7 +328,7 @@ def define_flags() -> None:
     flags.DEFINE(IntListParser(), "batch_sizes", (400,), "Users a step.", serializer=IntListSerializer())
     flags.DEFINE_list("ways", ["one"], "one, pmap (all devices), mesh:ITEM_SHARDS (all devices).")
     flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16: what the factors of products are rounded to.")
-    flags.DEFINE_integer("noise_sketch", 0, "Train DiffRec with noise from so many normals a user.", lower_bound=0)
+    flags.DEFINE_list("losses", ["plain"], "DiffRec's: plain, sketch:K, gram, sketch:K+gram (see experiments.train).")
     flags.DEFINE_integer("repeats", 5, "Timed steps.", lower_bound=1)
     flags.DEFINE_boolean("peer", True, "Measure the PyTorch peer, once a shape and batch size.")
     flags.DEFINE_string("out", None, "Append a JSON object a case to this file.")
@@ -311,7 +339,7 @@ def define_flags() -> None:
         "batch_sizes",
         "ways",
         "dtypes",
-        "noise_sketch",
+        "losses",
         "repeats",
         "peer",
         "out",

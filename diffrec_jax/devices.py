@@ -36,8 +36,14 @@ class OneDevice:
         """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
         return None
 
-    def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
-        """A compiled function of placed values; ``donate_first`` lets it reuse its first argument's memory."""
+    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
+        """A compiled function of placed values and batches.
+
+        Args:
+          function: pure; what it gives is the same whatever rows a device has, unless it gives rows.
+          donate_first: lets it reuse its first argument's memory.
+          gives_rows: its values have a leading axis of the batch's rows, for ``fetch_rows``.
+        """
         return jax.jit(function, donate_argnums=(0,) if donate_first else ())
 
     def make(self, function: Callable[[], Any]) -> Callable[[], Any]:

@@ -85,6 +85,7 @@ RECOMMENDER_FIELDS = {
     "folded": "folded",
     "noise_sketch": "noise_sketch",
     "item_block": "item_block",
+    "gram_error": "gram_error",
     "in_dims": "in_dims",
     "out_dims": "out_dims",
     "encoder_activation": "encoder_activation",
@@ -197,6 +198,9 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "integer", "item_block", None,
             "Compare so many items at once with the prediction in training: less memory, more time; 0 for all.",
             lower_bound=0)  # fmt: skip
+    _define(group, "boolean", "gram_error", None,
+            "Take the error through the output layer's Gram matrix: less memory, and less time where a device's share "
+            "of the batch is larger than the last layer is wide.")  # fmt: skip
 
     group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
     _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)

@@ -115,7 +115,7 @@ class Evaluator:
                 for name, (seen, relevant) in splits.items()
             }
 
-        object.__setattr__(self, "_evaluate_batch", self.devices.compile(evaluate_batch))
+        object.__setattr__(self, "_evaluate_batch", self.devices.compile(evaluate_batch, gives_rows=True))
 
     def __call__(
         self,

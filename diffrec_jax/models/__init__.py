@@ -2,7 +2,13 @@
 
 from diffrec_jax.models.folding import FoldedDenoiser, can_fold, fold_denoiser
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
-from diffrec_jax.models.likelihood import decoded_multinomial_nll, decoded_squared_error, gaussian_kl, multinomial_nll
+from diffrec_jax.models.likelihood import (
+    decoded_multinomial_nll,
+    decoded_squared_error,
+    gaussian_kl,
+    gram_squared_error,
+    multinomial_nll,
+)
 from diffrec_jax.models.mlp import MLPDenoiser, timestep_embedding
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     "decoded_squared_error",
     "fold_denoiser",
     "gaussian_kl",
+    "gram_squared_error",
     "multinomial_nll",
     "split_size",
     "timestep_embedding",

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.rows import embed, sum_over_entries
+from diffrec_jax.rows import add_outer, embed, sum_over_entries
 from diffrec_jax.typing import Array
 
 
@@ -148,6 +148,42 @@ def _error_backward(item_block: int, saved: tuple, gradient: Array):
 
 
 decoded_squared_error.defvjp(_error_forward, _error_backward)
+
+
+@jax.custom_vjp
+def gram_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch) -> Array:
+    """sum_i (p_i - x_i)^2, [B], of p = hidden @ kernel + bias, through the kernel's Gram matrix: without p.
+
+    With k = [kernel; bias], h = [hidden, 1] and G = k k', it is h G h' - 2 h k x' + x x' for each row: products of
+    H x H x I operations in the place of B x H x I, and no block [B, I]. ``hidden`` [B, H], ``kernel`` [H, I], ``bias``
+    [I]; differentiable in all three. What is small beside x x' has that one's rounding.
+    """
+    return _gram_forward(hidden, kernel, bias, batch)[0]
+
+
+def _gram_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch):
+    cross, offset = kernel @ bias, bias @ bias
+    spread = hidden @ (kernel @ kernel.T) + cross[None]  # h G without its last column, [B, H]
+    at_rows = embed(batch, kernel.T)  # k x', [B, H], again without the last column
+    biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
+    length = sum_over_entries(batch, jnp.square(batch.weights))
+    total = jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1) + hidden @ cross + offset - 2.0 * biases + length
+    return total, (hidden, kernel, bias, batch, spread - at_rows)
+
+
+def _gram_backward(saved: tuple, gradient: Array):
+    hidden, kernel, bias, batch, half_of_hidden = saved
+    scaled = 2.0 * gradient[:, None] * hidden
+    total, scale = scaled.sum(axis=0), 2.0 * gradient.sum()
+    of_kernel = (scaled.T @ hidden) @ kernel + total[:, None] * bias[None]
+    of_kernel = add_outer(of_kernel.T, batch, -scaled).T
+    of_bias = (
+        (total @ kernel + scale * bias).at[batch.item_ids].add(-2.0 * batch.weights * gradient[batch.rows], mode="drop")
+    )
+    return 2.0 * gradient[:, None] * half_of_hidden, of_kernel, of_bias, None
+
+
+gram_squared_error.defvjp(_gram_forward, _gram_backward)
 
 
 def gaussian_kl(mean: Array, log_variance: Array) -> Array:

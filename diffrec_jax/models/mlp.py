@@ -42,6 +42,22 @@ def normal_kernel(fan_in: int):
     return init
 
 
+@jax.custom_vjp
+def product(rows: Array, kernel: Array) -> Array:
+    """``rows @ kernel``, whose gradient has the kernel's own order of axes.
+
+    JAX's is the transpose of another product: where it is summed over devices before it is transposed, every pass of
+    the optimizer over it is one over columns.
+    """
+    return rows @ kernel
+
+
+product.defvjp(
+    lambda rows, kernel: (rows @ kernel, (rows, kernel)),
+    lambda saved, gradient: (gradient @ saved[1].T, saved[0].T @ gradient),
+)
+
+
 class MLPDenoiser(nn.Module):
     """x_0 (or the noise) from [dropout(x_t), Linear(embedding of t)] through an MLP without activation at the end.
 
@@ -81,7 +97,12 @@ class MLPDenoiser(nn.Module):
             nn.Dense(size, kernel_init=normal_kernel(before), bias_init=bias_init)
             for before, size in zip(sizes[:-1], sizes[1:])
         ]
-        self.output_layer = nn.Dense(self.width, kernel_init=normal_kernel(sizes[-1]), bias_init=bias_init)
+        self.output_layer = nn.Dense(
+            self.width,
+            kernel_init=normal_kernel(sizes[-1]),
+            bias_init=bias_init,
+            dot_general=lambda rows, kernel, *_, **__: product(rows, kernel),
+        )
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""
@@ -99,7 +120,7 @@ class MLPDenoiser(nn.Module):
 
     def project(self, x_t: Array) -> Array:
         """The items' part of the first layer, linear: [B, D] -> [B, H]."""
-        return x_t @ self.input_kernel
+        return product(x_t, self.input_kernel)
 
     def transform(self, u_t: Array, t: Array) -> Array:
         """From the projection u_t [B, H] to the last hidden layer's output [B, dims[-1]]."""

@@ -18,7 +18,7 @@ from diffrec_jax.models.folding import (
     folded_denoise_fn,
     folded_noise,
 )
-from diffrec_jax.models.likelihood import decoded_squared_error, squared_error
+from diffrec_jax.models.likelihood import decoded_squared_error, gram_squared_error, squared_error
 from diffrec_jax.models.noise_sketch import buckets, draw_noise_sketch, project_noised
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_at_least
@@ -47,15 +47,26 @@ class DiffRecConfig(DiffusionConfig):
     """K of the noise drawn by ``models.noise_sketch`` in training, 0 for noise of its own on every item."""
     item_block: int = 0
     """Items whose error exists at once in training: less memory for a third more products; 0 for all."""
+    gram_error: bool = False
+    """The error through the output layer's Gram matrix: no block of it, and cheaper for batches above the width."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
         check_at_least(0, noise_sketch=self.noise_sketch, item_block=self.item_block)
-        if (self.noise_sketch or self.item_block) and self.prediction_type != "x0":
-            raise ValueError("noise_sketch and item_block need x_0 prediction: a prediction of the noise needs it all")
+        if self.is_lean and self.prediction_type != "x0":
+            raise ValueError(
+                "noise_sketch, item_block and gram_error need x_0 prediction: a prediction of the noise needs it all"
+            )
+        if self.item_block and self.gram_error:
+            raise ValueError("item_block and gram_error are two ways to the same error: choose one")
         if self.noise_sketch and self.normalize:
             raise ValueError("noise_sketch cannot be normalised: the length of a noised row is not known without it")
+
+    @property
+    def is_lean(self) -> bool:
+        """Whether training goes without some of the blocks of rows and items."""
+        return bool(self.noise_sketch or self.item_block or self.gram_error)
 
 
 def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
@@ -74,7 +85,7 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         return model.init(key, jnp.zeros((1, num_items)), jnp.zeros(1, jnp.int32))
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        if config.noise_sketch or config.item_block:
+        if config.is_lean:
             return lean_loss(params, history, batch, row_keys, clock)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
@@ -82,7 +93,7 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         return terms.losses, terms.info
 
     def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        """The same with fewer blocks [B, I]: none with both a sketch and item blocks."""
+        """The same with fewer blocks [B, I]: none with a sketch and either form of the error."""
         t, importance_weight = draw_timesteps(config, history, row_keys)
         noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
         if config.noise_sketch:
@@ -100,8 +111,10 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         else:
             x_t = q_sample(schedule, to_dense(batch, num_items), t, row_normals(noise_keys, num_items))
             hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
-        if config.item_block:
-            output = params["params"]["output_layer"]
+        output = params["params"]["output_layer"]
+        if config.gram_error:
+            errors: Array = gram_squared_error(hidden, output["kernel"], output["bias"], targets(batch))
+        elif config.item_block:
             given = hidden, output["kernel"], output["bias"], targets(batch)
             errors: Array = decoded_squared_error(*given, config.item_block)  # type: ignore[assignment]
         else:

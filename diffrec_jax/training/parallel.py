@@ -6,6 +6,7 @@ has an axis of items over the other, and XLA puts the communication in. Draws be
 of them gives the run of one device up to rounding.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -30,7 +31,8 @@ DATA, ITEMS = "data", "items"
 class Pmap(OneDevice):
     """A copy of the state on every device, and a share of the batch's rows: ``jax.pmap``.
 
-    A state carries a leading axis of this process' devices. Process p holds the p-th run of shards of every batch.
+    Only what has rows is mapped: a state without a leading axis of devices is updated in place, with one it was copied
+    at each step. Process p holds the p-th run of shards of every batch.
     """
 
     num_local_devices: int
@@ -56,17 +58,39 @@ class Pmap(OneDevice):
         """The mapped axis."""
         return DEVICES
 
-    def _devices(self) -> list | None:
-        """None, all devices of all processes, unless this process alone is to use a part of its own."""
-        return None if self.num_processes > 1 else jax.local_devices()[: self.num_local_devices]
+    @property
+    def _own_devices(self) -> list:
+        return jax.local_devices()[: self.num_local_devices]
 
-    def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
-        """Maps a per-device function over the devices."""
+    @property
+    def _copied(self) -> NamedSharding:
+        own = jax.make_mesh((self.num_local_devices,), (DEVICES,), (AxisType.Auto,), devices=self._own_devices)
+        return NamedSharding(own, PartitionSpec())
+
+    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
+        """Maps a per-device function over the devices' shares of its batches; without batches, each does the same."""
         donate = (0,) if donate_first else ()
-        return jax.pmap(function, axis_name=DEVICES, donate_argnums=donate, devices=self._devices())
+        everywhere = jax.jit(function, donate_argnums=donate)
+
+        @functools.cache
+        def mapped(axes: tuple[int | None, ...]) -> Callable:
+            return jax.pmap(
+                function,
+                axis_name=DEVICES,
+                in_axes=axes,
+                out_axes=0 if gives_rows else None,  # type: ignore[arg-type]
+                donate_argnums=donate,
+                devices=None if self.num_processes > 1 else self._own_devices,
+            )
+
+        def call(*arguments: Any) -> Any:
+            axes = tuple(0 if _has_rows(argument) else None for argument in arguments)
+            return (mapped(axes) if 0 in axes else everywhere)(*arguments)
+
+        return call
 
     def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Made on one device and copied: nothing can be mapped over no argument."""
+        """Made on one device and copied."""
         made = jax.jit(function)
         return lambda: self.place(made())
 
@@ -97,12 +121,7 @@ class Pmap(OneDevice):
 
     def place(self, tree: Any) -> Any:
         """A copy of every leaf on each device."""
-        copies = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (self.num_local_devices, *np.shape(leaf))), tree)
-        return self.compile(lambda leaves: leaves)(copies)
-
-    def fetch(self, tree: Any) -> Any:
-        """One device's copy."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf.addressable_shards[0].data)[0], tree)
+        return jax.device_put(tree, self._copied)
 
     def fetch_rows(self, tree: Any) -> Any:
         """The rows of all devices, joined in their order."""
@@ -187,8 +206,9 @@ class Mesh(OneDevice):
         padded = leaf if axis is None else jnp.pad(leaf, self._padding(leaf, axis))
         return jax.lax.with_sharding_constraint(padded, self._split(axis))
 
-    def compile(self, function: Callable, *, donate_first: bool = False) -> Callable:
+    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
         """Compiles for the whole grid; which arrays are split, their placement says."""
+        del gives_rows  # the compiler knows
 
         def padded_function(axes: tuple[int | None, ...], *arguments: Any) -> Any:
             leaves, structure = jax.tree.flatten(arguments)
@@ -304,6 +324,12 @@ class Mesh(OneDevice):
             return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._split(axis))
 
         return jax.tree.map(like, abstract)
+
+
+def _has_rows(argument: Any) -> bool:
+    return any(
+        isinstance(part, RowBatch) for part in jax.tree.leaves(argument, is_leaf=lambda x: isinstance(x, RowBatch))
+    )
 
 
 def _split_axis(leaf: Any) -> int | None:

@@ -1,10 +1,19 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffrec_jax.data import csr_from_pairs, make_row_batch
-from diffrec_jax.models import decoded_multinomial_nll, decoded_squared_error, gaussian_kl, likelihood, multinomial_nll
+from diffrec_jax.models import (
+    decoded_multinomial_nll,
+    decoded_squared_error,
+    gaussian_kl,
+    gram_squared_error,
+    likelihood,
+    multinomial_nll,
+)
 from diffrec_jax.rows import to_dense
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
@@ -62,24 +71,27 @@ def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("block", [1, 4, 5, 6, 100])
-def test_the_squared_error_in_blocks_is_that_of_the_whole_block(block):
+@pytest.mark.parametrize(
+    "form",
+    [gram_squared_error, *(functools.partial(decoded_squared_error, item_block=size) for size in (1, 4, 5, 6, 9))],
+)
+def test_every_form_of_the_squared_error_is_that_of_the_whole_block(form):
     matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
     matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
     batch = make_row_batch(matrix, np.arange(3), batch_size=4)
     arguments = [jnp.float32(RNG.normal(size=shape)) for shape in ((4, 3), (3, 6), (6,))]
     row_weights = jnp.float32(RNG.normal(size=4))
 
-    def blocked(hidden, kernel, bias):
-        return decoded_squared_error(hidden, kernel, bias, batch, block)
+    def in_form(hidden, kernel, bias):
+        return form(hidden, kernel, bias, batch)
 
     def whole(hidden, kernel, bias):
         return jnp.sum(jnp.square(hidden @ kernel + bias[None] - to_dense(batch, 6)), axis=1)
 
-    np.testing.assert_allclose(blocked(*arguments), whole(*arguments), rtol=1e-5)
+    np.testing.assert_allclose(in_form(*arguments), whole(*arguments), rtol=1e-5)
     found, expected = (
         jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*arguments)
-        for fn in (blocked, whole)
+        for fn in (in_form, whole)
     )
     for ours, theirs in zip(found, expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)

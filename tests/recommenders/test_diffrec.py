@@ -104,19 +104,21 @@ def loss_and_gradient(config, train, targets=None):
 
 @pytest.mark.parametrize("has_targets", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_item_blocks_change_nothing_but_the_memory(train, has_targets, normalize):
+@pytest.mark.parametrize("form", [{"item_block": 16}, {"gram_error": True}], ids=str)
+def test_another_form_of_the_error_changes_nothing_but_the_cost(train, has_targets, normalize, form):
     targets = np.random.default_rng(0).random(train.nnz).astype(np.float32) if has_targets else None
     config = dataclasses.replace(CONFIG, normalize=normalize)
     whole = loss_and_gradient(config, train, targets)
-    blocked = loss_and_gradient(dataclasses.replace(config, item_block=16), train, targets)
-    for ours, theirs in zip(jax.tree.leaves(blocked), jax.tree.leaves(whole)):
+    other = loss_and_gradient(dataclasses.replace(config, **form), train, targets)
+    for ours, theirs in zip(jax.tree.leaves(other), jax.tree.leaves(whole)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_a_sketch_without_noise_and_dropout_is_the_plain_loss(train):
     config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, dropout=0.0, beta_fixed=False)
     whole = loss_and_gradient(config, train)
-    for changes in ({"noise_sketch": 20}, {"noise_sketch": 50, "item_block": 7}):
+    with_forms = {"noise_sketch": 50, "item_block": 7}, {"noise_sketch": 9, "gram_error": True}
+    for changes in ({"noise_sketch": 20}, *with_forms):
         sketched = loss_and_gradient(dataclasses.replace(config, **changes), train)
         for ours, theirs in zip(jax.tree.leaves(sketched), jax.tree.leaves(whole)):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5 * np.abs(theirs).max())
@@ -149,11 +151,13 @@ def test_sketched_noise_gives_the_loss_of_noise_on_average(train):
     [
         ({"noise_sketch": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
         ({"item_block": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"gram_error": True, "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"gram_error": True, "item_block": 8}, "choose one"),
         ({"noise_sketch": 8, "normalize": True}, "cannot be normalised"),
         ({"noise_sketch": -1}, "noise_sketch must be at least 0"),
         ({"noise_sketch": 51}, "at most the 50 items, got 51"),
     ],
 )
-def test_what_a_sketch_cannot_do_is_told(changes, message):
+def test_what_a_lean_loss_cannot_do_is_told(changes, message):
     with pytest.raises(ValueError, match=message):
         make_diffrec(dataclasses.replace(CONFIG, **changes), 50)

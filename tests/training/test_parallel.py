@@ -95,7 +95,7 @@ def test_placing_and_fetching_keep_values(way):
 def test_a_batch_arrives_whole(way):
     devices, users = WAYS[way], np.arange(10)
     batch = devices.make_batch(DATASET.train, users, batch_size=12)
-    dense = devices.fetch_rows(devices.compile(lambda batch: to_dense(batch, NUM_ITEMS))(batch))
+    dense = devices.fetch_rows(devices.compile(lambda batch: to_dense(batch, NUM_ITEMS), gives_rows=True)(batch))
     np.testing.assert_array_equal(dense[:10], DATASET.train[users].toarray())
 
 
@@ -109,7 +109,8 @@ def test_the_best_items_of_the_shares_are_the_best_of_all(way):
         own = jnp.asarray(scores)[batch.user_ids]
         return devices.top_k(own, 25)
 
-    values, items = devices.fetch_rows(devices.compile(best)(devices.make_batch(matrix, np.arange(12), batch_size=12)))
+    batch = devices.make_batch(matrix, np.arange(12), batch_size=12)
+    values, items = devices.fetch_rows(devices.compile(best, gives_rows=True)(batch))
     expected_values, expected_items = jax.lax.top_k(scores[:12], 25)
     np.testing.assert_array_equal(values, expected_values)
     np.testing.assert_array_equal(items, expected_items)
