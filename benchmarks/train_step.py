@@ -42,6 +42,7 @@ class OurTraining:
         self.train, self.training, self.devices = dataset.train, training, devices
         self.recommender = recommender
         optimizer, make_key = training.make_optimizer(recommender.denoiser_params), training.make_key
+        shapes = jax.eval_shape(lambda: recommender.init_params(make_key()))
         train_step = make_train_step(
             recommender,
             optimizer,
@@ -49,8 +50,9 @@ class OurTraining:
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
             compute_dtype=training.compute_dtype,
             axis_name=devices.axis_name,
+            true_params=lambda params: devices.cut(params, shapes),
         )
-        self.train_step = devices.compile(train_step, donate_first=True)
+        self.train_step = devices.compile(train_step, in_place=True)
         self.state = devices.make(lambda: init_train_state(recommender, optimizer, make_key()))()
         self.steps_done = 0
         self.loading_s: list[float] = []

@@ -36,15 +36,21 @@ class OneDevice:
         """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
         return None
 
-    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
+    def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """A compiled function of placed values and batches.
 
         Args:
           function: pure; what it gives is the same whatever rows a device has, unless it gives rows.
-          donate_first: lets it reuse its first argument's memory.
+          in_place: it gives its first argument anew, and may take its memory. It gets this one as it is stored: ``cut``
+            has the true shapes.
           gives_rows: its values have a leading axis of the batch's rows, for ``fetch_rows``.
         """
-        return jax.jit(function, donate_argnums=(0,) if donate_first else ())
+        return jax.jit(function, donate_argnums=(0,) if in_place else ())
+
+    def cut(self, tree: Any, like: Any) -> Any:
+        """Stored values in the true shapes, those of ``like``, within a function that is compiled ``in_place``."""
+        del like
+        return tree
 
     def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
         """A compiled function of nothing, its values placed."""

@@ -67,9 +67,9 @@ class Pmap(OneDevice):
         own = jax.make_mesh((self.num_local_devices,), (DEVICES,), (AxisType.Auto,), devices=self._own_devices)
         return NamedSharding(own, PartitionSpec())
 
-    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
+    def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """Maps a per-device function over the devices' shares of its batches; without batches, each does the same."""
-        donate = (0,) if donate_first else ()
+        donate = (0,) if in_place else ()
         everywhere = jax.jit(function, donate_argnums=donate)
 
         @functools.cache
@@ -195,18 +195,23 @@ class Mesh(OneDevice):
     def _padding(self, leaf: Any, axis: int) -> list[tuple[int, int]]:
         return [(0, self._padded_items - self.num_items if place == axis else 0) for place in range(np.ndim(leaf))]
 
+    def _constrain(self, leaf: Any, axis: int | None) -> Any:
+        return jax.lax.with_sharding_constraint(leaf, self._split(axis))
+
     def _cut(self, leaf: Any, axis: int | None) -> Any:
         if axis is None:
             return leaf
-        cut = jax.lax.slice_in_dim(leaf, 0, self.num_items, axis=axis)
-        return jax.lax.with_sharding_constraint(cut, self._split(axis))
+        return self._constrain(jax.lax.slice_in_dim(leaf, 0, self.num_items, axis=axis), axis)
 
     def _pad(self, leaf: Any) -> Any:
         axis = self._items_axis(leaf)
-        padded = leaf if axis is None else jnp.pad(leaf, self._padding(leaf, axis))
-        return jax.lax.with_sharding_constraint(padded, self._split(axis))
+        return self._constrain(leaf if axis is None else jnp.pad(leaf, self._padding(leaf, axis)), axis)
 
-    def compile(self, function: Callable, *, donate_first: bool = False, gives_rows: bool = False) -> Callable:
+    def cut(self, tree: Any, like: Any) -> Any:
+        """The padding cut off; its gradient pads with zeros."""
+        return jax.tree.map(lambda leaf, true: self._cut(leaf, self._items_axis(true)), tree, like)
+
+    def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """Compiles for the whole grid; which arrays are split, their placement says."""
         del gives_rows  # the compiler knows
 
@@ -215,7 +220,15 @@ class Mesh(OneDevice):
             cut = [self._cut(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
             return jax.tree.map(self._pad, function(*jax.tree.unflatten(structure, cut)))
 
-        compiled = jax.jit(padded_function, static_argnums=0, donate_argnums=(1,) if donate_first else ())
+        def update(axes: tuple[int | None, ...], *arguments: Any) -> Any:
+            leaves, structure = jax.tree.flatten(function(*arguments))
+            kept = map(self._constrain, leaves, axes[: len(leaves)])  # the first argument's
+            return jax.tree.unflatten(structure, kept)
+
+        # Padding what is updated would copy it: its own padding of zeros goes through an optimizer as it is.
+        compiled = jax.jit(
+            update if in_place else padded_function, static_argnums=0, donate_argnums=(1,) if in_place else ()
+        )
 
         def call(*arguments: Any) -> Any:
             return compiled(tuple(_split_axis(leaf) for leaf in jax.tree.leaves(arguments)), *arguments)

@@ -11,7 +11,7 @@ from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.state import TrainState
-from diffrec_jax.typing import Array, Key
+from diffrec_jax.typing import Array, Key, Params
 
 ComputeDtype = Literal["float32", "bfloat16"]
 MATMUL_PRECISION = {"float32": None, "bfloat16": "BF16_BF16_F32"}
@@ -28,6 +28,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     compute_dtype: ComputeDtype = "float32",
     axis_name: str | None = None,
+    true_params: Callable[[Params], Params] = lambda params: params,
 ) -> TrainStep:
     """A step that averages the losses of the batch's real rows over all devices and applies one optimizer update.
 
@@ -45,6 +46,7 @@ def make_train_step(
       compute_dtype: what the factors of products are rounded to; sums, parameters and losses stay float32. bfloat16
         is for GPU and TPU: a CPU takes no notice.
       axis_name: of the mapped device axis, None on a single device.
+      true_params: the parameters in the shapes that the recommender made them in, of those that the state keeps.
     """
 
     def total(values: Array) -> Array:
@@ -60,7 +62,8 @@ def make_train_step(
 
         def gradients_of(part: RowBatch):
             def mean_loss(params):
-                losses, info = recommender.loss_fn(params, state.model_state, part, row_keys(step_key, part), clock)
+                given = true_params(params), state.model_state, part, row_keys(step_key, part), clock
+                losses, info = recommender.loss_fn(*given)
                 return jnp.sum(jnp.where(part.row_mask, losses, 0.0)) / num_rows, info
 
             with jax.default_matmul_precision(MATMUL_PRECISION[compute_dtype]):

@@ -127,6 +127,17 @@ def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
             assert len({shard.device for shard in kernel.addressable_shards}) == 4
 
 
+def test_padding_stays_zero(tmp_path):
+    """It is updated with the rest: what comes back from there would be trained on."""
+    state = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x3"], epochs=2).run()
+    adam = state.opt_state[0]
+    for tree in (state.params, adam.mu, adam.nu):
+        kernel = np.asarray(tree["params"]["output_layer"]["kernel"])
+        assert kernel.shape[1] == NUM_ITEMS + 2
+        assert np.all(kernel[:, NUM_ITEMS:] == 0)
+        assert np.all(np.any(kernel[:, :NUM_ITEMS] != 0, axis=0))
+
+
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4"])
 def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     devices = WAYS[way] if way else OneDevice()
