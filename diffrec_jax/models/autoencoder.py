@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.models.affine import Affine, product
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.rows import embed
 from diffrec_jax.typing import Array
@@ -33,8 +34,8 @@ class Autoencoder(nn.Module):
         if self.variational:
             way_in[-1] *= 2
 
-        def dense(size: int) -> nn.Dense:
-            return nn.Dense(size, kernel_init=kernel_init, bias_init=bias_init)
+        def dense(size: int) -> Affine:
+            return Affine(size, kernel_init=kernel_init, bias_init=bias_init)
 
         self.input_kernel = self.param("input_kernel", kernel_init, (self.num_items, way_in[0]))
         self.input_bias = self.param("input_bias", bias_init, (way_in[0],))
@@ -46,7 +47,7 @@ class Autoencoder(nn.Module):
 
     def project(self, row: RowBatch | Array) -> Array:
         """The first layer's linear part of rows as stored, or dense [B, I]: [B, H]."""
-        return embed(row, self.input_kernel) if isinstance(row, RowBatch) else row @ self.input_kernel
+        return embed(row, self.input_kernel) if isinstance(row, RowBatch) else product(row, self.input_kernel)
 
     def encode(self, row: RowBatch | Array, user_ids: Array) -> tuple[Array, Array]:
         """Mean and log variance of the latent vectors, [B, L] each; the second is empty unless variational."""

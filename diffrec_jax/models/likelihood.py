@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.models.affine import column_sums
 from diffrec_jax.rows import add_outer, embed, sum_over_entries
 from diffrec_jax.typing import Array
 
@@ -84,7 +85,7 @@ def _decoded_backward(saved: tuple, gradient: Array):
             return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
 
         of_hidden = of_hidden + of_logits @ jax.lax.dynamic_slice_in_dim(table, start, size)
-        return (of_hidden, added(of_table, of_logits.T @ hidden), added(of_bias, of_logits.sum(axis=0))), None
+        return (of_hidden, added(of_table, of_logits.T @ hidden), added(of_bias, column_sums(of_logits))), None
 
     totals = (-gradient[:, None] * embedded, start_table, start_bias)
     (of_hidden, of_table, of_bias), _ = jax.lax.scan(add, totals, (jnp.arange(len(starts)), starts))
@@ -139,7 +140,7 @@ def _error_backward(item_block: int, saved: tuple, gradient: Array):
             old = jax.lax.dynamic_slice_in_dim(total, start, size, axis)
             return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, axis)
 
-        of_kernel, of_bias = added(of_kernel, hidden.T @ errors, 1), added(of_bias, errors.sum(axis=0), 0)
+        of_kernel, of_bias = added(of_kernel, hidden.T @ errors, 1), added(of_bias, column_sums(errors), 0)
         return (of_hidden + errors @ block_kernel.T, of_kernel, of_bias), None
 
     zeros = jax.tree.map(jnp.zeros_like, (hidden, kernel, bias))

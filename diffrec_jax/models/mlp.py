@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrec_jax.models.affine import Affine, product
 from diffrec_jax.models.dropout import row_dropout
 from diffrec_jax.typing import Array, RowKeys
 
@@ -40,22 +41,6 @@ def normal_kernel(fan_in: int):
         return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + shape[-1]))
 
     return init
-
-
-@jax.custom_vjp
-def product(rows: Array, kernel: Array) -> Array:
-    """``rows @ kernel``, whose gradient has the kernel's own order of axes.
-
-    JAX's is the transpose of another product: where it is summed over devices before it is transposed, every pass of
-    the optimizer over it is one over columns.
-    """
-    return rows @ kernel
-
-
-product.defvjp(
-    lambda rows, kernel: (rows @ kernel, (rows, kernel)),
-    lambda saved, gradient: (gradient @ saved[1].T, saved[0].T @ gradient),
-)
 
 
 class MLPDenoiser(nn.Module):
@@ -89,20 +74,15 @@ class MLPDenoiser(nn.Module):
         sizes, time_size = self.layer_sizes, self.time_embedding_size
         bias_init = nn.initializers.normal(self.bias_stddev)
         fan_in = self.width + time_size
-        self.time_layer = nn.Dense(time_size, kernel_init=normal_kernel(time_size), bias_init=bias_init)
+        self.time_layer = Affine(time_size, kernel_init=normal_kernel(time_size), bias_init=bias_init)
         self.input_kernel = self.param("input_kernel", normal_kernel(fan_in), (self.width, sizes[0]))
         self.time_kernel = self.param("time_kernel", normal_kernel(fan_in), (time_size, sizes[0]))
         self.input_bias = self.param("input_bias", bias_init, (sizes[0],))
         self.hidden_layers = [
-            nn.Dense(size, kernel_init=normal_kernel(before), bias_init=bias_init)
+            Affine(size, kernel_init=normal_kernel(before), bias_init=bias_init)
             for before, size in zip(sizes[:-1], sizes[1:])
         ]
-        self.output_layer = nn.Dense(
-            self.width,
-            kernel_init=normal_kernel(sizes[-1]),
-            bias_init=bias_init,
-            dot_general=lambda rows, kernel, *_, **__: product(rows, kernel),
-        )
+        self.output_layer = Affine(self.width, kernel_init=normal_kernel(sizes[-1]), bias_init=bias_init)
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""

@@ -8,7 +8,6 @@ from scipy import stats
 
 from diffrec_jax.models import MLPDenoiser, timestep_embedding
 from diffrec_jax.models.dropout import row_dropout
-from diffrec_jax.models.mlp import product
 from tests.reference import assert_close, random_params
 from tests.reference import diffrec_numpy as reference
 
@@ -164,20 +163,3 @@ def test_bad_models(changes, message):
     model = MLPDenoiser(**{"width": D, "dims": (4,), **changes})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32))
-
-
-def test_a_product_has_the_gradients_of_the_plain_one_in_the_kernels_order():
-    rows, kernel = random_rows(), random_rows(1).T
-    weights = np.random.default_rng(2).standard_normal((B, B), dtype=np.float32)
-
-    def gradients(multiply):
-        return jax.grad(lambda *given: jnp.sum(weights * multiply(*given)), argnums=(0, 1))(rows, kernel)
-
-    for found, expected in zip(gradients(product), gradients(jnp.matmul)):
-        np.testing.assert_allclose(found, expected, rtol=1e-5)
-    of_kernel = jax.make_jaxpr(lambda kernel, given: jax.vjp(lambda k: product(rows, k), kernel)[1](given))(
-        kernel, weights
-    )
-    last = of_kernel.eqns[-1]
-    assert last.primitive.name == "dot_general"
-    assert last.outvars == of_kernel.jaxpr.outvars
