@@ -37,7 +37,7 @@ class Job:
     draws: bool = True
     """Whether noise and dropout are drawn for every item, not by a sketch."""
     product_share: float = 1.0
-    """Of the five products, what is left with sketched noise."""
+    """Of the five products, what sketched noise or the error by Gram matrices leaves; blocks are counted in full."""
 
     @property
     def num_params(self) -> int:

@@ -270,7 +270,7 @@ def regressions(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[st
         known = before.get(tuple(record[name] for name in KEY))
         for name in ("train_users_per_s", "inference_users_per_s") if known else ():
             if record[name] < REGRESSION * known[name]:
-                what = " ".join(str(record[part]) for part in KEY[1:-1])
+                what = " ".join(str(record[part]) for part in KEY[1:])
                 lines.append(f"{what}: {name} {record[name]:,.0f}, was {known[name]:,.0f}")
     return lines
 
@@ -292,17 +292,19 @@ def main() -> None:
         unknown = [value for value in given if value not in known]
         if unknown:
             raise ConfigError(f"--{name}={unknown[0]} is unknown: choose from {', '.join(known)}")
+    for case in cases:
+        _ = case.loss_fields  # complains of a wrong one before anything is measured
     console, records, datasets, peers, rates = make_console(), [], {}, {}, {}
     for case in cases:
         shape = shape_of(case)
         if case.shape not in datasets:
             datasets[case.shape] = make_synthetic(shape.spec, name=f"synthetic-{case.shape}")
         dataset = datasets[case.shape]
-        if case.shape not in rates:
-            rates[case.shape] = matmul_rate(shape)
+        if (case.shape, case.batch) not in rates:
+            rates[case.shape, case.batch] = matmul_rate(shape)
         if FLAGS.peer and (case.shape, case.batch) not in peers:
             peers[case.shape, case.batch] = measure_peer(shape, dataset)
-        record = measure(case, dataset, rates[case.shape])
+        record = measure(case, dataset, rates[case.shape, case.batch])
         record |= peers.get((case.shape, case.batch), {}) if case.model == "diffrec" else {}
         record |= {"versions": versions() | {"torch": torch.__version__}, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         records.append(record)

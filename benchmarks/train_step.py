@@ -42,7 +42,7 @@ class OurTraining:
         self.train, self.training, self.devices = dataset.train, training, devices
         self.recommender = recommender
         optimizer, make_key = training.make_optimizer(recommender.denoiser_params), training.make_key
-        shapes = jax.eval_shape(lambda: recommender.init_params(make_key()))
+        shapes = jax.eval_shape(lambda: (recommender.init_params(make_key()), recommender.init_model_state()))
         train_step = make_train_step(
             recommender,
             optimizer,
@@ -50,7 +50,7 @@ class OurTraining:
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
             compute_dtype=training.compute_dtype,
             axis_name=devices.axis_name,
-            true_params=lambda params: devices.cut(params, shapes),
+            true_shapes=lambda kept: devices.cut(kept, shapes),
         )
         self.train_step = devices.compile(train_step, in_place=True)
         self.state = devices.make(lambda: init_train_state(recommender, optimizer, make_key()))()

@@ -200,7 +200,7 @@ def define_model_flags(models: tuple[str, ...]) -> None:
             lower_bound=0)  # fmt: skip
     _define(group, "boolean", "gram_error", None,
             "Take the error through the output layer's Gram matrix: less memory, and less time where a device's share "
-            "of the batch is larger than the last layer is wide.")  # fmt: skip
+            "of the batch is far larger than the last layer is wide.")  # fmt: skip
 
     group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
     _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)

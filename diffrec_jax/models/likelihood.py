@@ -155,25 +155,33 @@ decoded_squared_error.defvjp(_error_forward, _error_backward)
 def gram_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch) -> Array:
     """sum_i (p_i - x_i)^2, [B], of p = hidden @ kernel + bias, through the kernel's Gram matrix: without p.
 
-    With k = [kernel; bias], h = [hidden, 1] and G = k k', it is h G h' - 2 h k x' + x x' for each row: products of
+    With k = [kernel; bias], h = [hidden, 1] and G = k kᵀ, it is h G hᵀ - 2 h k xᵀ + x xᵀ for each row: products of
     H x H x I operations in the place of B x H x I, and no block [B, I]. ``hidden`` [B, H], ``kernel`` [H, I], ``bias``
-    [I]; differentiable in all three. What is small beside x x' has that one's rounding.
+    [I]; differentiable in all three. What is small beside x xᵀ has that one's rounding, so the products that it is the
+    difference of are float32 on every device.
     """
     return _gram_forward(hidden, kernel, bias, batch)[0]
 
 
 def _gram_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch):
-    cross, offset = kernel @ bias, bias @ bias
-    spread = hidden @ (kernel @ kernel.T) + cross[None]  # h G without its last column, [B, H]
-    at_rows = embed(batch, kernel.T)  # k x', [B, H], again without the last column
+    cross, offset = jnp.sum(kernel * bias[None], axis=1), jnp.sum(jnp.square(bias))
+    exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    spread = exact(hidden, exact(kernel, kernel.T)) + cross[None]  # h G without its last column, [B, H]
+    at_rows = embed(batch, kernel.T)  # k xᵀ, [B, H], again without the last column
     biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
     length = sum_over_entries(batch, jnp.square(batch.weights))
-    total = jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1) + hidden @ cross + offset - 2.0 * biases + length
+    total = (
+        jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1)
+        + jnp.sum(hidden * cross[None], axis=1)
+        + offset
+        - 2.0 * biases
+        + length
+    )
     return total, (hidden, kernel, bias, batch, spread - at_rows)
 
 
 def _gram_backward(saved: tuple, gradient: Array):
-    hidden, kernel, bias, batch, half_of_hidden = saved
+    hidden, kernel, bias, batch, half_hidden_gradient = saved
     scaled = 2.0 * gradient[:, None] * hidden
     total, scale = scaled.sum(axis=0), 2.0 * gradient.sum()
     of_kernel = (scaled.T @ hidden) @ kernel + total[:, None] * bias[None]
@@ -181,7 +189,7 @@ def _gram_backward(saved: tuple, gradient: Array):
     of_bias = (
         (total @ kernel + scale * bias).at[batch.item_ids].add(-2.0 * batch.weights * gradient[batch.rows], mode="drop")
     )
-    return 2.0 * gradient[:, None] * half_of_hidden, of_kernel, of_bias, None
+    return 2.0 * gradient[:, None] * half_hidden_gradient, of_kernel, of_bias, None
 
 
 gram_squared_error.defvjp(_gram_forward, _gram_backward)

@@ -48,7 +48,7 @@ class DiffRecConfig(DiffusionConfig):
     item_block: int = 0
     """Items whose error exists at once in training: less memory for a third more products; 0 for all."""
     gram_error: bool = False
-    """The error through the output layer's Gram matrix: no block of it, and cheaper for batches above the width."""
+    """The error through the output layer's Gram matrix: no block of it, and cheaper for batches far above the width."""
 
     def __post_init__(self) -> None:
         """Checks every value."""

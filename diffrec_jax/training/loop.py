@@ -165,7 +165,7 @@ class Trainer:
         self._init_state = self.devices.make(self._make_state)
         self._all_finite = self.devices.compile(all_finite)
         self._prepare_scoring = self.devices.compile(self.recommender.prepare_scoring)
-        shapes = jax.eval_shape(self._make_state).params
+        shapes = jax.eval_shape(self._make_state)
         self._train_step = self.devices.compile(
             make_train_step(
                 self.recommender,
@@ -176,7 +176,7 @@ class Trainer:
                 accumulate_steps=self.config.accumulate_steps,
                 compute_dtype=self.config.compute_dtype,
                 axis_name=self.devices.axis_name,
-                true_params=lambda params: self.devices.cut(params, shapes),
+                true_shapes=lambda kept: self.devices.cut(kept, (shapes.params, shapes.model_state)),
             ),
             in_place=True,
         )

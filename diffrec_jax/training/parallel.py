@@ -31,8 +31,8 @@ DATA, ITEMS = "data", "items"
 class Pmap(OneDevice):
     """A copy of the state on every device, and a share of the batch's rows: ``jax.pmap``.
 
-    Only what has rows is mapped: a state without a leading axis of devices is updated in place, with one it was copied
-    at each step. Process p holds the p-th run of shards of every batch.
+    Only what has rows is mapped: a state with a leading axis of devices would be copied at each step. Process p holds
+    the p-th run of shards of every batch.
     """
 
     num_local_devices: int
@@ -64,8 +64,7 @@ class Pmap(OneDevice):
 
     @property
     def _copied(self) -> NamedSharding:
-        own = jax.make_mesh((self.num_local_devices,), (DEVICES,), (AxisType.Auto,), devices=self._own_devices)
-        return NamedSharding(own, PartitionSpec())
+        return NamedSharding(jax.sharding.Mesh(np.array(self._own_devices), (DEVICES,)), PartitionSpec())
 
     def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """Maps a per-device function over the devices' shares of its batches; without batches, each does the same."""
@@ -149,8 +148,8 @@ class Mesh(OneDevice):
     """One program over a grid of devices: rows split over ``data``, items over ``items``.
 
     Of every array the first axis that has ``num_items`` entries is split over the devices' items axis, padded with
-    zeros to a multiple of it; the functions see true shapes, for cutting the padding off moves nothing. The other
-    arrays are copied.
+    zeros to a multiple of it; functions see true shapes, but for what they update in place. The other arrays are
+    copied.
     """
 
     num_data_shards: int
@@ -207,6 +206,10 @@ class Mesh(OneDevice):
         axis = self._items_axis(leaf)
         return self._constrain(leaf if axis is None else jnp.pad(leaf, self._padding(leaf, axis)), axis)
 
+    def _pad_like(self, leaf: Any, stored: Any, axis: int | None) -> Any:
+        missing = [(0, whole - own) for own, whole in zip(leaf.shape, stored.shape, strict=True)]
+        return self._constrain(jnp.pad(leaf, missing) if any(after for _, after in missing) else leaf, axis)
+
     def cut(self, tree: Any, like: Any) -> Any:
         """The padding cut off; its gradient pads with zeros."""
         return jax.tree.map(lambda leaf, true: self._cut(leaf, self._items_axis(true)), tree, like)
@@ -222,10 +225,11 @@ class Mesh(OneDevice):
 
         def update(axes: tuple[int | None, ...], *arguments: Any) -> Any:
             leaves, structure = jax.tree.flatten(function(*arguments))
-            kept = map(self._constrain, leaves, axes[: len(leaves)])  # the first argument's
+            stored = jax.tree.leaves(arguments[0])
+            kept = map(self._pad_like, leaves, stored, axes[: len(stored)])
             return jax.tree.unflatten(structure, kept)
 
-        # Padding what is updated would copy it: its own padding of zeros goes through an optimizer as it is.
+        # Cutting and padding all that is updated would copy it: zeros go through an optimizer as they are.
         compiled = jax.jit(
             update if in_place else padded_function, static_argnums=0, donate_argnums=(1,) if in_place else ()
         )

@@ -28,7 +28,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     compute_dtype: ComputeDtype = "float32",
     axis_name: str | None = None,
-    true_params: Callable[[Params], Params] = lambda params: params,
+    true_shapes: Callable[[tuple[Params, Any]], tuple[Params, Any]] = lambda kept: kept,
 ) -> TrainStep:
     """A step that averages the losses of the batch's real rows over all devices and applies one optimizer update.
 
@@ -46,7 +46,8 @@ def make_train_step(
       compute_dtype: what the factors of products are rounded to; sums, parameters and losses stay float32. bfloat16
         is for GPU and TPU: a CPU takes no notice.
       axis_name: of the mapped device axis, None on a single device.
-      true_params: the parameters in the shapes that the recommender made them in, of those that the state keeps.
+      true_shapes: (parameters, model state) in the shapes that the recommender made them in, of those that the state
+        keeps.
     """
 
     def total(values: Array) -> Array:
@@ -62,7 +63,7 @@ def make_train_step(
 
         def gradients_of(part: RowBatch):
             def mean_loss(params):
-                given = true_params(params), state.model_state, part, row_keys(step_key, part), clock
+                given = *true_shapes((params, state.model_state)), part, row_keys(step_key, part), clock
                 losses, info = recommender.loss_fn(*given)
                 return jnp.sum(jnp.where(part.row_mask, losses, 0.0)) / num_rows, info
 
@@ -90,13 +91,14 @@ def make_train_step(
             averaged_params = jax.tree.map(
                 lambda average, new: average + (1.0 - ema_decay) * (new - average), averaged_params, params
             )
+        _, model_state = true_shapes((state.params, state.model_state))
         starts_epoch = state.step % steps_per_epoch == 0
         return TrainState(
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             model_state=recommender.update_model_state(
-                state.model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask.reshape(-1))
+                model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask.reshape(-1))
             ),
             loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + loss,
             selection=state.selection,

@@ -18,7 +18,7 @@ def test_only_the_same_case_can_be_slower():
     slower = RECORD | {"train_users_per_s": 89.0}
     assert throughput.regressions([RECORD], [RECORD, RECORD | {"inference_users_per_s": 46.0}]) == []
     (line,) = throughput.regressions([RECORD | {"train_users_per_s": 10.0}, RECORD], [slower])
-    assert line == "diffrec ml-1m 400 one 1 float32: train_users_per_s 89, was 100"
+    assert line == "diffrec ml-1m 400 one 1 float32 plain: train_users_per_s 89, was 100"
     assert throughput.regressions([RECORD], [slower | {"device": "H100"}]) == []
 
 

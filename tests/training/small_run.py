@@ -16,15 +16,22 @@ CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
 
 
 def make_trainer(
-    path, *, devices=ONE_DEVICE, progress: Progress | None = None, recommender=None, weighting=NO_WEIGHTING, **changes
+    path,
+    *,
+    devices=ONE_DEVICE,
+    progress: Progress | None = None,
+    recommender=None,
+    weighting=NO_WEIGHTING,
+    dataset=DATASET,
+    **changes,
 ) -> Trainer:
     run_directory = RunDirectory(path)
     if not run_directory.exists():
         run_directory.create({})
-    recommender = recommender or make_diffrec(MODEL, DATASET.num_items)
+    recommender = recommender or make_diffrec(MODEL, dataset.num_items)
     return Trainer(
         recommender=recommender,
-        dataset=DATASET,
+        dataset=dataset,
         evaluator=Evaluator(recommender.score_fn, ks=(5, 20), batch_size=32, devices=devices),
         config=dataclasses.replace(CONFIG, **changes),
         run_directory=run_directory,

@@ -1,14 +1,18 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from diffrec_jax.data.batching import make_row_batch
+from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.devices import OneDevice
-from diffrec_jax.recommenders import LDiffRecConfig, make_l_diffrec
+from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
+from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.rows import to_dense
 from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
-from tests.training.small_run import DATASET, make_trainer
+from tests.training.small_run import DATASET, MODEL, make_trainer
 
 NUM_ITEMS = DATASET.num_items
 WAYS = {
@@ -54,6 +58,34 @@ def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
     devices = WAYS[way] if way else OneDevice()
     trainer = make_trainer(tmp_path / "run", devices=devices, epochs=4, eval_every=1, accumulate_steps=2)
     assert_same_run(trainer, trainer.run(), run_of_one)
+
+
+@pytest.mark.parametrize(("way", "parts"), [("pmap", 1), ("mesh 1x3", 1), ("mesh 2x2", 2)])
+def test_the_error_by_gram_matrices_gives_the_run_too(tmp_path, way, parts, run_of_one):
+    recommender = make_diffrec(dataclasses.replace(MODEL, gram_error=True), NUM_ITEMS)
+    trainer = make_trainer(
+        tmp_path / "run", devices=WAYS[way], epochs=4, eval_every=1, accumulate_steps=parts, recommender=recommender
+    )
+    assert_same_run(trainer, trainer.run(), run_of_one)
+
+
+def test_as_many_items_as_losses_of_a_timestep_are_no_trouble(tmp_path):
+    """The loss history then has an axis that looks like one of items, and is padded where it is stored."""
+    dataset = make_synthetic(
+        SyntheticSpec(num_users=40, num_items=HISTORY_LENGTH, num_interactions=200, num_clusters=2)
+    )
+    runs = []
+    for name, devices in (("one", OneDevice()), ("mesh", Mesh(1, 3, HISTORY_LENGTH))):
+        trainer = make_trainer(tmp_path / name, devices=devices, dataset=dataset, epochs=20, eval_every=20)
+        state = trainer.run()
+        runs.append((trainer.devices.fetch(state.model_state), trainer.run_directory.records()))
+    (one, records), (mesh, mesh_records) = runs
+    assert one.counts.max() == HISTORY_LENGTH  # long enough for importance sampling
+    np.testing.assert_array_equal(mesh.counts, one.counts)
+    np.testing.assert_allclose(mesh.losses, one.losses, rtol=1e-3)
+    for left, right in zip(mesh_records, records, strict=True):
+        if left["event"] == "epoch":
+            np.testing.assert_allclose(left["loss"], right["loss"], rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +160,7 @@ def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
 
 
 def test_padding_stays_zero(tmp_path):
-    """It is updated with the rest: what comes back from there would be trained on."""
+    """It is updated with the rest: a checkpoint of another way would find what came up there."""
     state = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x3"], epochs=2).run()
     adam = state.opt_state[0]
     for tree in (state.params, adam.mu, adam.nu):
@@ -138,7 +170,7 @@ def test_padding_stays_zero(tmp_path):
         assert np.all(np.any(kernel[:, :NUM_ITEMS] != 0, axis=0))
 
 
-@pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4"])
+@pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4", "mesh 1x3"])
 def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     devices = WAYS[way] if way else OneDevice()
     trainer = make_trainer(tmp_path / "run", devices=devices)
