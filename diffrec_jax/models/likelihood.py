@@ -164,19 +164,13 @@ def gram_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatc
 
 
 def _gram_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch):
-    cross, offset = jnp.sum(kernel * bias[None], axis=1), jnp.sum(jnp.square(bias))
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    cross, offset = exact(kernel, bias), exact(bias, bias)
     spread = exact(hidden, exact(kernel, kernel.T)) + cross[None]  # h G without its last column, [B, H]
     at_rows = embed(batch, kernel.T)  # k xᵀ, [B, H], again without the last column
     biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
     length = sum_over_entries(batch, jnp.square(batch.weights))
-    total = (
-        jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1)
-        + jnp.sum(hidden * cross[None], axis=1)
-        + offset
-        - 2.0 * biases
-        + length
-    )
+    total = jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1) + exact(hidden, cross) + offset - 2.0 * biases + length
     return total, (hidden, kernel, bias, batch, spread - at_rows)
 
 
