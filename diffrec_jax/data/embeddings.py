@@ -38,14 +38,20 @@ def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
     return embeddings.astype(np.float32)
 
 
+def inverse_root_degrees(train: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """1 / sqrt of the number of stored entries of each user [U] and item [I], 1 where there is none."""
+    degrees = np.diff(train.indptr), item_counts(train)
+    users, items = (1.0 / np.sqrt(np.maximum(counts, 1)) for counts in degrees)
+    return users, items
+
+
 def normalised_interactions(train: sparse.csr_array) -> sparse.csr_array:
     """D_u^-1/2 R D_i^-1/2 of the stored entries of R [U, I], whatever their values, float32, in R's order.
 
     The bipartite graph's normalised adjacency: what LightGCN smooths over and GF-CF filters.
     """
-    users = np.maximum(np.diff(train.indptr), 1)
-    items = np.maximum(item_counts(train), 1)
-    values = 1.0 / np.sqrt(np.repeat(users, np.diff(train.indptr)) * items[train.indices])
+    of_users, of_items = inverse_root_degrees(train)
+    values = np.repeat(of_users, np.diff(train.indptr)) * of_items[train.indices]
     return sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
 
 

@@ -3,6 +3,7 @@
 MF is LightGCN without layers. A batch holds whole rows: each of their entries is compared with an item drawn anew.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
-from diffrec_jax.data.embeddings import normalised_interactions
+from diffrec_jax.data.embeddings import inverse_root_degrees, normalised_interactions
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.rows import embed, sample_unseen, sum_over_entries
@@ -55,31 +56,58 @@ class Vectors(NamedTuple):
     items: Array
 
 
-def make_propagate(train: sparse.csr_array, num_layers: int):
-    """The function that averages Vectors over 0..num_layers applications of the graph's normalised adjacency.
+DENSE_RATIO = 50
+"""Multiplications of a dense product that take the time of one entry gathered and summed (benchmarks.propagation)."""
+
+
+def _transposed(forward: Callable[[Array], Array], backward: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A linear ``forward`` whose derivative is the faster ``backward``, its transpose."""
+
+    @jax.custom_vjp
+    def product(table: Array) -> Array:
+        return forward(table)
+
+    product.defvjp(lambda table: (forward(table), None), lambda _, gradient: (backward(gradient),))
+    return product
+
+
+def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vectors, RowBatch], Vectors]:
+    """The function that averages Vectors over 0..num_layers applications of the graph's normalised adjacency A.
+
+    It takes the vectors of all users and items and rows of ``train``, and returns those of the rows' users and of all
+    items. Only the items' layers are computed for the whole graph: item_0, Aᵀ user_0, and from the last but one by AᵀA
+    each further one; a user's sum over the layers needs nothing but A's row and the items' sum.
 
     The graph is index arrays, summed over in chunks (``embed``): measured beside plain segment sums, a dense product
-    and SciPy by ``python -m benchmarks.propagation``.
+    and SciPy by ``python -m benchmarks.propagation``. AᵀA is dense where its operations are few beside those sums.
 
     Reference: arXiv:2002.02126, eqs. 3 and 4.
     """
     if num_layers == 0:
-        return lambda vectors: vectors
+        return lambda vectors, rows: Vectors(vectors.users[rows.user_ids], vectors.items)
+    num_items = train.shape[1]
     normalised = normalised_interactions(train)
     of_users, of_items = (
         make_row_batch(matrix, np.arange(matrix.shape[0])) for matrix in (normalised, sparse.csr_array(normalised.T))
     )
+    to_users = _transposed(lambda items: embed(of_users, items), lambda users: embed(of_items, users))
+    to_items = _transposed(lambda users: embed(of_items, users), lambda items: embed(of_users, items))
+    if num_layers > 1 and num_items**2 <= DENSE_RATIO * train.nnz:
+        between_items = (normalised.T @ normalised).toarray()
+    else:
+        between_items = None
+    user_scale, item_scale = (scale.astype(np.float32) for scale in inverse_root_degrees(train))
 
-    @jax.custom_vjp
-    def propagate(vectors: Vectors) -> Vectors:
-        layer, total = vectors, vectors
-        for _ in range(num_layers):
-            layer = Vectors(embed(of_users, layer.items), embed(of_items, layer.users))
-            total = jax.tree.map(jnp.add, total, layer)
-        return jax.tree.map(lambda summed: summed / (num_layers + 1), total)
+    def propagate(vectors: Vectors, rows: RowBatch) -> Vectors:
+        layers = [vectors.items, to_items(vectors.users)]
+        for _ in range(num_layers - 1):
+            layers.append(to_items(to_users(layers[-2])) if between_items is None else between_items @ layers[-2])
+        is_stored = rows._replace(weights=jnp.float32(rows.item_ids < num_items))
+        items = sum(layers[1:], vectors.items)
+        from_items = embed(is_stored, item_scale[:, None] * (items - layers[-1]))
+        users = vectors.users[rows.user_ids] + jnp.asarray(user_scale)[rows.user_ids][:, None] * from_items
+        return Vectors(users / (num_layers + 1), items / (num_layers + 1))
 
-    # A symmetric linear map is its own transpose, and faster than the derivative of its sums.
-    propagate.defvjp(lambda vectors: (propagate(vectors), None), lambda _, gradient: (propagate(gradient),))
     return propagate
 
 
@@ -94,6 +122,7 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
     num_users, num_items = train.shape[0], train.shape[1]
     mean_length = max(train.nnz / num_users, 1.0)
     propagate = make_propagate(train, config.num_layers)
+    all_rows = make_row_batch(train, np.arange(num_users))
 
     def init_params(key: Key) -> Params:
         return {
@@ -104,19 +133,18 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, clock: Clock):
         del model_state, clock
         base = Vectors(**params)
-        vectors = propagate(base)
+        vectors = propagate(base, batch)
         negatives = sample_unseen(batch, row_keys, num_items)
         is_triple = (batch.item_ids < num_items) & (negatives < num_items)
-        users = batch.user_ids[batch.rows]
 
-        def triple(found: Vectors) -> tuple[Array, Array, Array]:
-            positive, negative = (found.items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
-            return found.users[users], positive, negative
+        def at_entries(of_rows: Array, of_items: Array) -> tuple[Array, Array, Array]:
+            positive, negative = (of_items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
+            return of_rows[batch.rows], positive, negative
 
-        user, positive, negative = triple(vectors)
+        user, positive, negative = at_entries(vectors.users, vectors.items)
         losses = jax.nn.softplus(jnp.sum(user * (negative - positive), axis=1))
-        penalty = sum(jnp.sum(jnp.square(vector), axis=1) for vector in triple(base))
-        losses = jnp.where(is_triple, losses + config.l2 * penalty, 0.0)
+        squared_lengths = (jnp.sum(jnp.square(table), axis=1) for table in (base.users[batch.user_ids], base.items))
+        losses = jnp.where(is_triple, losses + config.l2 * sum(at_entries(*squared_lengths)), 0.0)
         return sum_over_entries(batch, losses) / mean_length, ()
 
     def score_fn(vectors: Vectors, batch: RowBatch, row_keys: RowKeys) -> Array:
@@ -126,7 +154,7 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
     return Recommender(
         init_params=init_params,
         loss_fn=loss_fn,
-        prepare_scoring=lambda params: propagate(Vectors(**params)),
+        prepare_scoring=lambda params: propagate(Vectors(**params), all_rows),
         score_fn=score_fn,
         item_embeddings=lambda vectors: vectors.items,
     )

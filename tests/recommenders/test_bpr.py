@@ -5,7 +5,7 @@ import pytest
 
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.recommenders import Clock, LightGCNConfig, MFConfig, make_bpr
+from diffrec_jax.recommenders import Clock, LightGCNConfig, MFConfig, bpr, make_bpr
 from diffrec_jax.recommenders.bpr import Vectors, make_propagate
 from diffrec_jax.rows import row_keys, sample_unseen
 from tests.reference import comparators_numpy as reference
@@ -18,23 +18,31 @@ CONFIGS = {"mf": MFConfig(embedding_size=6, l2=0.01), "lightgcn": LightGCNConfig
 any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
-@pytest.mark.parametrize("num_layers", [0, 1, 3])
-def test_propagation_and_its_gradient_agree_with_the_dense_adjacency(num_layers):
+@pytest.mark.parametrize("between_items", ["dense", "sparse"])
+@pytest.mark.parametrize("num_layers", [0, 1, 2, 3])
+def test_propagation_and_its_gradient_agree_with_the_dense_adjacency(num_layers, between_items, monkeypatch):
+    monkeypatch.setattr(bpr, "DENSE_RATIO", 1e9 if between_items == "dense" else 0)
     rng = np.random.default_rng(0)
     users, items = rng.normal(size=(NUM_USERS, 5)), rng.normal(size=(NUM_ITEMS, 5))
     weights = Vectors(jnp.float32(rng.normal(size=users.shape)), jnp.float32(rng.normal(size=items.shape)))
-    propagate = make_propagate(TRAIN, num_layers)
-    found = propagate(Vectors(jnp.float32(users), jnp.float32(items)))
-    for part, expected in zip(found, reference.propagate(X, users, items, num_layers)):
-        np.testing.assert_allclose(part, expected, rtol=1e-5, atol=1e-6)
+    propagate, rows = make_propagate(TRAIN, num_layers), make_row_batch(TRAIN, np.arange(NUM_USERS))
+    vectors = Vectors(jnp.float32(users), jnp.float32(items))
+    expected = reference.propagate(X, users, items, num_layers)
+    for part, expected_part in zip(propagate(vectors, rows), expected):
+        np.testing.assert_allclose(part, expected_part, rtol=1e-5, atol=1e-6)
+
+    some = np.array([7, 0, 31])
+    found = propagate(vectors, make_row_batch(TRAIN, some, batch_size=4))
+    np.testing.assert_allclose(found.users[:3], expected[0][some], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.items, expected[1], rtol=1e-5, atol=1e-6)
 
     def product(vectors):
-        return sum(jnp.sum(a * b) for a, b in zip(weights, propagate(vectors)))
+        return sum(jnp.sum(a * b) for a, b in zip(weights, propagate(vectors, rows)))
 
     # The adjacency is symmetric: the gradient is the propagation of the weights.
-    gradient = jax.grad(product)(Vectors(jnp.float32(users), jnp.float32(items)))
-    for part, expected in zip(gradient, reference.propagate(X, *map(np.float64, weights), num_layers)):
-        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+    gradient = jax.grad(product)(vectors)
+    for part, expected_part in zip(gradient, reference.propagate(X, *map(np.float64, weights), num_layers)):
+        np.testing.assert_allclose(part, expected_part, rtol=1e-4, atol=1e-5)
 
 
 @any_config
