@@ -10,6 +10,7 @@ from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.loop import DivergedError
 from diffrec_jax.training.run_log import RunDirectoryError
 from experiments.flags import grouped_help
+from experiments.memory import keep_freed_memory
 
 USER_ERROR = 2
 
@@ -30,6 +31,7 @@ def start(main: Callable[[], None], usage: str) -> None:
         print(grouped_help(usage))
         sys.exit(0)
 
+    keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much at the level of info
 
     def parse(argv: list[str]) -> list[str]:
