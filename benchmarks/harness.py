@@ -210,6 +210,41 @@ def _check_room(num_bytes: int) -> None:
             )
 
 
+class OwnProcess:
+    """One side's work, in a process of its own with the flags of this one: a call does it once there and waits for it.
+
+    What this process does with memory and threads does not reach it.
+    """
+
+    def __init__(self, benchmark_name: str, side: str):
+        command = [sys.executable, "-m", f"benchmarks.{benchmark_name}", *sys.argv[1:], f"--side={side}", "--on_demand"]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._wait()
+
+    def __call__(self) -> None:
+        """Works once."""
+        assert self.process.stdin
+        print(file=self.process.stdin, flush=True)
+        self._wait()
+
+    def close(self) -> None:
+        """Ends the process."""
+        self.process.communicate()
+
+    def _wait(self) -> None:
+        assert self.process.stdout
+        if not self.process.stdout.readline():
+            raise ConfigError(f"{' '.join(self.process.args)} ended with status {self.process.wait()}")  # type: ignore[arg-type]
+
+
+def _work_on_demand(work: Work) -> None:
+    """The other end of ``OwnProcess``: says that it is ready, works for every line that it reads, and says so."""
+    print(flush=True)
+    for _ in sys.stdin:
+        work()
+        print(flush=True)
+
+
 def _summary(seconds: list[float]) -> str:
     return f"{statistics.median(seconds):.4g} ({min(seconds):.4g})" if seconds else "-"
 
@@ -264,7 +299,8 @@ def _define_flags(benchmark: Benchmark) -> None:
     flags.DEFINE_boolean("memory", True, "Measure the peak memory of either side, in processes of their own.")
     flags.DEFINE_string("out", None, "Append the rows to this file, a JSON object per line.")
     flags.DEFINE_enum("side", None, SIDES, "Run this side alone and print its peak memory: what --memory starts.")
-    GROUPS["Benchmark"] = ["shape", *own, "repeats", "threads", "memory", "out", "side"]
+    flags.DEFINE_boolean("on_demand", False, "With --side: work once for every line of the standard input.")
+    GROUPS["Benchmark"] = ["shape", *own, "repeats", "threads", "memory", "out", "side", "on_demand"]
 
 
 def _limit_threads(num_threads: int) -> None:
@@ -281,11 +317,16 @@ def _main(benchmark: Benchmark) -> None:
     _limit_threads(FLAGS.threads)
     if FLAGS.out:
         Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
+    if FLAGS.on_demand and not FLAGS.side:
+        raise ConfigError("--on_demand needs --side")
     shape = make_shape(FLAGS.shape)
     memory = {}
     if FLAGS.memory and not FLAGS.side:  # first, while this process holds nothing
         memory = {side: _peak_bytes(benchmark, side) for side in SIDES}
     dataset = benchmark.select_users(shape, make_synthetic(shape.spec, name=f"synthetic-{shape.name}"))
+    if FLAGS.on_demand:
+        _work_on_demand(benchmark.make_side(FLAGS.side, shape, dataset))
+        return
     if FLAGS.side:
         _print_peak_bytes(benchmark, FLAGS.side, shape, dataset)
         return
@@ -325,4 +366,4 @@ def _main(benchmark: Benchmark) -> None:
 def run(benchmark: Benchmark, usage: str | None) -> None:
     """Runs a benchmark from the command line."""
     _define_flags(benchmark)
-    start(lambda: _main(benchmark), usage or "")
+    start(lambda: _main(benchmark), usage or "", keep_memory=False)  # as the peer, which is in the same process

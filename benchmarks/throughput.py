@@ -351,4 +351,4 @@ def define_flags() -> None:
 
 if __name__ == "__main__":
     define_flags()
-    start(main, __doc__ or "")
+    start(main, __doc__ or "", keep_memory=False)  # as the peer, which is in the same process

@@ -5,6 +5,9 @@ dense rows from a DataLoader, loss, backward, loss history, AdamW. The floor is 
 forward, two for the weights' gradients and one for the hidden layer's; the input needs no gradient. With sketched noise
 (``models.noise_sketch``) two of the five are gone.
 
+Our side keeps the memory that a step frees, as ``experiments.train`` does; the peer, in a process of its own, has what
+PyTorch does by itself. --peer_keeps_memory gives it the same.
+
 python -m benchmarks.train_step --shape=amazon-book
 """
 
@@ -15,10 +18,21 @@ import time
 import jax
 import numpy as np
 import torch
+from absl import flags
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
-from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
+from benchmarks.harness import (
+    Benchmark,
+    DisagreementError,
+    Measurement,
+    OwnProcess,
+    Row,
+    Shape,
+    Work,
+    run,
+    time_interleaved,
+)
 from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
 from diffrec_jax.data import Dataset, SyntheticSpec, make_synthetic, steps_per_epoch, training_user_ids
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
@@ -26,6 +40,8 @@ from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from experiments.flags import FLAGS, GROUPS
+from experiments.memory import keep_freed_memory
 
 MAX_LOADING_SHARE = 0.05
 MAX_SKETCH_SIZE = 1024
@@ -134,17 +150,21 @@ def check_agreement(shape: Shape, num_steps: int = 3) -> None:
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
     """One step of either side."""
+    if side == "ours" or FLAGS.peer_keeps_memory:
+        keep_freed_memory()
     return (make_ours if side == "ours" else PeerTraining)(shape, dataset).step
 
 
 def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     """Checks that the sides agree, and times them."""
     check_agreement(shape)
+    keep_freed_memory()
     sketch_size = min(MAX_SKETCH_SIZE, dataset.num_items)
     sketched_recommender = dataclasses.replace(shape.recommender, noise_sketch=sketch_size)
-    ours, peer = make_ours(shape, dataset), PeerTraining(shape, dataset)
+    ours, peer = make_ours(shape, dataset), OwnProcess(BENCHMARK.name, "peer")
     sketched = make_ours(dataclasses.replace(shape, recommender=sketched_recommender), dataset)
-    seconds = time_interleaved({"ours": ours.step, "peer": peer.step, "sketched": sketched.step}, repeats)
+    seconds = time_interleaved({"ours": ours.step, "peer": peer, "sketched": sketched.step}, repeats)
+    peer.close()
     if not np.isfinite(float(ours.state.loss_sum)):
         raise DisagreementError(f"our loss is {float(ours.state.loss_sum)}")
     first, *others = shape.layer_products
@@ -172,4 +192,6 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
 BENCHMARK = Benchmark("train_step", make_side, measure, repeats=5)
 
 if __name__ == "__main__":
+    flags.DEFINE_boolean("peer_keeps_memory", False, "Let the peer, too, use again the memory that a step freed.")
+    GROUPS["Benchmark"] = ["peer_keeps_memory"]
     run(BENCHMARK, __doc__)

@@ -113,6 +113,12 @@ def sum_over_entries(batch: RowBatch, values: Array) -> Array:
     return jnp.zeros(batch.user_ids.shape[0], values.dtype).at[batch.rows].add(values, indices_are_sorted=True)
 
 
+def normalise_rows(batch: RowBatch) -> RowBatch:
+    """The batch with every row's weights divided by their Euclidean norm; rows of zeros stay."""
+    norms = jnp.sqrt(sum_over_entries(batch, jnp.square(batch.weights)))
+    return batch._replace(weights=batch.weights / jnp.maximum(norms, 1e-12)[batch.rows])
+
+
 def num_entries(batch: RowBatch, num_items: int) -> Array:
     """How many items each row stores, [B] int32."""
     return sum_over_entries(batch, (batch.item_ids < num_items).astype(jnp.int32))

@@ -24,14 +24,18 @@ def _fail(message: object) -> int:
     return USER_ERROR
 
 
-def start(main: Callable[[], None], usage: str) -> None:
-    """Parses the flags, runs ``main`` and exits: 0, 2 for what the user can put right, 130 when interrupted."""
+def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> None:
+    """Parses the flags, runs ``main`` and exits: 0, 2 for what the user can put right, 130 when interrupted.
+
+    ``keep_memory`` is ``experiments.memory.keep_freed_memory``.
+    """
     asks_for_help = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
     if asks_for_help & set(sys.argv[1:]):
         print(grouped_help(usage))
         sys.exit(0)
 
-    keep_freed_memory()
+    if keep_memory:
+        keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much at the level of info
 
     def parse(argv: list[str]) -> list[str]:

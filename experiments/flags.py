@@ -89,6 +89,7 @@ RECOMMENDER_FIELDS = {
     "in_dims": "in_dims",
     "out_dims": "out_dims",
     "encoder_activation": "encoder_activation",
+    "encoder_norm": "encoder_normalize",
     "encoder_dropout": "encoder_dropout",
     "reparam": "reparameterize",
     "reconstruct_dropped": "reconstruct_dropped",
@@ -216,6 +217,7 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "ints", "out_dims", None, "Layers of the groups' decoders before the output; empty: one linear one.",
             may_be_empty=True)  # fmt: skip
     _define(group, "enum", "encoder_activation", None, "Of the autoencoder's layers.", values=tuple(ACTIVATIONS))
+    _define(group, "boolean", "encoder_norm", None, "Divide a row by its length before the encoders.")
     _define(group, "float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
     _define(group, "boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
     _define(group, "boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")

@@ -12,6 +12,7 @@ from diffrec_jax.rows import (
     embed,
     mask_scores,
     newest_items,
+    normalise_rows,
     num_entries,
     row_keys,
     sample_unseen,
@@ -54,6 +55,16 @@ any_batch = pytest.mark.parametrize(("user_ids", "batch_size"), BATCHES.values()
 def padded(rows, batch_size):
     """Rows with zeros below them, up to batch_size."""
     return np.concatenate([rows, np.zeros((max(batch_size or 0, len(rows)) - len(rows), *rows.shape[1:]), rows.dtype)])
+
+
+@any_batch
+def test_normalised_rows_have_length_one_or_zero(user_ids, batch_size):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
+    rows = to_dense(normalise_rows(batch), I)
+    lengths = np.linalg.norm(padded(matrix.toarray()[user_ids], batch_size), axis=1)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), lengths > 0, atol=1e-6)
+    np.testing.assert_allclose(rows * lengths[:, None], to_dense(batch, I), rtol=1e-5)
 
 
 @any_batch

@@ -18,7 +18,7 @@ from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
 from diffrec_jax.recommenders.diffusing import row_normals
-from diffrec_jax.rows import dropout_entries, fold_each, sum_over_entries, targets, to_dense
+from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, targets, to_dense
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 Likelihood = Literal["multinomial", "bernoulli", "gaussian"]
@@ -84,12 +84,6 @@ class MultiVAEConfig(MultiDAEConfig):
         """Checks every value."""
         super().__post_init__()
         check_at_least(0, kl_weight=self.kl_weight, kl_weight_steps=self.kl_weight_steps)
-
-
-def normalise_rows(batch: RowBatch) -> RowBatch:
-    """The batch with every row's weights divided by their Euclidean norm; rows of zeros stay."""
-    norms = jnp.sqrt(sum_over_entries(batch, jnp.square(batch.weights)))
-    return batch._replace(weights=batch.weights / jnp.maximum(norms, 1e-12)[batch.rows])
 
 
 def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:

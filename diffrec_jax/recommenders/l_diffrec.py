@@ -27,7 +27,7 @@ from diffrec_jax.recommenders.diffusing import (
     row_normals,
     update_history,
 )
-from diffrec_jax.rows import dropout_entries, fold_each, targets
+from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, targets
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 ENCODER_DROPOUT_PLACE, LATENT_PLACE = 3, 4  # of the keys; the diffusion's own come before
@@ -51,6 +51,8 @@ class LDiffRecConfig(DiffusionConfig):
     out_dims: tuple[int, ...] = ()
     """Layers of the decoders before the output; () for one linear decoder of all groups."""
     encoder_activation: str = "tanh"
+    encoder_normalize: bool = False
+    """Divide a row by its Euclidean length before dropout and encoders, as MultiDAE does."""
     encoder_dropout: float = 0.1
     reparameterize: bool = True
     """Diffuse a draw from the encoder's distribution in training, not its mean."""
@@ -130,11 +132,15 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
             "denoiser": denoiser.init(denoiser_key, jnp.zeros((1, latent_size)), jnp.zeros(1, jnp.int32)),
         }
 
+    def normalised(batch: RowBatch) -> RowBatch:
+        return normalise_rows(batch) if config.encoder_normalize else batch
+
     def encode(params: Params, batch: RowBatch) -> tuple[Array, Array]:
         return autoencoder.apply(params["autoencoder"], batch, method="encode")  # type: ignore[return-value]
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        dropped = dropout_entries(batch, fold_each(row_keys, ENCODER_DROPOUT_PLACE), config.encoder_dropout)
+        row = normalised(batch._replace(target_weights=targets(batch).weights))
+        dropped = dropout_entries(row, fold_each(row_keys, ENCODER_DROPOUT_PLACE), config.encoder_dropout)
         mean, log_variance = encode(params, dropped)
         z_0 = mean
         if config.reparameterize:
@@ -148,7 +154,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         return params | {"table": autoencoder.apply(params["autoencoder"], method="output_table")}
 
     def score_fn(scoring_state: dict[str, Any], batch: RowBatch, row_keys: RowKeys) -> Array:
-        mean, _ = encode(scoring_state, batch)
+        mean, _ = encode(scoring_state, normalised(batch))
         z_0 = plain_denoise(config, schedule, denoiser, scoring_state["denoiser"], mean, row_keys)
         return autoencoder.apply(scoring_state["autoencoder"], z_0, scoring_state["table"], method="decode")  # type: ignore[return-value]
 

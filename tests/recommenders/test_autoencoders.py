@@ -16,8 +16,7 @@ from diffrec_jax.recommenders import (
     MultiVAEConfig,
     make_autoencoder,
 )
-from diffrec_jax.recommenders.autoencoders import normalise_rows
-from diffrec_jax.rows import row_keys, to_dense
+from diffrec_jax.rows import row_keys
 from tests.reference import comparators_numpy as reference
 from tests.reference import l_diffrec_numpy
 
@@ -111,12 +110,6 @@ def test_scores_are_those_of_the_normalised_row_and_user(config):
     expected = reference.autoencoder(values, rows, vectors, activation=activation, variational=config.variational)
     scores = recommender.score_fn(params, batch, row_keys(jax.random.key(0), batch))
     np.testing.assert_allclose(scores[:2], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_normalised_rows_have_length_one_whatever_their_weights():
-    weighted = parse_recency("exp:3").weigh(TRAIN)
-    rows = np.asarray(to_dense(normalise_rows(make_row_batch(weighted, np.arange(5), batch_size=7)), 50))
-    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), [1, 1, 1, 1, 1, 0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize("wrong", [{"dims": ()}, {"likelihood": "poisson"}, {"dropout": 1.0}, {"activation": "sin"}])

@@ -124,6 +124,24 @@ def test_targets_change_the_reconstruction_and_not_the_input(reweight):
     assert np.all(halved < loss)
 
 
+@pytest.mark.parametrize("reconstruct_dropped", [True, False])
+def test_normalised_encoders_take_no_notice_of_a_rows_scale_and_reconstruct_the_row_itself(reconstruct_dropped):
+    config = dataclasses.replace(CONFIG, reconstruct_dropped=reconstruct_dropped, encoder_normalize=True)
+    recommender = make_l_diffrec(config, np.arange(NUM_ITEMS) % 3)
+    params = recommender.init_params(jax.random.key(0))
+
+    def losses_and_scores(scale, targets):
+        batch = make_row_batch(scale * TRAIN, np.arange(4), targets=targets)
+        keys = row_keys(jax.random.key(7), batch)
+        losses, _ = recommender.loss_fn(params, recommender.init_model_state(), batch, keys, CLOCK)
+        return losses, recommender.score_fn(recommender.prepare_scoring(params), batch, keys)
+
+    losses, scores = losses_and_scores(1, None)
+    for found, expected in zip(losses_and_scores(3, TRAIN.data), (losses, scores)):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert np.all(losses_and_scores(1, 2 * TRAIN.data)[0] > losses)
+
+
 # Every number of groups with and without out_dims; the activations take turns, because each case is compiled.
 CASES = list(zip([*range(1, 6)] * 2, [()] * 5 + [(10,)] * 5, itertools.cycle(ACTIVATIONS)))
 
