@@ -56,7 +56,7 @@ class Vectors(NamedTuple):
     items: Array
 
 
-DENSE_RATIO = 50
+DENSE_RATIO = 25
 """Multiplications of a dense product that take the time of one entry gathered and summed (benchmarks.propagation)."""
 
 
