@@ -27,6 +27,7 @@ from diffrec_jax.typing import Params
 from experiments.cli import ConfigError, start
 from experiments.config import PRESETS, default_prng_impl
 from experiments.flags import FLAGS, GROUPS
+from experiments.memory import keep_freed_memory
 from experiments.report import make_console
 from experiments.versions import versions
 
@@ -164,6 +165,7 @@ class Benchmark:
       repeats: timed turns unless --repeats says otherwise.
       select_users: the part of the dataset that is used.
       sides: headings of the two sides.
+      keeps_memory: whether a process does what ``keep_freed_memory`` does, by the side that it runs, None for all.
     """
 
     name: str
@@ -172,6 +174,7 @@ class Benchmark:
     repeats: int
     select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
     sides: tuple[str, str] = SIDES
+    keeps_memory: Callable[[str | None], bool] = lambda side: False
 
 
 def _status_bytes(name: str) -> int:
@@ -313,6 +316,8 @@ def _limit_threads(num_threads: int) -> None:
 
 
 def _main(benchmark: Benchmark) -> None:
+    if benchmark.keeps_memory(FLAGS.side):
+        keep_freed_memory()  # before there are threads: each has a heap of its own then
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)
     if FLAGS.out:
@@ -366,4 +371,4 @@ def _main(benchmark: Benchmark) -> None:
 def run(benchmark: Benchmark, usage: str | None) -> None:
     """Runs a benchmark from the command line."""
     _define_flags(benchmark)
-    start(lambda: _main(benchmark), usage or "", keep_memory=False)  # as the peer, which is in the same process
+    start(lambda: _main(benchmark), usage or "", keep_memory=False)

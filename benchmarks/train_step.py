@@ -41,7 +41,6 @@ from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 from experiments.flags import FLAGS, GROUPS
-from experiments.memory import keep_freed_memory
 
 MAX_LOADING_SHARE = 0.05
 MAX_SKETCH_SIZE = 1024
@@ -150,15 +149,12 @@ def check_agreement(shape: Shape, num_steps: int = 3) -> None:
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
     """One step of either side."""
-    if side == "ours" or FLAGS.peer_keeps_memory:
-        keep_freed_memory()
     return (make_ours if side == "ours" else PeerTraining)(shape, dataset).step
 
 
 def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     """Checks that the sides agree, and times them."""
     check_agreement(shape)
-    keep_freed_memory()
     sketch_size = min(MAX_SKETCH_SIZE, dataset.num_items)
     sketched_recommender = dataclasses.replace(shape.recommender, noise_sketch=sketch_size)
     ours, peer = make_ours(shape, dataset), OwnProcess(BENCHMARK.name, "peer")
@@ -189,7 +185,13 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     )
 
 
-BENCHMARK = Benchmark("train_step", make_side, measure, repeats=5)
+BENCHMARK = Benchmark(
+    "train_step",
+    make_side,
+    measure,
+    repeats=5,
+    keeps_memory=lambda side: side != "peer" or FLAGS.peer_keeps_memory,
+)
 
 if __name__ == "__main__":
     flags.DEFINE_boolean("peer_keeps_memory", False, "Let the peer, too, use again the memory that a step freed.")
