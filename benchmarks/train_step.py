@@ -56,19 +56,19 @@ class OurTraining:
     ):
         self.train, self.training, self.devices = dataset.train, training, devices
         self.recommender = recommender
-        optimizer, make_key = training.make_optimizer(recommender.denoiser_params), training.make_key
-        shapes = jax.eval_shape(lambda: (recommender.init_params(make_key()), recommender.init_model_state()))
+        optimizer = training.make_optimizer(recommender.denoiser_params)
+        shapes = jax.eval_shape(lambda: (recommender.init_params(training.make_key()), recommender.init_model_state()))
         train_step = make_train_step(
             recommender,
             optimizer,
-            make_key,
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
             compute_dtype=training.compute_dtype,
             axis_name=devices.axis_name,
             true_shapes=lambda kept: devices.cut(kept, shapes),
         )
         self.train_step = devices.compile(train_step, in_place=True)
-        self.state = devices.make(lambda: init_train_state(recommender, optimizer, make_key()))()
+        self.key = devices.make(training.make_key)()
+        self.state = devices.make(lambda key: init_train_state(recommender, optimizer, key))(self.key)
         self.steps_done = 0
         self.loading_s: list[float] = []
 
@@ -83,7 +83,7 @@ class OurTraining:
         started = time.perf_counter()
         batch = self.devices.make_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
         self.loading_s.append(time.perf_counter() - started)
-        self.state = jax.block_until_ready(self.train_step(self.state, batch))
+        self.state = jax.block_until_ready(self.train_step(self.state, batch, self.key))
         self.steps_done += 1
 
 

@@ -52,8 +52,8 @@ class OneDevice:
         del like
         return tree
 
-    def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """A compiled function of nothing, its values placed."""
+    def make(self, function: Callable) -> Callable:
+        """A compiled function of nothing but placed values, its values placed."""
         return self.compile(function)
 
     def make_batch(

@@ -1,5 +1,6 @@
 """Runs of experiments.train made by other scripts, each in a process of its own."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -22,6 +23,8 @@ def cut_train_flags() -> list[str]:
 def run_all(runs: dict[Path, list[str]]) -> None:
     """Runs what is not finished, one after the other, each with a log beside its run directory.
 
+    What one has compiled is kept beside them too, for those that differ in no more than the seed.
+
     Raises:
       ConfigError: a run failed; the message ends with its last line.
     """
@@ -29,10 +32,16 @@ def run_all(runs: dict[Path, list[str]]) -> None:
         if RunDirectory(path).results() is not None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
+        compiled = {
+            "JAX_COMPILATION_CACHE_DIR": str(path.parent.absolute() / ".compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
         command = [sys.executable, "-m", "experiments.train", *train_flags, f"--run_dir={path}", "--resume"]
         print(f"running {path}", flush=True)
         with path.with_name(path.name + ".log").open("w") as log:
-            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+            finished = subprocess.run(
+                command, stdout=log, stderr=subprocess.STDOUT, check=False, env=compiled | os.environ
+            )
         if finished.returncode:
             lines = Path(log.name).read_text().splitlines() or [""]
             raise ConfigError(

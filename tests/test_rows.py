@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
+from diffrec_jax import rows
 from diffrec_jax.data.batching import make_row_batch
 from diffrec_jax.rows import (
     dropout_entries,
@@ -231,6 +232,15 @@ def test_unseen_items_are_uniform_and_independent_of_the_other_rows():
         sample_unseen(together, row_keys(key, together), I)[first : first + 4],
         sample_unseen(alone, row_keys(key, alone), I)[:4],
     )
+
+
+def test_unseen_items_are_the_same_where_rows_times_items_need_two_sort_keys(monkeypatch):
+    matrix = weighted_matrix()
+    batch = make_row_batch(matrix, np.arange(U))
+    keys = row_keys(jax.random.key(0), batch)
+    expected = sample_unseen(batch, keys, I)
+    monkeypatch.setattr(rows, "LARGEST_KEY", U * I)
+    np.testing.assert_array_equal(sample_unseen(batch, keys, I), expected)
 
 
 @given(seed=st.integers(0, 2**32 - 1))

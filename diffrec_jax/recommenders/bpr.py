@@ -111,6 +111,17 @@ def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vector
     return propagate
 
 
+def score_differences(vectors: Vectors, batch: RowBatch, negatives: Array) -> Array:
+    """The score of each entry's negative less that of its item, [N]; users' vectors are those of the batch's rows."""
+    users, items = vectors
+    if len(users) * len(items) <= 2 * DENSE_RATIO * len(batch.item_ids):
+        scores = users @ items.T
+        positive, negative = (scores.at[batch.rows, ids].get(mode="clip") for ids in (batch.item_ids, negatives))
+        return negative - positive
+    positive, negative = (items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
+    return jnp.sum(users[batch.rows] * (negative - positive), axis=1)
+
+
 def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
     """The functions of MF or LightGCN over the users and items of a training split.
 
@@ -137,14 +148,14 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
         negatives = sample_unseen(batch, row_keys, num_items)
         is_triple = (batch.item_ids < num_items) & (negatives < num_items)
 
-        def at_entries(of_rows: Array, of_items: Array) -> tuple[Array, Array, Array]:
-            positive, negative = (of_items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
-            return of_rows[batch.rows], positive, negative
+        def squared_lengths(of_rows: Array, of_items: Array) -> Array:
+            items = jnp.sum(jnp.square(of_items), axis=1)
+            at_triples = (items.at[ids].get(mode="clip") for ids in (batch.item_ids, negatives))
+            return sum(at_triples, jnp.sum(jnp.square(of_rows), axis=1)[batch.rows])
 
-        user, positive, negative = at_entries(vectors.users, vectors.items)
-        losses = jax.nn.softplus(jnp.sum(user * (negative - positive), axis=1))
-        squared_lengths = (jnp.sum(jnp.square(table), axis=1) for table in (base.users[batch.user_ids], base.items))
-        losses = jnp.where(is_triple, losses + config.l2 * sum(at_entries(*squared_lengths)), 0.0)
+        losses = jax.nn.softplus(score_differences(vectors, batch, negatives))
+        losses = losses + config.l2 * squared_lengths(base.users[batch.user_ids], base.items)
+        losses = jnp.where(is_triple, losses, 0.0)
         return sum_over_entries(batch, losses) / mean_length, ()
 
     def score_fn(vectors: Vectors, batch: RowBatch, row_keys: RowKeys) -> Array:

@@ -16,10 +16,12 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
-from diffrec_jax.rows import scan_entries, sum_over_entries
+from diffrec_jax.rows import embed, num_entries, row_starts
 from diffrec_jax.typing import Array, RowKeys
 
 BATCH_SIZE = 512
+BLOCK_SIZE, BLOCKS_AT_ONCE = 32, 16
+"""Entries of a block, and blocks that are multiplied at once: they stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +53,43 @@ class IALSState(NamedTuple):
     """items' items, [D, D]."""
 
 
+def gram_of_rows(batch: RowBatch, table: Array) -> Array:
+    """sum_stored w y yᵀ of each row, [B, D, D], y the rows of a table [I, D].
+
+    By products over blocks of a row's entries: a sum of outer products, one an entry, takes several times as long.
+    """
+    num_rows, size = batch.user_ids.shape[0], table.shape[1]
+    starts, counts = row_starts(batch), num_entries(batch, table.shape[0])
+    num_blocks = -(-counts // BLOCK_SIZE)
+    ends = jnp.cumsum(num_blocks)
+    most = len(batch.rows) // BLOCK_SIZE + num_rows
+    blocks = jnp.arange(-(-most // BLOCKS_AT_ONCE) * BLOCKS_AT_ONCE)
+    rows = jnp.minimum(jnp.searchsorted(ends, blocks, side="right"), num_rows - 1)
+    within = (blocks - (ends - num_blocks)[rows])[:, None] * BLOCK_SIZE + jnp.arange(BLOCK_SIZE)[None]
+    places = jnp.where(within < counts[rows][:, None], starts[rows][:, None] + within, len(batch.rows))
+
+    def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
+        rows, places = chunk
+        vectors = table.at[jnp.take(batch.item_ids, places, mode="clip")].get(mode="clip")
+        weighted = vectors * jnp.take(batch.weights, places, mode="fill", fill_value=0.0)[:, :, None]
+        return total.at[rows].add(jnp.einsum("bkd,bke->bde", weighted, vectors), indices_are_sorted=True), None
+
+    chunks = rows.reshape(-1, BLOCKS_AT_ONCE), places.reshape(-1, BLOCKS_AT_ONCE, BLOCK_SIZE)
+    return jax.lax.scan(add, jnp.zeros((num_rows, size, size)), chunks)[0]
+
+
 def solve_rows(config: IALSConfig, batch: RowBatch, state: IALSState) -> Array:
     """The vectors v [B, D] that minimise sum_stored w (v y - 1)^2 + a0 sum_all (v y)^2 + l2' |v|^2, y the table's rows.
 
     Reference: arXiv:2110.14037.
     """
     table, gram = state
-    num_rows, size = batch.user_ids.shape[0], table.shape[1]
-
-    def add(totals: tuple[Array, Array], chunk: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        rows, item_ids, weights = chunk
-        vectors = table.at[item_ids].get(mode="clip")
-        weighted = vectors * weights[:, None]
-        left, right = totals
-        return left.at[rows].add(weighted[:, :, None] * vectors[:, None, :]), right.at[rows].add(weighted)
-
-    zeros = jnp.zeros((num_rows, size, size)), jnp.zeros((num_rows, size))
-    left, right = scan_entries(batch, add, zeros)
-    stored = sum_over_entries(batch, (batch.item_ids < table.shape[0]).astype(jnp.float32))
-    l2 = config.l2 * (stored + config.unobserved_weight * table.shape[0]) ** config.l2_exponent
-    left = left + config.unobserved_weight * gram[None] + l2[:, None, None] * jnp.eye(size)[None]
-    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(left), True), right[:, :, None])[:, :, 0]
+    left = gram_of_rows(batch, table)
+    pairs = num_entries(batch, table.shape[0]) + config.unobserved_weight * table.shape[0]
+    l2 = config.l2 * pairs**config.l2_exponent
+    left = left + config.unobserved_weight * gram[None] + l2[:, None, None] * jnp.eye(table.shape[1])[None]
+    right = embed(batch, table)[:, :, None]
+    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(left), True), right)[:, :, 0]
 
 
 def make_ials(config: IALSConfig) -> FittedRecommender:

@@ -162,15 +162,15 @@ class Trainer:
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
         limit = self.config.epochs * self.steps_per_epoch
         self.total_steps = min(limit, self.config.max_steps) if self.config.max_steps else limit
+        self._key = self.devices.make(self.config.make_key)()
         self._init_state = self.devices.make(self._make_state)
         self._all_finite = self.devices.compile(all_finite)
         self._prepare_scoring = self.devices.compile(self.recommender.prepare_scoring)
-        shapes = jax.eval_shape(self._make_state)
+        shapes = self._state_shapes()
         self._train_step = self.devices.compile(
             make_train_step(
                 self.recommender,
                 self.optimizer,
-                self.config.make_key,
                 steps_per_epoch=self.steps_per_epoch,
                 ema_decay=self.config.ema_decay,
                 accumulate_steps=self.config.accumulate_steps,
@@ -183,15 +183,17 @@ class Trainer:
 
     def init_state(self) -> TrainState:
         """The state before the first step, placed."""
-        return self._init_state()
+        return self._init_state(self._key)
 
-    def _make_state(self) -> TrainState:
-        keep_average = self.config.ema_decay > 0
-        return init_train_state(self.recommender, self.optimizer, self.config.make_key(), keep_average=keep_average)
+    def _make_state(self, key: Key) -> TrainState:
+        return init_train_state(self.recommender, self.optimizer, key, keep_average=self.config.ema_decay > 0)
+
+    def _state_shapes(self) -> TrainState:
+        return jax.eval_shape(lambda: self._make_state(self.config.make_key()))
 
     def restore(self, step: int) -> TrainState:
         """The state saved at a step, placed."""
-        like = jax.eval_shape(self._make_state)
+        like = self._state_shapes()
         return self.devices.restored(self.checkpoints.restore(step, like, into=self.devices.stored_like(like)))
 
     def restore_best(self) -> TrainState:
@@ -259,8 +261,7 @@ class Trainer:
                 f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower --lr"
             )
         best_step = int(self.devices.fetch(state.selection.best_step))
-        shapes = jax.eval_shape(self._make_state)
-        self.checkpoints.save(step, self.devices.stored(state), like=shapes, best_step=best_step)
+        self.checkpoints.save(step, self.devices.stored(state), like=self._state_shapes(), best_step=best_step)
         self.timings.checkpoint_s += time.perf_counter() - started
 
     def _start(self) -> tuple[TrainState, int]:
@@ -303,7 +304,7 @@ class Trainer:
                 targets=self.targets,
                 num_parts=config.accumulate_steps,
             )
-            state = self._train_step(state, batch)
+            state = self._train_step(state, batch, self._key)
             step, window_steps = step + 1, window_steps + 1
             self.progress.batch(step, self.total_steps)
 

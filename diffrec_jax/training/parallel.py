@@ -88,10 +88,10 @@ class Pmap(OneDevice):
 
         return call
 
-    def make(self, function: Callable[[], Any]) -> Callable[[], Any]:
-        """Made on one device and copied."""
+    def make(self, function: Callable) -> Callable:
+        """Made and copied."""
         made = jax.jit(function)
-        return lambda: self.place(made())
+        return lambda *arguments: self.place(made(*arguments))
 
     def make_batch(
         self,

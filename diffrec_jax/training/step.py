@@ -15,13 +15,12 @@ from diffrec_jax.typing import Array, Key, Params
 
 ComputeDtype = Literal["float32", "bfloat16"]
 MATMUL_PRECISION = {"float32": None, "bfloat16": "BF16_BF16_F32"}
-TrainStep = Callable[[TrainState, RowBatch], TrainState]
+TrainStep = Callable[[TrainState, RowBatch, Key], TrainState]
 
 
 def make_train_step(
     recommender: Recommender,
     optimizer: optax.GradientTransformation,
-    make_key: Callable[[], Key],
     *,
     steps_per_epoch: int,
     ema_decay: float = 0.0,
@@ -30,15 +29,14 @@ def make_train_step(
     axis_name: str | None = None,
     true_shapes: Callable[[tuple[Params, Any]], tuple[Params, Any]] = lambda kept: kept,
 ) -> TrainStep:
-    """A step that averages the losses of the batch's real rows over all devices and applies one optimizer update.
+    """A step of (state, batch, the run's key): the mean loss of the real rows of all devices, one optimizer update.
 
-    Every draw comes from the seed, the step and the user's id, so it does not depend on the number of devices, and a
-    resumed run repeats it.
+    Every draw comes from the run's key, the step and the user's id, so it does not depend on the number of devices, and
+    a resumed run repeats it. The key is an argument, so that runs of other seeds find the step compiled.
 
     Args:
       recommender: gives the per-example losses.
       optimizer: an optax transformation over the parameters.
-      make_key: returns the run's key; called on trace.
       steps_per_epoch: after so many steps a new epoch begins, and the running sum of losses starts anew.
       ema_decay: of the averaged parameters, where the state keeps them.
       accumulate_steps: parts of the batch, its fields' leading axis where there are several, that are gone through one
@@ -56,8 +54,8 @@ def make_train_step(
     def whole_batch(values: Array) -> Array:
         return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
-    def train_step(state: TrainState, batch: RowBatch) -> TrainState:
-        step_key = jax.random.fold_in(make_key(), state.step)
+    def train_step(state: TrainState, batch: RowBatch, key: Key) -> TrainState:
+        step_key = jax.random.fold_in(key, state.step)
         clock = Clock(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 

@@ -46,7 +46,9 @@ def test_propagation_and_its_gradient_agree_with_the_dense_adjacency(num_layers,
 
 
 @any_config
-def test_losses_agree_with_the_reference(config):
+@pytest.mark.parametrize("scores", ["dense", "gathered"])
+def test_losses_agree_with_the_reference(config, scores, monkeypatch):
+    monkeypatch.setattr(bpr, "DENSE_RATIO", 1e9 if scores == "dense" else 0)
     recommender = make_bpr(config, TRAIN)
     params = jax.tree.map(lambda leaf: 5 * leaf, recommender.init_params(jax.random.key(0)))
     users = np.array([3, 0, 17])

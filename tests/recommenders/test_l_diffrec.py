@@ -159,7 +159,7 @@ def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_grou
     batch = make_row_batch(TRAIN, np.arange(8))
     state = init_train_state(recommender, optimizer, training.make_key())
     before = state.params
-    state = jax.jit(make_train_step(recommender, optimizer, training.make_key, steps_per_epoch=5))(state, batch)
+    state = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=5))(state, batch, training.make_key())
     for part in ("autoencoder", "denoiser"):
         assert optax.tree.norm(jax.tree.map(jnp.subtract, state.params[part], before[part])) > 0
     checkpoints = Checkpoints(tmp_path)
