@@ -1,12 +1,46 @@
 """Dense layers whose gradients are cheap where one side is as wide as the items."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from diffrec_jax.typing import Array
+
+BLOCK, FEWEST_BLOCKS = 1024, 32
+"""Of a long inner axis: its size, and how many make it long."""
+_whole = ContextVar("whole", default=False)
+
+
+@contextlib.contextmanager
+def whole_products() -> Iterator[None]:
+    """What is traced within multiplies whole arrays: for axes that are split over devices, which slices would join."""
+    token = _whole.set(True)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
+def _multiply(rows: Array, kernel: Array, kernel_axis: int = 0) -> Array:
+    """Rows [B, N] times a kernel [N, H], or [H, N] with ``kernel_axis`` 1: [B, H].
+
+    On a CPU a long N is summed over in blocks that stay in the cache: a sixth to a quarter less time.
+    """
+    num_blocks = rows.shape[1] // BLOCK
+    if _whole.get() or num_blocks < FEWEST_BLOCKS or jax.default_backend() != "cpu":
+        return rows @ jnp.moveaxis(kernel, kernel_axis, 0)
+
+    def part(start: Array | int, size: int) -> Array:
+        own = jax.lax.dynamic_slice_in_dim(kernel, start, size, kernel_axis)
+        return jax.lax.dynamic_slice_in_dim(rows, start, size, 1) @ jnp.moveaxis(own, kernel_axis, 0)
+
+    end = num_blocks * BLOCK
+    total = part(end, rows.shape[1] - end)
+    return jax.lax.scan(lambda total, start: (total + part(start, BLOCK), None), total, jnp.arange(0, end, BLOCK))[0]
 
 
 @jax.custom_vjp
@@ -16,12 +50,12 @@ def product(rows: Array, kernel: Array) -> Array:
     JAX's is the transpose of another product: where it is summed over devices before it is transposed, every pass of
     the optimizer over it is one over columns.
     """
-    return rows @ kernel
+    return _multiply(rows, kernel)
 
 
 product.defvjp(
-    lambda rows, kernel: (rows @ kernel, (rows, kernel)),
-    lambda saved, gradient: (gradient @ saved[1].T, saved[0].T @ gradient),
+    lambda rows, kernel: (_multiply(rows, kernel), (rows, kernel)),
+    lambda saved, gradient: (_multiply(gradient, saved[1], kernel_axis=1), saved[0].T @ gradient),
 )
 
 

@@ -20,6 +20,7 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch, map_fields
 from diffrec_jax.devices import OneDevice
+from diffrec_jax.models.affine import whole_products
 from diffrec_jax.typing import Array
 
 ParallelKind = Literal["pmap", "mesh"]
@@ -217,6 +218,7 @@ class Mesh(OneDevice):
     def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """Compiles for the whole grid; which arrays are split, their placement says."""
         del gives_rows  # the compiler knows
+        function = whole_products()(function)
 
         def padded_function(axes: tuple[int | None, ...], *arguments: Any) -> Any:
             leaves, structure = jax.tree.flatten(arguments)

@@ -2,8 +2,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from diffrec_jax.models.affine import Affine, column_sums, product
+from diffrec_jax.models import affine
+from diffrec_jax.models.affine import Affine, column_sums, product, whole_products
 
 ROWS = np.random.default_rng(0).standard_normal((7, 5), dtype=np.float32)
 
@@ -28,6 +30,35 @@ def test_the_gradient_of_a_product_is_made_in_the_kernels_order():
     of_kernel = jax.make_jaxpr(lambda kernel: jax.vjp(lambda k: product(ROWS, k), kernel)[1](given))(kernel)
     assert of_kernel.eqns[-1].primitive.name == "dot_general"
     assert of_kernel.eqns[-1].outvars == of_kernel.jaxpr.outvars
+
+
+@pytest.mark.parametrize("inner", [40, 43])
+def test_a_long_inner_axis_is_summed_over_in_blocks(inner, monkeypatch):
+    monkeypatch.setattr(affine, "BLOCK", 8)
+    monkeypatch.setattr(affine, "FEWEST_BLOCKS", 5)
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    rng = np.random.default_rng(0)
+    rows, wide = (rng.standard_normal((7, size), dtype=np.float32) for size in (3, inner))
+    kernel = rng.standard_normal((inner, 3), dtype=np.float32)
+    given = rng.standard_normal((7, 3), dtype=np.float32)
+
+    def assert_right(function, rows, kernel, given):
+        found, gradients = function(rows, kernel, given)
+        np.testing.assert_allclose(found, rows @ kernel, rtol=1e-5, atol=1e-5)
+        for gradient, expected in zip(gradients, (given @ kernel.T, rows.T @ given)):
+            np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-5)
+
+    def with_gradients(rows, kernel, given):
+        found, pull = jax.vjp(product, rows, kernel)
+        return found, pull(given)
+
+    assert_right(with_gradients, wide, kernel, given)
+    assert_right(with_gradients, rows, kernel.T, wide)
+    assert "scan" in str(jax.make_jaxpr(with_gradients)(wide, kernel, given))
+    whole = whole_products()(with_gradients)
+    assert_right(whole, wide, kernel, given)
+    assert "scan" not in str(jax.make_jaxpr(whole)(wide, kernel, given))
+    assert "scan" in str(jax.make_jaxpr(with_gradients)(rows, kernel.T, wide))
 
 
 def test_column_sums_are_sums():

@@ -9,6 +9,7 @@ from diffrec_jax.data.batching import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
+from diffrec_jax.models import affine
 from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.rows import to_dense
 from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
@@ -179,6 +180,19 @@ def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     trainer._train_step(state, batch, trainer._key)
     kernel = state.params["params"]["input_kernel"]
     assert kernel.is_deleted()
+
+
+@pytest.mark.parametrize(("way", "expected"), [(None, False), ("pmap", False), ("mesh 1x4", True)])
+def test_only_a_mesh_multiplies_axes_whole(way, expected):
+    devices, seen = WAYS[way] if way else OneDevice(), []
+
+    def function(array):
+        seen.append(affine._whole.get())
+        return array
+
+    for in_place in (False, True):
+        devices.compile(function, in_place=in_place)(devices.place(np.ones(3, np.float32)))
+    assert set(seen) == {expected} and not affine._whole.get()
 
 
 def test_shards_of_a_batch_made_apart_fit_together():
