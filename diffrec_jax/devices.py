@@ -53,7 +53,7 @@ class OneDevice:
         return tree
 
     def make(self, function: Callable) -> Callable:
-        """A compiled function of nothing but placed values, its values placed."""
+        """A compiled function of placed values alone, without batches, or of nothing; its values are placed."""
         return self.compile(function)
 
     def make_batch(

@@ -112,7 +112,10 @@ def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vector
 
 
 def score_differences(vectors: Vectors, batch: RowBatch, negatives: Array) -> Array:
-    """The score of each entry's negative less that of its item, [N]; users' vectors are those of the batch's rows."""
+    """The score of each entry's negative less that of its item, [N]; users' vectors are of the batch's rows, [B, D].
+
+    From the scores of all items, [B, I], where that is less work than to gather two vectors for each entry.
+    """
     users, items = vectors
     if len(users) * len(items) <= 2 * DENSE_RATIO * len(batch.item_ids):
         scores = users @ items.T
