@@ -11,7 +11,8 @@ import numpy as np
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import Evaluator, SplitResult, evaluate_dataset
-from diffrec_jax.recommenders import FittedRecommender
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit
+from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
 from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.parallel import from_primary
 from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
@@ -81,6 +82,20 @@ def item_embeddings(trainer: Trainer, state: TrainState) -> np.ndarray:
     return np.asarray(trainer.devices.fetch(embed(trainer.scoring_state(state))))
 
 
+def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
+    """How a linear part is fitted to the rows that the run trains on: the same on every process.
+
+    Raises, when it is called, ConfigError: it would take more memory than there is; nothing was allocated.
+    """
+
+    def fit_linear(item_groups: np.ndarray, ranks: tuple[int, ...], fit: LinearFit) -> LinearFactors:
+        check_memory(config, linear_factors_bytes(dataset.train), dataset)
+        factors = fit_linear_factors(config.recency.make().train.weigh(dataset.train), item_groups, ranks, fit)
+        return LinearFactors(tuple(from_primary(part) for part in factors.encoders), from_primary(factors.decoder))
+
+    return fit_linear
+
+
 def make_trainer(
     config: RunConfig,
     dataset: Dataset,
@@ -95,7 +110,7 @@ def make_trainer(
       ConfigError: the batch does not split over the devices, or there are fewer users to evaluate than asked for.
     """
     assert config.training is not None
-    recommender = config.make_recommender(dataset, item_groups)
+    recommender = config.make_recommender(dataset, item_groups, make_fit_linear(config, dataset))
     try:
         return Trainer(
             recommender=recommender,
@@ -113,9 +128,9 @@ def make_trainer(
         raise ConfigError(error) from error
 
 
-def check_memory(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> None:
+def check_memory(config: RunConfig, needed: int, dataset: Dataset) -> None:
     """Raises ConfigError if fitting would take more memory than there is."""
-    needed, available = recommender.fit_bytes(dataset.train), available_bytes()
+    available = available_bytes()
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
@@ -130,7 +145,7 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
     Raises:
       ConfigError: fitting would take more memory than there is; nothing was allocated.
     """
-    check_memory(config, recommender, dataset)
+    check_memory(config, recommender.fit_bytes(dataset.train), dataset)
     return recommender.fit(config.recency.make().train.weigh(dataset.train))
 
 

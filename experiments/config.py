@@ -26,7 +26,7 @@ from diffrec_jax.data import (
     svd_item_embeddings,
 )
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
-from diffrec_jax.recommenders import FittedRecommender, Recommender
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, Recommender
 from diffrec_jax.training.loop import TrainConfig
 from experiments.cli import ConfigError
 from experiments.flags import (
@@ -171,16 +171,23 @@ class RunConfig:
     groups: GroupsConfig | None = None
     """None for models without item groups."""
 
-    def make_recommender(self, dataset: Dataset, item_groups: np.ndarray | None) -> Recommender:
-        """The functions of a model that is trained.
+    def make_recommender(
+        self, dataset: Dataset, item_groups: np.ndarray | None, fit_linear: FitLinear | None
+    ) -> Recommender:
+        """The functions of a model that is trained; ``fit_linear`` fits a linear part where it has one.
 
         Raises:
           ConfigError: the layers are too narrow for the item groups.
         """
         try:
-            return MODELS[self.model].make(self.recommender, dataset, item_groups)
+            return MODELS[self.model].make(self.recommender, dataset, item_groups, fit_linear)
         except ValueError as error:
             raise ConfigError(error) from error
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether training starts from a fitted linear denoiser."""
+        return getattr(self.recommender, "has_linear_part", False)
 
     def make_fitted(self) -> FittedRecommender:
         """The functions of a model that is fitted."""
@@ -402,6 +409,10 @@ def _consistent(config: RunConfig) -> RunConfig:
             jax.eval_shape(config.training.make_key)
         except ValueError as error:
             raise ConfigError(error) from error
+        if config.has_linear_part and config.training.weight_decay:
+            raise ConfigError(
+                "--weight_decay would shrink the fitted linear part, which is held: leave one of them out"
+            )
         predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"
         if config.recency.target is not None and predicts_noise:
             raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")

@@ -13,6 +13,7 @@ from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
+from diffrec_jax.recommenders.l_diffrec import Codec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.parallel import ParallelKind
 from diffrec_jax.training.step import ComputeDtype
@@ -86,6 +87,10 @@ RECOMMENDER_FIELDS = {
     "noise_sketch": "noise_sketch",
     "item_block": "item_block",
     "gram_error": "gram_error",
+    "linear_rank": "linear_rank",
+    "linear_l2": "linear_l2",
+    "shown_weight": "shown_weight",
+    "user_weight_power": "user_weight_power",
     "in_dims": "in_dims",
     "out_dims": "out_dims",
     "encoder_activation": "encoder_activation",
@@ -98,6 +103,8 @@ RECOMMENDER_FIELDS = {
     "lamda_epochs": "diffusion_loss_weight_epochs",
     "kl_weight": "kl_weight",
     "kl_weight_steps": "kl_weight_steps",
+    "codec": "codec",
+    "residual": "residual",
     "likelihood": "likelihood",
     "input_noise": "input_noise",
     "embedding_size": "embedding_size",
@@ -202,6 +209,14 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "boolean", "gram_error", None,
             "Take the error through the output layer's Gram matrix: less memory, and less time where a device's share "
             "of the batch is far larger than the last layer is wide.")  # fmt: skip
+    _define(group, "integer", "linear_rank", None,
+            "diffrec, t_diffrec: start from a fitted linear denoiser of this rank and learn what it leaves; 0: do not. "
+            "The fit takes memory for several numbers for each pair of items.", lower_bound=0)  # fmt: skip
+    _define(group, "float", "linear_l2", None, "Of the fit of --linear_rank and --codec=linear.")
+    _define(group, "float", "shown_weight", None,
+            "Of squared errors at stored items that dropout left in the row; 0: learn from what it took.")  # fmt: skip
+    _define(group, "float", "user_weight_power", None,
+            "A user of n items weighs n to this power in the loss and in ease, --linear_rank and --codec.")  # fmt: skip
 
     group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
     _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
@@ -221,6 +236,9 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
     _define(group, "boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
     _define(group, "boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")
+    _define(group, "enum", "codec", None,
+            "The autoencoder: trained, or a fitted linear denoiser that is held.", values=Codec.__args__)  # fmt: skip
+    _define(group, "boolean", "residual", None, "The latent denoiser adds to what it is given.")
     _define(group, "float", "lamda", None,
             "lambda, weight of the diffusion's loss (with --noreweight: of the autoencoder's).")  # fmt: skip
     _define(group, "float", "lamda_min", None, "lambda does not fall below.")
@@ -229,7 +247,8 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     _define(group, "integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
 
     group = "Comparators (defaults from the preset)"
-    _define(group, "enum", "likelihood", None, "Of cdae, multidae, multidae_pp, multivae.",
+    _define(group, "enum", "likelihood", None,
+            "Of cdae, multidae, multidae_pp, multivae; of l_diffrec and lt_diffrec: multinomial or gaussian.",
             values=Likelihood.__args__)  # fmt: skip
     _define(group, "float", "input_noise", None, "multidae_pp: variance of the noise on the input row.")
     _define(group, "integer", "embedding_size", None, "mf, lightgcn, ials, sasrec: size of the vectors.")

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffrec_jax import recommenders as made
 from diffrec_jax.data import Dataset
-from diffrec_jax.recommenders import FittedRecommender, Recommender
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, Recommender
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class ModelFamily:
     title: str
     config_class: type
     make: Callable[..., Any]
-    """(config, dataset, item_groups) -> Recommender, or (config) -> FittedRecommender."""
+    """(config, dataset, item_groups, fit_linear) -> Recommender, or (config) -> FittedRecommender."""
     is_trained: bool = True
     """By gradients; others are fitted."""
     has_item_groups: bool = False
@@ -40,8 +40,8 @@ class ModelFamily:
 def _trained(
     title: str, config_class: type, make: Callable[[Any, Dataset], Recommender], *, weighs_rows: bool = True
 ) -> ModelFamily:
-    def make_for(config: Any, dataset: Dataset, item_groups: None) -> Recommender:
-        del item_groups
+    def make_for(config: Any, dataset: Dataset, item_groups: None, fit_linear: FitLinear | None) -> Recommender:
+        del item_groups, fit_linear
         return make(config, dataset)
 
     return ModelFamily(title, config_class, make_for, weighs_rows=weighs_rows)
@@ -52,15 +52,23 @@ def _fitted(title: str, config_class: type, make: Callable[[Any], FittedRecommen
 
 
 def _latent(title: str) -> ModelFamily:
-    def make(config: made.LDiffRecConfig, dataset: Dataset, item_groups: np.ndarray) -> Recommender:
+    def make(
+        config: made.LDiffRecConfig, dataset: Dataset, item_groups: np.ndarray, fit_linear: FitLinear | None
+    ) -> Recommender:
         del dataset
-        return made.make_l_diffrec(config, item_groups)
+        return made.make_l_diffrec(config, item_groups, fit_linear)
 
     return ModelFamily(title, made.LDiffRecConfig, make, has_item_groups=True)
 
 
 def _diffrec(title: str) -> ModelFamily:
-    return _trained(title, made.DiffRecConfig, lambda config, dataset: made.make_diffrec(config, dataset.num_items))
+    def make(
+        config: made.DiffRecConfig, dataset: Dataset, item_groups: None, fit_linear: FitLinear | None
+    ) -> Recommender:
+        del item_groups
+        return made.make_diffrec(config, dataset.num_items, fit_linear)
+
+    return ModelFamily(title, made.DiffRecConfig, make)
 
 
 def _bpr(config: made.MFConfig, dataset: Dataset) -> Recommender:

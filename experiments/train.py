@@ -18,6 +18,7 @@ from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
 from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
+from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
 from diffrec_jax.training.parallel import is_primary, wait_for_all
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
@@ -29,6 +30,7 @@ from experiments.assemble import (
     fit_scoring_state,
     item_embeddings,
     make_evaluator,
+    make_fit_linear,
     make_trainer,
     seconds_per_1000_users,
     write_per_user,
@@ -199,7 +201,7 @@ def main() -> None:
     check_devices(config, devices)
     config.evaluation.user_ids(dataset)
     if not config.training:
-        check_memory(config, config.make_fitted(), dataset)
+        check_memory(config, config.make_fitted().fit_bytes(dataset.train), dataset)
     run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
     if resumes:
         run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
@@ -207,8 +209,10 @@ def main() -> None:
         run_directory.check_unused()
     with ConsoleProgress(console, "recall@20") as progress:
         item_groups = find_item_groups(config, dataset, run_directory, devices, progress)
-    if item_groups is not None:
-        config.make_recommender(dataset, item_groups)
+    if item_groups is not None or config.has_linear_part:
+        config.make_recommender(dataset, item_groups, make_fit_linear(config, dataset))
+    if config.has_linear_part:
+        check_memory(config, linear_factors_bytes(dataset.train), dataset)
     wait_for_all("what was there is known")
     if resumes:
         finished = run_directory.results()

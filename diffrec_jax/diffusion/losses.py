@@ -11,20 +11,30 @@ from diffrec_jax.typing import Array
 PredictionType = Literal["x0", "epsilon"]
 
 
-def _mean_squared_error(a: Array, b: Array) -> Array:
+def _mean_squared_error(a: Array, b: Array, weights: Array | None = None) -> Array:
     if a.shape != b.shape:
         raise ValueError(f"prediction and target differ in shape: {a.shape} and {b.shape}")
-    return jnp.mean(jnp.square(a - b), axis=-1)
+    squares = jnp.square(a - b)
+    return jnp.mean(squares if weights is None else weights * squares, axis=-1)
 
 
-def x0_loss(schedule: NoiseSchedule, x_0: Array, x_0_hat: Array, t: Array, *, reweight: bool = True) -> Array:
+def x0_loss(
+    schedule: NoiseSchedule,
+    x_0: Array,
+    x_0_hat: Array,
+    t: Array,
+    *,
+    reweight: bool = True,
+    item_weights: Array | None = None,
+) -> Array:
     """w_t * mean over items of (x_0_hat - x_0)^2, [B], with w_t = SNR(t-1) - SNR(t), 1 at t = 0 or without reweight.
 
-    The factor 1/2 of the paper is left out, as in its released code.
+    ``item_weights`` [B, I] weigh the squares; the mean stays one over all items. The factor 1/2 of the paper is left
+    out, as in its released code.
 
     Reference: arXiv:2304.04971, eq. 10 and 12.
     """
-    return x0_loss_of_error(schedule, _mean_squared_error(x_0_hat, x_0), t, reweight=reweight)
+    return x0_loss_of_error(schedule, _mean_squared_error(x_0_hat, x_0, item_weights), t, reweight=reweight)
 
 
 def x0_loss_of_error(schedule: NoiseSchedule, error: Array, t: Array, *, reweight: bool = True) -> Array:
@@ -66,14 +76,17 @@ def diffusion_loss(
     *,
     prediction_type: PredictionType = "x0",
     reweight: bool = True,
+    item_weights: Array | None = None,
 ) -> Array:
     """``x0_loss`` or ``epsilon_loss`` of a network's output, [B].
 
     Raises:
-      ValueError: an unknown prediction type, or shapes that differ.
+      ValueError: an unknown prediction type, shapes that differ, or item weights of a noise prediction.
     """
     if prediction_type == "x0":
-        return x0_loss(schedule, x_0, prediction, t, reweight=reweight)
+        return x0_loss(schedule, x_0, prediction, t, reweight=reweight, item_weights=item_weights)
+    if item_weights is not None:
+        raise ValueError("item_weights need x_0 prediction: the noise does not tell of them")
     if prediction_type == "epsilon":
         return epsilon_loss(schedule, x_0, x_t, noise, prediction, t, reweight=reweight)
     raise ValueError(f"prediction_type {prediction_type!r} is unknown: choose x0 or epsilon")

@@ -59,6 +59,10 @@ class MLPDenoiser(nn.Module):
     normalize: bool = False
     dropout: float = 0.5
     bias_stddev: float = 0.001
+    linear_units: int = 0
+    """R hidden units beside the MLP: the input times R columns of their own, decoded by R rows of their own."""
+    residual: bool = False
+    """Predict x_t plus the MLP's output, 0 at the start. What is said of the three stages is then true of the MLP."""
 
     @property
     def layer_sizes(self) -> tuple[int, ...]:
@@ -75,21 +79,24 @@ class MLPDenoiser(nn.Module):
         bias_init = nn.initializers.normal(self.bias_stddev)
         fan_in = self.width + time_size
         self.time_layer = Affine(time_size, kernel_init=normal_kernel(time_size), bias_init=bias_init)
-        self.input_kernel = self.param("input_kernel", normal_kernel(fan_in), (self.width, sizes[0]))
+        first_width = sizes[0] + self.linear_units
+        self.input_kernel = self.param("input_kernel", normal_kernel(fan_in), (self.width, first_width))
         self.time_kernel = self.param("time_kernel", normal_kernel(fan_in), (time_size, sizes[0]))
         self.input_bias = self.param("input_bias", bias_init, (sizes[0],))
         self.hidden_layers = [
             Affine(size, kernel_init=normal_kernel(before), bias_init=bias_init)
             for before, size in zip(sizes[:-1], sizes[1:])
         ]
-        self.output_layer = Affine(self.width, kernel_init=normal_kernel(sizes[-1]), bias_init=bias_init)
+        output_init = nn.initializers.zeros_init() if self.residual else normal_kernel(sizes[-1])
+        self.output_layer = Affine(self.width, kernel_init=output_init, bias_init=bias_init)
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""
-        return self.decode(self.hidden(x_t, t, row_keys))
+        output = self.decode(self.hidden(x_t, t, row_keys))
+        return x_t + output if self.residual else output
 
     def hidden(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
-        """All but the output layer: [B, dims[-1]]."""
+        """All but the output layer: [B, dims[-1] + R]."""
         if x_t.shape[-1] != self.width:
             raise ValueError(f"x_t has {x_t.shape[-1]} columns, the denoiser was made for {self.width}")
         if self.normalize:
@@ -99,18 +106,19 @@ class MLPDenoiser(nn.Module):
         return self.transform(self.project(x_t), t)
 
     def project(self, x_t: Array) -> Array:
-        """The items' part of the first layer, linear: [B, D] -> [B, H]."""
+        """The items' part of the first layer, linear: [B, D] -> [B, H + R], the linear units last."""
         return product(x_t, self.input_kernel)
 
     def transform(self, u_t: Array, t: Array) -> Array:
-        """From the projection u_t [B, H] to the last hidden layer's output [B, dims[-1]]."""
+        """From the projection u_t [B, H + R] to the last hidden layer's output [B, dims[-1] + R]."""
         activation = ACTIVATIONS[self.activation]
         embedding = self.time_layer(timestep_embedding(t, self.time_embedding_size))
+        u_t, linear = jnp.split(u_t, [self.layer_sizes[0]], axis=1)
         hidden = activation(u_t + embedding @ self.time_kernel + self.input_bias[None])
         for layer in self.hidden_layers:
             hidden = activation(layer(hidden))
-        return hidden
+        return jnp.concatenate([hidden, linear], axis=1) if self.linear_units else hidden
 
     def decode(self, hidden: Array) -> Array:
-        """The output layer, linear: [B, dims[-1]] -> [B, D]."""
+        """The output layer, linear: [B, dims[-1] + R] -> [B, D]."""
         return self.output_layer(hidden)

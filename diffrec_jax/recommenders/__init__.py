@@ -24,6 +24,13 @@ from diffrec_jax.recommenders.item_item import (
     make_slim,
 )
 from diffrec_jax.recommenders.l_diffrec import LDiffRecConfig, make_l_diffrec
+from diffrec_jax.recommenders.linear_denoiser import (
+    FitLinear,
+    LinearFactors,
+    LinearFit,
+    fit_linear_denoiser,
+    fit_linear_factors,
+)
 from diffrec_jax.recommenders.popularity import PopularityConfig, make_popularity
 from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
 
@@ -32,12 +39,15 @@ __all__ = [
     "Clock",
     "DiffRecConfig",
     "EaseConfig",
+    "FitLinear",
     "FittedRecommender",
     "GFCFConfig",
     "IALSConfig",
     "ItemKNNConfig",
     "LDiffRecConfig",
     "LightGCNConfig",
+    "LinearFactors",
+    "LinearFit",
     "MFConfig",
     "MultiDAEConfig",
     "MultiDAEPlusConfig",
@@ -47,6 +57,8 @@ __all__ = [
     "Recommender",
     "SASRecConfig",
     "SlimConfig",
+    "fit_linear_denoiser",
+    "fit_linear_factors",
     "make_autoencoder",
     "make_bpr",
     "make_diffrec",

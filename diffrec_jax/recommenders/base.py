@@ -30,6 +30,8 @@ class Recommender(NamedTuple):
     init_model_state: Callable[[], Any] = lambda: ()
     update_model_state: Callable[[Any, Any, Array], Any] = lambda model_state, info, row_mask: model_state
     """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
+    warm_start: Callable[[Params], Params] | None = None
+    """On the host, before the first step: the initial parameters with what is computed from the training split."""
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
     item_embeddings: Callable[[Any], Array] | None = None

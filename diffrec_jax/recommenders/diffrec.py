@@ -5,11 +5,13 @@ Reference: arXiv:2304.04971, section 3.
 
 from dataclasses import dataclass
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import LossHistory, init_loss_history, q_sample, x0_loss_of_error
-from diffrec_jax.models.dropout import row_dropout
+from diffrec_jax.models.dropout import row_bernoulli, row_dropout
 from diffrec_jax.models.folding import (
     FoldedDenoiser,
     can_fold,
@@ -19,6 +21,7 @@ from diffrec_jax.models.folding import (
     folded_noise,
 )
 from diffrec_jax.models.likelihood import decoded_squared_error, gram_squared_error, squared_error
+from diffrec_jax.models.mlp import MLPDenoiser
 from diffrec_jax.models.noise_sketch import buckets, draw_noise_sketch, project_noised
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_at_least
@@ -32,8 +35,10 @@ from diffrec_jax.recommenders.diffusing import (
     plain_denoise,
     row_normals,
     update_history,
+    weigh_users,
 )
-from diffrec_jax.rows import embed, fold_each, targets, to_dense
+from diffrec_jax.recommenders.linear_denoiser import FitLinear, LinearFactors
+from diffrec_jax.rows import embed, fold_each, targets, to_dense, to_mask
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 
@@ -49,19 +54,34 @@ class DiffRecConfig(DiffusionConfig):
     """Items whose error exists at once in training: less memory for a third more products; 0 for all."""
     gram_error: bool = False
     """The error through the output layer's Gram matrix: no block of it, and cheaper for batches far above the width."""
+    linear_rank: int = 0
+    """R of the linear denoiser that the network starts from and learns to add to; 0 for none. Its fit takes I^2."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
-        check_at_least(0, noise_sketch=self.noise_sketch, item_block=self.item_block)
+        check_at_least(0, noise_sketch=self.noise_sketch, item_block=self.item_block, linear_rank=self.linear_rank)
         if self.is_lean and self.prediction_type != "x0":
             raise ValueError(
                 "noise_sketch, item_block and gram_error need x_0 prediction: a prediction of the noise needs it all"
             )
         if self.item_block and self.gram_error:
             raise ValueError("item_block and gram_error are two ways to the same error: choose one")
+        if self.is_lean and (self.linear_rank or self.shown_weight != 1):
+            raise ValueError(
+                "linear_rank and shown_weight do not go with noise_sketch, item_block and gram_error: leave those out"
+            )
+        if self.linear_rank and (self.normalize or self.prediction_type != "x0"):
+            raise ValueError("linear_rank needs x_0 prediction from rows that are not normalised: what it is fitted to")
+        if self.shown_weight != 1 and self.prediction_type != "x0":
+            raise ValueError("shown_weight needs x_0 prediction: the noise does not tell of single items")
         if self.noise_sketch and self.normalize:
             raise ValueError("noise_sketch cannot be normalised: the length of a noised row is not known without it")
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether training starts from a fitted linear denoiser."""
+        return self.linear_rank > 0
 
     @property
     def is_lean(self) -> bool:
@@ -69,28 +89,69 @@ class DiffRecConfig(DiffusionConfig):
         return bool(self.noise_sketch or self.item_block or self.gram_error)
 
 
-def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
-    """The functions of a DiffRec over ``num_items`` items.
+def with_linear_part(model: MLPDenoiser, params: Params, factors: LinearFactors) -> Params:
+    """Parameters whose linear units are the factors, and whose MLP adds nothing yet."""
+    own, (encoder,) = dict(params["params"]), factors.encoders
+    width = model.layer_sizes[0]
+    own["input_kernel"] = np.concatenate([np.asarray(own["input_kernel"])[:, :width], encoder], axis=1)
+    from_mlp = np.zeros((model.layer_sizes[-1], model.width), np.float32)
+    own["output_layer"] = own["output_layer"] | {"kernel": np.concatenate([from_mlp, factors.decoder.T])}
+    return params | {"params": own}
+
+
+def hold_linear_part(model: MLPDenoiser, params: Params) -> Params:
+    """The parameters with no gradient to the linear units: they stay what they were fitted to."""
+    own = dict(params["params"])
+    first, last = model.layer_sizes[0], model.layer_sizes[-1]
+    into, out_of = own["input_kernel"], own["output_layer"]["kernel"]
+    own["input_kernel"] = jnp.concatenate([into[:, :first], jax.lax.stop_gradient(into[:, first:])], axis=1)
+    held = jnp.concatenate([out_of[:last], jax.lax.stop_gradient(out_of[last:])])
+    own["output_layer"] = own["output_layer"] | {"kernel": held}
+    return params | {"params": own}
+
+
+def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | None = None) -> Recommender:
+    """The functions of a DiffRec over ``num_items`` items; ``fit_linear`` for one with a linear part.
 
     Raises:
-      ValueError: the noise sketch is larger than the items.
+      ValueError: the noise sketch or the linear part is larger than the items, or nothing fits the linear part.
     """
-    if config.noise_sketch > num_items:
-        raise ValueError(f"noise_sketch must be at most the {num_items} items, got {config.noise_sketch}")
+    if config.linear_rank and fit_linear is None:
+        raise ValueError("linear_rank needs fit_linear: where the linear part comes from")
+    for name, size in (("noise_sketch", config.noise_sketch), ("linear_rank", config.linear_rank)):
+        if size > num_items:
+            raise ValueError(f"{name} must be at most the {num_items} items, got {size}")
     schedule = config.make_schedule()
-    model = config.make_denoiser(num_items)
+    model = config.make_denoiser(num_items, linear_units=config.linear_rank)
     fold = config.folded and config.prediction_type == "x0" and can_fold(model)
 
     def init_params(key: Key) -> Params:
         return model.init(key, jnp.zeros((1, num_items)), jnp.zeros(1, jnp.int32))
+
+    def warm_start(params: Params) -> Params:
+        assert fit_linear is not None
+        one_group = np.zeros(num_items, np.int32)
+        fitted = fit_linear(one_group, (config.linear_rank,), config.linear_fit(config.dropout))
+        return with_linear_part(model, params, fitted)
+
+    def error_weights(batch: RowBatch, row_keys: RowKeys):
+        if config.shown_weight == 1:
+            return None
+        dropout_keys = fold_each(row_keys, DROPOUT_PLACE)
+        shown = to_mask(batch, num_items) & row_bernoulli(dropout_keys, 1.0 - config.dropout, num_items)
+        return jnp.where(shown, config.shown_weight, 1.0)
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
         if config.is_lean:
             return lean_loss(params, history, batch, row_keys, clock)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
-        terms = diffusion_terms(config, schedule, model, params, history, x_0, row_keys, target=target)
-        return terms.losses, terms.info
+        if config.has_linear_part:
+            params = hold_linear_part(model, params)
+        weights = error_weights(batch, row_keys)
+        given = config, schedule, model, params, history, x_0, row_keys
+        terms = diffusion_terms(*given, target=target, item_weights=weights)
+        return weigh_users(config, terms.losses, batch, num_items), terms.info
 
     def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
         """The same with fewer blocks [B, I]: none with a sketch and either form of the error."""
@@ -120,7 +181,7 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         else:
             errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
         losses = x0_loss_of_error(schedule, errors / num_items, t, reweight=config.reweight)
-        return losses * importance_weight, (t, losses)
+        return weigh_users(config, losses * importance_weight, batch, num_items), (t, losses)
 
     def prepare_scoring(params: Params) -> tuple[Params, FoldedDenoiser | None]:
         return params, fold_denoiser(params, with_noise=config.draws_inference_noise) if fold else None
@@ -145,4 +206,5 @@ def make_diffrec(config: DiffRecConfig, num_items: int) -> Recommender:
         update_model_state=update_history,
         prepare_scoring=prepare_scoring,
         score_fn=score_fn,
+        warm_start=warm_start if config.has_linear_part else None,
     )

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 
+from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import (
     LossHistory,
     NoiseSchedule,
@@ -23,8 +24,9 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
 )
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
-from diffrec_jax.recommenders.checks import check_choice, check_rate, check_sizes
-from diffrec_jax.rows import fold_each
+from diffrec_jax.recommenders.checks import check_above_zero, check_at_least, check_choice, check_rate, check_sizes
+from diffrec_jax.recommenders.linear_denoiser import LinearFit
+from diffrec_jax.rows import fold_each, num_entries
 from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
 
 TimestepSampling = Literal["importance", "uniform"]
@@ -54,6 +56,12 @@ class DiffusionConfig:
     dropout: float = 0.5
     num_inference_noise_steps: int = 0
     sampling_noise: bool = False
+    shown_weight: float = 1.0
+    """Of the squared error at stored items that dropout left in the input; 0: learn from what it took alone."""
+    user_weight_power: float = 0.0
+    """A user of n items weighs n to this power in the loss, and in the fit of a linear part."""
+    linear_l2: float = 1000.0
+    """Of the fit of a linear part."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -65,12 +73,19 @@ class DiffusionConfig:
         if self.time_embedding_size < 1:
             raise ValueError(f"time_embedding_size must be at least 1, got {self.time_embedding_size}")
         check_rate("dropout", self.dropout)
+        check_at_least(0, shown_weight=self.shown_weight, user_weight_power=self.user_weight_power)
+        check_above_zero(linear_l2=self.linear_l2)
         if not 0 <= self.num_inference_noise_steps <= self.num_timesteps:
             raise ValueError(
                 f"inference noise steps T' must be between 0 and T = {self.num_timesteps}, "
                 f"got {self.num_inference_noise_steps}"
             )
         self.make_schedule()
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether training starts from a fitted linear denoiser."""
+        return False
 
     @property
     def draws_inference_noise(self) -> bool:
@@ -88,6 +103,10 @@ class DiffusionConfig:
             beta_fixed=self.beta_fixed,
         )
 
+    def linear_fit(self, dropout: float) -> LinearFit:
+        """How a linear part is fitted to rows from which dropout takes items at this rate."""
+        return LinearFit(self.linear_l2, dropout, self.user_weight_power)
+
     def make_denoiser(self, width: int, **options: Any) -> MLPDenoiser:
         """The network over vectors of ``width``."""
         return MLPDenoiser(
@@ -104,6 +123,13 @@ class DiffusionConfig:
 def row_normals(row_keys: RowKeys, width: int) -> Array:
     """Standard normal noise [B, width], each row from its own key."""
     return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)
+
+
+def weigh_users(config: DiffusionConfig, losses: Array, batch: RowBatch, num_items: int) -> Array:
+    """Losses [B] times their users' weights."""
+    if config.user_weight_power == 0:
+        return losses
+    return losses * num_entries(batch, num_items).astype(losses.dtype) ** config.user_weight_power
 
 
 TIMESTEP_PLACE, NOISE_PLACE, DROPOUT_PLACE = range(3)  # of the keys that a row's key is folded with
@@ -138,8 +164,11 @@ def diffusion_terms(
     row_keys: RowKeys,
     *,
     target: Array | None = None,
+    item_weights: Array | None = None,
 ) -> DiffusionTerms:
     """Noises x_0 [B, D] to a drawn timestep, predicts, and compares with ``target`` (default: x_0).
+
+    ``item_weights`` [B, D] weigh the squared errors of an x_0 prediction.
 
     Reference: arXiv:2304.04971, algorithm 1.
     """
@@ -159,6 +188,7 @@ def diffusion_terms(
         t,
         prediction_type=config.prediction_type,
         reweight=config.reweight,
+        item_weights=item_weights,
     )
     x_0_hat = prediction if config.prediction_type == "x0" else predict_x0(schedule, x_t, t, prediction)
     return DiffusionTerms(losses * importance_weight, x_0_hat, (t, losses))

@@ -10,24 +10,16 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.interactions import item_counts
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
+from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, LinearFit, fit_linear_denoiser, item_blocks
 from diffrec_jax.rows import embed
 from diffrec_jax.typing import Array, RowKeys
-
-BLOCK_BYTES = 2**27
-"""Of a dense block of rows of the item-item matrix, while it is computed."""
-
-
-def _item_blocks(num_items: int) -> Iterator[slice]:
-    size = max(1, BLOCK_BYTES // (8 * num_items))
-    for start in range(0, num_items, size):
-        yield slice(start, min(start + size, num_items))
 
 
 def _score_dense(weights: Array, batch: RowBatch, row_keys: RowKeys) -> Array:
@@ -44,41 +36,24 @@ class EaseConfig:
     """EASE; the default is the usual starting point for data of ML-1M's size."""
 
     l2: float = 500.0
+    dropout: float = 0.0
+    """Above 0, EDLAE: the rate at which items are taken from a row."""
+    user_weight_power: float = 0.0
+    """A user of n items weighs n to this power."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_above_zero(l2=self.l2)
+        LinearFit(self.l2, self.dropout, self.user_weight_power)
 
 
 def make_ease(config: EaseConfig) -> FittedRecommender:
-    """B = I - P diag(P)^-1 with P = (X'X + l2 I)^-1: the linear autoencoder without a diagonal.
-
-    Takes 16 I^2 bytes: the Gram matrix in float64, inverted in place, and the result in float32, with a copy on the
-    device.
+    """The linear autoencoder without a diagonal, ``fit_linear_denoiser``. Takes 16 I^2 bytes.
 
     Reference: arXiv:1905.03375, algorithm 1.
     """
 
     def fit(train: sparse.csr_array) -> np.ndarray:
-        num_items = train.shape[1]
-        columns = train.T.tocsr().astype(np.float64)
-        gram = np.empty((num_items, num_items), order="F")
-        for block in _item_blocks(num_items):
-            gram[:, block] = (columns[block] @ train).toarray().T  # symmetric
-        gram[np.diag_indices(num_items)] += config.l2
-        factor, info = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-        inverse, info_inverse = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-        if info or info_inverse:
-            raise np.linalg.LinAlgError(f"the Gram matrix is not positive definite with l2 = {config.l2}")
-        weights, diagonal = np.empty((num_items, num_items), np.float32), inverse.diagonal().copy()
-        for block in _item_blocks(num_items):  # the inverse is stored below its diagonal only
-            rows = inverse[block.start :, block]
-            weights[block.start :, block] = -rows / diagonal[None, block]
-            weights[block, block.start :] = -rows.T / diagonal[None, block.start :]
-            square = inverse[block, block]
-            weights[block, block] = -(np.tril(square) + np.tril(square, -1).T) / diagonal[None, block]
-        weights[np.diag_indices(num_items)] = 0.0
-        return weights
+        return fit_linear_denoiser(train, LinearFit(config.l2, config.dropout, config.user_weight_power))
 
     return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(16))
 
@@ -178,7 +153,7 @@ def make_gfcf(config: GFCFConfig) -> FittedRecommender:
         weights = np.empty((train.shape[1],) * 2, np.float32)
         normalised = normalised_interactions(train)
         columns = normalised.T.tocsr()
-        for block in _item_blocks(train.shape[1]):
+        for block in item_blocks(train.shape[1]):
             low_pass = (vectors[block] / roots[block, None]) @ (vectors * roots[:, None]).T
             weights[block] = (columns[block] @ normalised).toarray() + config.alpha * low_pass
         return weights
@@ -210,7 +185,7 @@ def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float
     norms = np.sqrt(np.bincount(train.indices, np.square(train.data), minlength=train.shape[1])).astype(np.float32)
 
     def similarities() -> Iterator[tuple[slice, np.ndarray]]:
-        for block in _item_blocks(train.shape[1]):
+        for block in item_blocks(train.shape[1]):
             scale = norms[block, None] * norms[None] + shrink
             yield block, (columns[block] @ train).toarray() / np.where(scale > 0, scale, 1.0)
 
@@ -285,7 +260,7 @@ def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
         to_user = to_user.T.tocsr()
 
         def similarities() -> Iterator[tuple[slice, np.ndarray]]:
-            for block in _item_blocks(train.shape[1]):
+            for block in item_blocks(train.shape[1]):
                 yield block, (to_user[block] @ to_item).toarray() / counts[None] ** np.float32(config.beta)
 
         return _strongest(similarities(), train.shape[1], config.num_neighbors)

@@ -6,7 +6,7 @@ Reference: arXiv:2304.04971, L-DiffRec and LT-DiffRec, and the settings of its r
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from diffrec_jax.data.batching import RowBatch, make_row_batch
 from diffrec_jax.data.interactions import csr_from_pairs
 from diffrec_jax.diffusion import LossHistory, init_loss_history
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
-from diffrec_jax.models.likelihood import gaussian_kl
+from diffrec_jax.models.likelihood import gaussian_kl, squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.base import Clock, Recommender
 from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
@@ -26,9 +26,13 @@ from diffrec_jax.recommenders.diffusing import (
     plain_denoise,
     row_normals,
     update_history,
+    weigh_users,
 )
-from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, targets
+from diffrec_jax.recommenders.linear_denoiser import FitLinear, LinearFactors
+from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, sum_over_entries, targets
 from diffrec_jax.typing import Array, Key, Params, RowKeys
+
+Codec = Literal["trained", "linear"]
 
 ENCODER_DROPOUT_PLACE, LATENT_PLACE = 3, 4  # of the keys; the diffusion's own come before
 
@@ -67,6 +71,12 @@ class LDiffRecConfig(DiffusionConfig):
     """gamma."""
     kl_weight_steps: int = 200
     """gamma rises as step / this; 0 for a constant."""
+    codec: Codec = "trained"
+    """``linear``: encoders and decoder are a linear denoiser of rank in_dims[0], fitted and held. Its fit takes I^2."""
+    likelihood: Literal["multinomial", "gaussian"] = "multinomial"
+    """Of the row, given the decoded prediction."""
+    residual: bool = False
+    """The denoiser predicts z_t plus its network's output, 0 at the start."""
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -76,6 +86,15 @@ class LDiffRecConfig(DiffusionConfig):
         if self.out_dims:
             check_sizes("out_dims", self.out_dims)
         check_rate("encoder_dropout", self.encoder_dropout)
+        check_choice("codec", self.codec, get_args(Codec))
+        check_choice("likelihood", self.likelihood, ("multinomial", "gaussian"))
+        if self.shown_weight != 1 and (self.likelihood != "gaussian" or self.reconstruct_dropped):
+            raise ValueError(
+                "shown_weight weighs squared errors of whole rows: it needs the gaussian likelihood, without "
+                "reconstruct_dropped"
+            )
+        if self.has_linear_part:
+            self._check_linear_codec()
         check_at_least(
             0,
             diffusion_loss_weight=self.diffusion_loss_weight,
@@ -84,6 +103,21 @@ class LDiffRecConfig(DiffusionConfig):
             kl_weight=self.kl_weight,
             kl_weight_steps=self.kl_weight_steps,
         )
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether training starts from a fitted linear denoiser."""
+        return self.codec == "linear"
+
+    def _check_linear_codec(self) -> None:
+        if len(self.in_dims) != 1 or self.out_dims or self.encoder_activation != "identity":
+            raise ValueError(
+                "the linear codec has one layer each way without activation: give one size as in_dims, no out_dims and "
+                f"the identity as encoder_activation, not {list(self.in_dims)}, {list(self.out_dims)} and "
+                f"{self.encoder_activation}"
+            )
+        if self.reparameterize or self.encoder_normalize:
+            raise ValueError("the linear codec has no variance and takes rows as they are: no reparam, no encoder_norm")
 
 
 def annealed_diffusion_weight(config: LDiffRecConfig, epoch: Array) -> Array:
@@ -106,14 +140,29 @@ def mix_losses(config: LDiffRecConfig, diffusion: Array, nll: Array, kl: Array, 
     return weight * diffusion + autoencoder if config.reweight else diffusion + weight * autoencoder
 
 
-def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommender:
+def with_linear_codec(params: Params, factors: LinearFactors) -> Params:
+    """Parameters of a GroupedVAE of one layer each way that encodes and decodes as the factors do."""
+    own = dict(params["params"])
+    for group, encoder in enumerate(factors.encoders):
+        own[f"encoder_{group}_0_kernel"] = np.concatenate([encoder, np.zeros_like(encoder)], axis=1)
+    return params | {"params": own | {"output_0_kernel": factors.decoder}}
+
+
+def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: FitLinear | None = None) -> Recommender:
     """The functions of an L-DiffRec over items of the given groups [I], numbered from 0 without gaps.
 
+    ``fit_linear`` for the linear codec.
+
     Raises:
-      ValueError: a layer is too narrow for the number of groups.
+      ValueError: a layer is too narrow for the number of groups, or nothing fits the linear codec.
     """
+    if config.has_linear_part and fit_linear is None:
+        raise ValueError("the linear codec needs fit_linear: where it comes from")
+    if config.has_linear_part and config.in_dims[0] > len(item_groups):
+        raise ValueError(f"a linear codec of {len(item_groups)} items has no {config.in_dims[0]} dimensions (in_dims)")
+    group_sizes = tuple(np.bincount(item_groups).tolist())
     for size in (*config.in_dims, *config.out_dims):
-        split_size(size, tuple(np.bincount(item_groups).tolist()))  # complains before anything is made
+        split_size(size, group_sizes)  # complains before anything is made
     schedule = config.make_schedule()
     autoencoder = GroupedVAE(
         item_groups=item_groups,
@@ -122,7 +171,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         activation=config.encoder_activation,
     )
     latent_size = config.in_dims[-1]
-    denoiser = config.make_denoiser(latent_size, bias_stddev=0.0)
+    denoiser = config.make_denoiser(latent_size, bias_stddev=0.0, residual=config.residual)
 
     def init_params(key: Key) -> Params:
         autoencoder_key, denoiser_key = jax.random.split(key)
@@ -132,13 +181,34 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
             "denoiser": denoiser.init(denoiser_key, jnp.zeros((1, latent_size)), jnp.zeros(1, jnp.int32)),
         }
 
+    def warm_start(params: Params) -> Params:
+        assert fit_linear is not None
+        ranks = split_size(latent_size, group_sizes)
+        fitted = fit_linear(item_groups, ranks, config.linear_fit(config.encoder_dropout))
+        return params | {"autoencoder": with_linear_codec(params["autoencoder"], fitted)}
+
     def normalised(batch: RowBatch) -> RowBatch:
         return normalise_rows(batch) if config.encoder_normalize else batch
 
     def encode(params: Params, batch: RowBatch) -> tuple[Array, Array]:
         return autoencoder.apply(params["autoencoder"], batch, method="encode")  # type: ignore[return-value]
 
+    def negative_log_likelihood(params: Params, z_0: Array, reconstructed: RowBatch, dropped: RowBatch) -> Array:
+        if config.likelihood == "multinomial":
+            return autoencoder.apply(params["autoencoder"], z_0, reconstructed, method="decoded_nll")  # type: ignore[return-value]
+        prediction: Array = autoencoder.apply(params["autoencoder"], z_0, method="decode")  # type: ignore[assignment]
+        nll = squared_error(prediction, reconstructed)
+        if config.shown_weight == 1:
+            return nll
+        at_entries = prediction.at[reconstructed.rows, reconstructed.item_ids].get(mode="fill", fill_value=0.0)
+        errors = jnp.square(at_entries - reconstructed.weights) / 2
+        return nll - (1 - config.shown_weight) * sum_over_entries(
+            reconstructed, jnp.where(dropped.weights != 0, errors, 0)
+        )
+
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+        if config.has_linear_part:
+            params = params | {"autoencoder": jax.lax.stop_gradient(params["autoencoder"])}
         row = normalised(batch._replace(target_weights=targets(batch).weights))
         dropped = dropout_entries(row, fold_each(row_keys, ENCODER_DROPOUT_PLACE), config.encoder_dropout)
         mean, log_variance = encode(params, dropped)
@@ -147,8 +217,9 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
             z_0 = mean + jnp.exp(0.5 * log_variance) * row_normals(fold_each(row_keys, LATENT_PLACE), latent_size)
         terms = diffusion_terms(config, schedule, denoiser, params["denoiser"], history, z_0, row_keys)
         reconstructed = targets(dropped if config.reconstruct_dropped else batch)
-        nll: Array = autoencoder.apply(params["autoencoder"], terms.x_0_hat, reconstructed, method="decoded_nll")  # type: ignore[assignment]
-        return mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), clock), terms.info
+        nll = negative_log_likelihood(params, terms.x_0_hat, reconstructed, dropped)
+        losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), clock)
+        return weigh_users(config, losses, batch, len(item_groups)), terms.info
 
     def prepare_scoring(params: Params) -> dict[str, Any]:
         return params | {"table": autoencoder.apply(params["autoencoder"], method="output_table")}
@@ -165,5 +236,6 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray) -> Recommend
         update_model_state=update_history,
         prepare_scoring=prepare_scoring,
         score_fn=score_fn,
+        warm_start=warm_start if config.has_linear_part else None,
         denoiser_params="denoiser",
     )

@@ -183,7 +183,15 @@ class Trainer:
 
     def init_state(self) -> TrainState:
         """The state before the first step, placed."""
-        return self._init_state(self._key)
+        state = self._init_state(self._key)
+        if self.recommender.warm_start is None:
+            return state
+        params = self.recommender.warm_start(self.devices.fetch(state.params))
+        keeps_average = not isinstance(state.averaged_params, tuple)
+        return state._replace(
+            params=self.devices.place(params),
+            averaged_params=self.devices.place(params) if keeps_average else (),
+        )
 
     def _make_state(self, key: Key) -> TrainState:
         return init_train_state(self.recommender, self.optimizer, key, keep_average=self.config.ema_decay > 0)

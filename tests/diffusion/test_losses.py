@@ -144,3 +144,14 @@ def test_an_unknown_prediction_type_is_refused():
     x = jnp.ones((2, 3))
     with pytest.raises(ValueError, match="'x_0' is unknown: choose x0 or epsilon"):
         diffusion_loss(schedule, x, x, x, x, jnp.zeros(2, jnp.int32), prediction_type="x_0")
+
+
+def test_item_weights_weigh_the_squares_and_leave_the_mean_over_all_items():
+    schedule = make_noise_schedule("linear-var", num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
+    rng = np.random.default_rng(0)
+    x_0, x_0_hat = rng.random((2, 4), np.float32), rng.random((2, 4), np.float32)
+    t, weights = np.array([1, 2]), np.array([[0, 1, 1, 1], [0.5, 1, 0, 2]], np.float32)
+    expected = schedule.x0_loss_weights[t] * (weights * np.square(x_0 - x_0_hat)).mean(axis=1)
+    np.testing.assert_allclose(x0_loss(schedule, x_0, x_0_hat, t, item_weights=weights), expected, rtol=1e-5)
+    with pytest.raises(ValueError, match="item_weights need x_0 prediction"):
+        diffusion_loss(schedule, x_0_hat, x_0, x_0, x_0, t, prediction_type="epsilon", item_weights=weights)

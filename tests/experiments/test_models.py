@@ -35,7 +35,7 @@ def small(model):
 @pytest.mark.parametrize("model", [name for name, family in MODELS.items() if family.is_trained])
 def test_training_lowers_the_loss_of_every_model(model):
     """The loss of the same users with the same draws, before and after 30 steps."""
-    recommender = MODELS[model].make(small(model), DATASET, GROUPS)
+    recommender = MODELS[model].make(small(model), DATASET, GROUPS, None)
     optimizer = TrainConfig(lr=0.02, weight_decay=0.0).make_optimizer()
     step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=1))
     batch = make_row_batch(DATASET.train, np.arange(40))

@@ -31,12 +31,12 @@ def config_for(schedule="linear-var", **changes):
 
 
 def model_for(config, num_items=D):
-    return MLPDenoiser(width=num_items, dims=config.dims, normalize=config.normalize)
+    return config.make_denoiser(num_items, linear_units=config.linear_rank)
 
 
 @functools.cache
 def make_scorer(config, num_items):
-    recommender = make_diffrec(config, num_items)
+    recommender = make_diffrec(config, num_items, fit_linear=lambda *_: None)
     return jax.jit(lambda params, batch, keys: recommender.score_fn(recommender.prepare_scoring(params), batch, keys))
 
 
@@ -133,6 +133,14 @@ def test_folded_scores_are_the_plain_ones(schedule):
     )
     assert_close(plain, expected)
     assert_close(folded, expected)
+
+
+def test_linear_units_fold_too():
+    config = config_for("linear", dims=(6, 12), linear_rank=4)
+    params, matrix = random_params(model_for(config)), random_matrix()
+    plain, folded = (score(config, params, matrix, np.arange(B), folded=flag) for flag in (False, True))
+    assert not np.array_equal(plain, folded), "both were computed in the same way"
+    assert_close(folded, plain)
 
 
 def test_amazon_book_setting():

@@ -163,3 +163,24 @@ def test_bad_models(changes, message):
     model = MLPDenoiser(**{"width": D, "dims": (4,), **changes})
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, D)), jnp.zeros(1, jnp.int32))
+
+
+def test_linear_units_add_a_linear_map_that_dropout_and_time_leave_alone():
+    model = MLPDenoiser(width=D, dims=(8, 5), linear_units=3)
+    params, x_t = random_params(model), random_rows()
+    own = params["params"]
+    encoder, decoder = own["input_kernel"][:, 5:], own["output_layer"]["kernel"][5:]
+    without = own | {
+        "input_kernel": own["input_kernel"][:, :5],
+        "output_layer": own["output_layer"] | {"kernel": own["output_layer"]["kernel"][:5]},
+    }
+    expected = reference.mlp_denoiser({"params": without}, x_t, STEPS)
+    expected = expected + np.float64(x_t) @ np.float64(encoder) @ np.float64(decoder)
+    assert_close(jax.jit(model.apply)(params, x_t, STEPS), expected)
+
+
+def test_a_residual_denoiser_starts_as_the_identity_and_adds_its_network():
+    model, x_t = MLPDenoiser(width=D, dims=(8,), bias_stddev=0.0, residual=True), random_rows()
+    np.testing.assert_array_equal(model.apply(model.init(jax.random.key(0), x_t, STEPS), x_t, STEPS), x_t)
+    params = random_params(model)
+    assert_close(model.apply(params, x_t, STEPS), x_t + reference.mlp_denoiser(params, x_t, STEPS))

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +8,13 @@ import pytest
 
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.recommenders import Clock, DiffRecConfig, make_diffrec
-from diffrec_jax.rows import row_keys
+from diffrec_jax.models.dropout import row_bernoulli
+from diffrec_jax.recommenders import Clock, DiffRecConfig, fit_linear_denoiser, fit_linear_factors, make_diffrec
+from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
+from diffrec_jax.rows import fold_each, row_keys
+from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.state import init_train_state
+from diffrec_jax.training.step import make_train_step
 
 CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
 CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(5))
@@ -81,6 +87,11 @@ def test_the_history_holds_the_weighted_losses_before_importance(train):
         ({"prediction_type": "v"}, "prediction_type is 'v'"),
         ({"noise_schedule": "square"}, "noise_schedule is 'square'"),
         ({"num_timesteps": 0}, "must be"),
+        ({"shown_weight": -0.1}, "shown_weight must be at least 0"),
+        ({"shown_weight": 0.0, "prediction_type": "epsilon"}, "shown_weight needs x_0 prediction"),
+        ({"linear_rank": 3, "normalize": True}, "linear_rank needs x_0 prediction from rows that are not normalised"),
+        ({"linear_rank": 3, "gram_error": True}, "linear_rank and shown_weight do not go with"),
+        ({"linear_l2": 0.0}, "linear_l2 must be above 0"),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
@@ -161,3 +172,66 @@ def test_sketched_noise_gives_the_loss_of_noise_on_average(train):
 def test_what_a_lean_loss_cannot_do_is_told(changes, message):
     with pytest.raises(ValueError, match=message):
         make_diffrec(dataclasses.replace(CONFIG, **changes), 50)
+
+
+def test_a_linear_part_is_where_training_starts_from_and_stays_as_fitted(train):
+    num_items = train.shape[1]
+    # One step whose chain goes all the way: the scores are the network's prediction from the row.
+    config = dataclasses.replace(CONFIG, num_timesteps=1, linear_rank=num_items, linear_l2=5.0, user_weight_power=0.25)
+    recommender = make_diffrec(config, num_items, functools.partial(fit_linear_factors, train))
+    optimizer = TrainConfig(lr=1e-2).make_optimizer()
+    state = init_train_state(recommender, optimizer, jax.random.key(0))
+    state = state._replace(params=jax.device_put(recommender.warm_start(jax.device_get(state.params))))
+    batch = make_row_batch(train, np.arange(30))
+
+    def scores(params):
+        return recommender.score_fn(recommender.prepare_scoring(params), batch, row_keys(jax.random.key(0), batch))
+
+    expected = train.toarray()[:30] @ fit_linear_denoiser(train, config.linear_fit(config.dropout))
+    bias = state.params["params"]["output_layer"]["bias"]
+    np.testing.assert_allclose(scores(state.params) - bias[None], expected, atol=1e-4)
+    step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=5))
+    trained = step(step(state, batch, jax.random.key(0)), batch, jax.random.key(0)).params["params"]
+    for kernel, before, first in (
+        (trained["input_kernel"].T, state.params["params"]["input_kernel"].T, 12),
+        (trained["output_layer"]["kernel"], state.params["params"]["output_layer"]["kernel"], 12),
+    ):
+        np.testing.assert_array_equal(kernel[first:], before[first:])
+        assert np.all(np.any(kernel[:first] != before[:first], axis=1))
+
+
+@pytest.mark.parametrize("shown_weight", [0.0, 0.5])
+def test_errors_at_shown_items_count_as_they_should(train, shown_weight):
+    """The difference to the plain loss is theirs, by dropout's draws and the network's own prediction."""
+    config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, beta_fixed=False)
+    num_items = train.shape[1]
+    batch = make_row_batch(train, np.arange(30))
+    keys = row_keys(jax.random.key(1), batch)
+
+    def losses(**changes):
+        recommender = make_diffrec(dataclasses.replace(config, **changes), num_items)
+        return recommender.loss_fn(params, recommender.init_model_state(), batch, keys, CLOCK)[0]
+
+    model = config.make_denoiser(num_items)
+    params = make_diffrec(config, num_items).init_params(jax.random.key(0))
+    x_0 = jnp.asarray(train.toarray()[:30])
+    prediction = model.apply(params, x_0, jnp.zeros(30, jnp.int32), fold_each(keys, DROPOUT_PLACE))
+    shown = (x_0 > 0) & row_bernoulli(fold_each(keys, DROPOUT_PLACE), 1 - config.dropout, num_items)
+    assert 0.3 < shown.sum() / x_0.sum() < 0.7
+    theirs = jnp.where(shown, jnp.square(prediction - x_0), 0).sum(axis=1) / num_items
+    np.testing.assert_allclose(losses() - losses(shown_weight=shown_weight), (1 - shown_weight) * theirs, rtol=1e-4)
+
+
+@pytest.mark.parametrize("form", [{}, {"gram_error": True}], ids=str)
+def test_users_weigh_their_number_of_items_to_the_power(train, form):
+    plain = loss_and_gradient(dataclasses.replace(CONFIG, **form), train)[0][:30]
+    weighted = loss_and_gradient(dataclasses.replace(CONFIG, user_weight_power=0.5, **form), train)[0][:30]
+    np.testing.assert_allclose(weighted, plain * np.sqrt(np.diff(train.indptr)[:30]), rtol=1e-5)
+
+
+def test_a_linear_part_needs_its_fit_and_fewer_columns_than_items(train):
+    config = dataclasses.replace(CONFIG, linear_rank=60)
+    with pytest.raises(ValueError, match="linear_rank needs fit_linear"):
+        make_diffrec(config, 50)
+    with pytest.raises(ValueError, match="linear_rank must be at most the 50 items, got 60"):
+        make_diffrec(config, 50, functools.partial(fit_linear_factors, train))

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -10,9 +11,17 @@ import pytest
 from diffrec_jax.data import group_items, make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.recommenders import Clock, DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
-from diffrec_jax.recommenders.l_diffrec import mix_losses
-from diffrec_jax.rows import row_keys
+from diffrec_jax.recommenders import (
+    Clock,
+    DiffRecConfig,
+    LDiffRecConfig,
+    fit_linear_denoiser,
+    fit_linear_factors,
+    make_diffrec,
+    make_l_diffrec,
+)
+from diffrec_jax.recommenders.l_diffrec import ENCODER_DROPOUT_PLACE, mix_losses
+from diffrec_jax.rows import dropout_entries, fold_each, row_keys
 from diffrec_jax.training.checkpoints import Checkpoints
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
@@ -23,6 +32,16 @@ from tests.reference import l_diffrec_numpy as reference
 CONFIG = LDiffRecConfig(
     dims=(6,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1, in_dims=(10,), kl_weight_steps=20
 )
+LINEAR = {
+    "codec": "linear",
+    "encoder_activation": "identity",
+    "reparameterize": False,
+    "likelihood": "gaussian",
+    "residual": True,
+    "encoder_dropout": 0.5,
+    "reconstruct_dropped": False,
+    "linear_l2": 5.0,
+}
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
 CLOCK = Clock(step=jnp.int32(7), epoch=jnp.int32(3), key=jax.random.key(0))
@@ -217,6 +236,12 @@ def test_scoring_makes_one_block_of_all_items():
         ({"encoder_activation": "step"}, "encoder_activation is 'step'"),
         ({"kl_weight": -1.0}, "kl_weight must be at least 0"),
         ({"num_timesteps": 0}, "must be"),
+        ({"codec": "fixed"}, "codec is 'fixed'"),
+        ({"codec": "linear"}, "the linear codec has one layer each way"),
+        ({**LINEAR, "in_dims": (20, 10)}, "give one size as in_dims"),
+        ({**LINEAR, "reparameterize": True}, "no reparam"),
+        ({"likelihood": "bernoulli"}, "likelihood is 'bernoulli'"),
+        ({"shown_weight": 0.0}, "shown_weight weighs squared errors of whole rows"),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
@@ -227,3 +252,59 @@ def test_wrong_values_are_refused(changes, message):
 def test_too_many_groups_for_a_layer_are_refused_when_the_model_is_made():
     with pytest.raises(ValueError, match="a layer of 10 units cannot be split over 25 item groups"):
         make_l_diffrec(CONFIG, np.arange(50) % 25)
+
+
+@pytest.mark.parametrize("num_groups", [1, 3])
+def test_a_linear_codec_is_where_training_starts_from_and_stays_as_fitted(num_groups):
+    # No diffusion to speak of: the residual denoiser gives what it is given, and scores are the codec's.
+    config = dataclasses.replace(CONFIG, **LINEAR, in_dims=(NUM_ITEMS,), num_timesteps=1, noise_scale=1e-27)
+    groups = np.arange(NUM_ITEMS) % num_groups
+    recommender = make_l_diffrec(config, groups, functools.partial(fit_linear_factors, TRAIN))
+    optimizer = TrainConfig(lr=1e-2).make_optimizer(recommender.denoiser_params)
+    state = init_train_state(recommender, optimizer, jax.random.key(0))
+    state = state._replace(params=jax.device_put(recommender.warm_start(jax.device_get(state.params))))
+    batch = make_row_batch(TRAIN, np.arange(8))
+
+    def scores(params):
+        return recommender.score_fn(recommender.prepare_scoring(params), batch, row_keys(jax.random.key(0), batch))
+
+    expected = np.float64(TRAIN.toarray()[:8]) @ fit_linear_denoiser(TRAIN, config.linear_fit(config.encoder_dropout))
+    # A group's part has its share of the latent size: whole rank for one group, what matters most for several.
+    error = np.abs(scores(state.params) - expected).max()
+    assert error < (1e-4 if num_groups == 1 else 0.2 * np.abs(expected).max())
+    step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=5))
+    trained = step(step(state, batch, jax.random.key(0)), batch, jax.random.key(0)).params
+    jax.tree.map(np.testing.assert_array_equal, trained["autoencoder"], state.params["autoencoder"])
+    assert optax.tree.norm(jax.tree.map(jnp.subtract, trained["denoiser"], state.params["denoiser"])) > 0
+
+
+@pytest.mark.parametrize("shown_weight", [0.0, 0.5])
+def test_errors_at_shown_items_count_as_they_should(shown_weight):
+    """The difference to the plain loss is theirs: half their squares, by dropout's draws and the decoded prediction."""
+    config = dataclasses.replace(CONFIG, **LINEAR, num_timesteps=1, noise_scale=1e-27, user_weight_power=0.5)
+    fit = functools.partial(fit_linear_factors, TRAIN)
+    batch = make_row_batch(TRAIN, np.arange(8))
+    keys = row_keys(jax.random.key(7), batch)
+
+    def losses(**changes):
+        recommender = make_l_diffrec(dataclasses.replace(config, **changes), np.arange(NUM_ITEMS) % 2, fit)
+        return recommender.loss_fn(params, recommender.init_model_state(), batch, keys, CLOCK)[0]
+
+    recommender = make_l_diffrec(config, np.arange(NUM_ITEMS) % 2, fit)
+    params = jax.device_put(recommender.warm_start(jax.device_get(recommender.init_params(jax.random.key(0)))))
+    dropped = dropout_entries(batch, fold_each(keys, ENCODER_DROPOUT_PLACE), config.encoder_dropout)
+    prediction = recommender.score_fn(recommender.prepare_scoring(params), dropped, keys)
+    kept = np.zeros((8, NUM_ITEMS))
+    np.add.at(kept, (dropped.rows, np.minimum(dropped.item_ids, NUM_ITEMS - 1)), dropped.weights)
+    theirs = np.where(kept > 0, np.square(prediction - 1) / 2, 0).sum(axis=1) * np.sqrt(np.diff(TRAIN.indptr)[:8])
+    np.testing.assert_allclose(losses() - losses(shown_weight=shown_weight), (1 - shown_weight) * theirs, rtol=1e-3)
+
+
+def test_a_linear_codec_needs_its_fit():
+    config = dataclasses.replace(CONFIG, **LINEAR)
+    with pytest.raises(ValueError, match="the linear codec needs fit_linear"):
+        make_l_diffrec(config, np.arange(NUM_ITEMS) % 2)
+    with pytest.raises(ValueError, match="a linear codec of 50 items has no 51 dimensions"):
+        make_l_diffrec(
+            dataclasses.replace(config, in_dims=(51,)), np.arange(NUM_ITEMS) % 2, functools.partial(fit_linear_factors)
+        )

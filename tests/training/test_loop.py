@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import json
 
 import jax
@@ -6,7 +8,7 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import Recency, RowWeighting, group_items
-from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import DivergedError, Progress
 from diffrec_jax.training.parallel import Pmap
 from tests.training.small_run import DATASET, MODEL, make_trainer
@@ -64,18 +66,32 @@ TEMPORAL = RowWeighting(
 )
 
 
-def make_latent_trainer(path, **changes):
+LINEAR = dataclasses.replace(
+    LATENT,
+    codec="linear",
+    encoder_activation="identity",
+    reparameterize=False,
+    residual=True,
+    likelihood="gaussian",
+    linear_l2=5.0,
+)
+
+
+def make_latent_trainer(path, config=LATENT, **changes):
     """LT-DiffRec with two optimisers; both annealings are under way when it ends."""
-    recommender = make_l_diffrec(LATENT, group_items("random", 3, train=DATASET.train))
+    groups = group_items("random", 3, train=DATASET.train)
+    recommender = make_l_diffrec(config, groups, functools.partial(fit_linear_factors, DATASET.train))
     return make_trainer(path, recommender=recommender, weighting=TEMPORAL, denoiser_lr=3e-3, **changes)
 
 
-def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path):
-    whole = make_latent_trainer(tmp_path / "whole")
+@pytest.mark.parametrize("config", [LATENT, LINEAR], ids=["trained codec", "linear codec"])
+def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path, config):
+    average = {"ema_decay": 0.9 if config is LINEAR else 0.0}
+    whole = make_latent_trainer(tmp_path / "whole", config, **average)
     best = whole.run()
     with pytest.raises(KeyboardInterrupt):
-        make_latent_trainer(tmp_path / "run", progress=Interrupt(14), checkpoint_every_steps=3).run()
-    resumed = make_latent_trainer(tmp_path / "run")
+        make_latent_trainer(tmp_path / "run", config, progress=Interrupt(14), checkpoint_every_steps=3, **average).run()
+    resumed = make_latent_trainer(tmp_path / "run", config, **average)
     assert_equal_states(resumed.run(), best)
     assert final_records(resumed) == final_records(whole)
     assert_equal_states(resumed.restore(24), whole.restore(24))

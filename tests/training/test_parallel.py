@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
 from diffrec_jax.models import affine
-from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
 from diffrec_jax.rows import to_dense
 from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
 from tests.training.small_run import DATASET, MODEL, make_trainer
@@ -101,13 +102,24 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, first, then, run_o
     assert_same_run(trainer, state, run_of_one)
 
 
-def test_a_latent_model_runs_on_a_mesh(tmp_path):
-    groups = np.arange(NUM_ITEMS) % 2
-    config = LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3)
+LATENT = make_l_diffrec(LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3), np.arange(NUM_ITEMS) % 2)
+WITH_LINEAR_PART = make_diffrec(
+    dataclasses.replace(MODEL, linear_rank=5, shown_weight=0.0, user_weight_power=0.5),
+    NUM_ITEMS,
+    functools.partial(fit_linear_factors, DATASET.train),
+)
+
+
+@pytest.mark.parametrize(
+    ("way", "recommender"),
+    [("mesh 2x2", LATENT), ("mesh 2x2", WITH_LINEAR_PART), ("pmap", WITH_LINEAR_PART)],
+    ids=["latent-mesh", "linear-mesh", "linear-pmap"],
+)
+def test_every_kind_of_model_gives_the_run_of_one(tmp_path, way, recommender):
     results = []
-    for name, devices in (("one", OneDevice()), ("mesh", WAYS["mesh 2x2"])):
-        trainer = make_trainer(tmp_path / name, devices=devices, epochs=2, recommender=make_l_diffrec(config, groups))
-        results.append(devices.fetch(trainer.run().params))
+    for name, devices in (("one", OneDevice()), ("several", WAYS[way])):
+        trainer = make_trainer(tmp_path / name, devices=devices, epochs=2, recommender=recommender, ema_decay=0.5)
+        results.append(devices.fetch(trainer.run().scoring_params))
     for left, right in zip(*map(jax.tree.leaves, results)):
         np.testing.assert_allclose(left, right, rtol=2e-3, atol=2e-5)
 
