@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from diffrec_jax.data import (
+    EMBEDDING_GROUPINGS,
     NAMED_SPECS,
     Dataset,
     GroupingMethod,
@@ -90,7 +91,7 @@ class GroupsConfig:
           DataError: the embeddings are missing or wrong, or the items cannot be grouped so.
         """
         embeddings = None
-        if self.grouping == "kmeans" and self.num_groups > 1:
+        if self.grouping in EMBEDDING_GROUPINGS and self.num_groups > 1:
             if self.item_embeddings == "svd":
                 embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
             elif self.item_embeddings == "lightgcn":

@@ -181,8 +181,8 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     group = "Model (defaults from the preset)"
     _define(group, "string", "model", "diffrec", f"One of {', '.join(models)}.")
     _define(group, "enum", "preset", None,
-            "released: the settings of the released experiments; tuned: ours, the default where there is one.",
-            values=("released", "tuned"))  # fmt: skip
+            "released: the settings of the released experiments; tuned: ours, the default where there is one; plain: "
+            "ours without a linear part.", values=("released", "tuned", "plain"))  # fmt: skip
     _define(group, "ints", "dims", None, "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
     _define(group, "integer", "steps", None, "T, diffusion steps.")
     _define(group, "enum", "noise_schedule", None, "How the noise grows with t.", values=ScheduleKind.__args__)
@@ -221,8 +221,8 @@ def define_model_flags(models: tuple[str, ...]) -> None:
     group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
     _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
     _define(group, "enum", "grouping", None,
-            "How items are grouped: kmeans on item embeddings, spectral co-clustering of the interactions, popularity "
-            "strata, random.", values=GroupingMethod.__args__)  # fmt: skip
+            "How items are grouped: kmeans on item embeddings, or on their directions alone (spherical), spectral "
+            "co-clustering of interactions, popularity strata, random.", values=GroupingMethod.__args__)  # fmt: skip
     _define(group, "string", "item_embeddings", None,
             "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, "
             "size], looked for as given and in the dataset's folder.")  # fmt: skip

@@ -1,7 +1,7 @@
 """The host side: reading, checking, making and batching interactions. NumPy and SciPy only."""
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch, training_user_ids
-from diffrec_jax.data.clustering import GroupingMethod, group_items
+from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, group_items
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
 from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
 from diffrec_jax.data.official import find_dataset_folder, read_official
@@ -9,6 +9,7 @@ from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeig
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
 
 __all__ = [
+    "EMBEDDING_GROUPINGS",
     "NAMED_SPECS",
     "NO_RECENCY",
     "RECENCY_FORMS",

@@ -7,7 +7,8 @@ from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, item_counts
 
-GroupingMethod = Literal["kmeans", "spectral", "popularity", "random"]
+GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "popularity", "random"]
+EMBEDDING_GROUPINGS: tuple[GroupingMethod, ...] = ("kmeans", "spherical_kmeans")
 
 
 def _kmeans(features: np.ndarray, num_groups: int, seed: int) -> np.ndarray:
@@ -50,11 +51,12 @@ def group_items(
     """The group of each item, [I] int32 in 0..num_groups-1, the largest group first; the same for the same seed.
 
     Args:
-      method: ``kmeans`` on the item embeddings, ``spectral`` co-clustering of the interaction graph (items without
-        interactions join the largest group), ``popularity`` strata of equally many items, or ``random`` ones.
+      method: ``kmeans`` on the item embeddings, ``spherical_kmeans`` on their directions (else popular items, whose
+        embeddings are long, may be a group of their own), ``spectral`` co-clustering of the interaction graph (items
+        without interactions join the largest group), ``popularity`` strata of equally many items, or ``random`` ones.
       num_groups: C, each with at least one item.
       train: training split [U, I].
-      embeddings: [I, D], for kmeans.
+      embeddings: [I, D], for kmeans of either kind.
       seed: of what is drawn.
 
     Raises:
@@ -67,10 +69,12 @@ def group_items(
         raise DataError(f"{num_groups} item groups of {num_items} items: choose between 1 and {num_items} (num_groups)")
     if num_groups == 1:
         labels = np.zeros(num_items, np.int64)
-    elif method == "kmeans":
+    elif method in EMBEDDING_GROUPINGS:
         if embeddings is None or len(embeddings) != num_items:
             found = "none" if embeddings is None else f"{len(embeddings)}"
-            raise DataError(f"kmeans needs an embedding of each of the {num_items} items, got {found}")
+            raise DataError(f"{method} needs an embedding of each of the {num_items} items, got {found}")
+        if method == "spherical_kmeans":
+            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         labels = _kmeans(embeddings, num_groups, seed)
     elif method == "spectral":
         labels = _spectral(train, num_groups, seed)

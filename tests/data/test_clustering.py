@@ -24,7 +24,7 @@ def two_blocks(num_users=60, num_items=21):
     return csr_from_pairs(np.array(pairs), num_users, num_items)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "spectral", "popularity", "random"])
+@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral", "popularity", "random"])
 @pytest.mark.parametrize("num_groups", [1, 2, 5])
 def test_every_item_has_a_group_and_every_group_an_item(method, num_groups):
     embeddings = svd_item_embeddings(TRAIN, 8)
@@ -35,11 +35,22 @@ def test_every_item_has_a_group_and_every_group_an_item(method, num_groups):
     assert len(sizes) == num_groups and sizes.min() > 0 and np.all(np.diff(sizes) <= 0)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "spectral"])
+@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral"])
 def test_what_is_seen_together_is_grouped_together(method):
     train = two_blocks()
     groups = group_items(method, 2, train=train, embeddings=svd_item_embeddings(train, 2))
     np.testing.assert_array_equal(groups[:20], [0] * 14 + [1] * 6)
+
+
+def test_spherical_kmeans_sees_directions_and_not_lengths():
+    """Two directions, of which one has a long embedding: kmeans puts that one by itself."""
+    embeddings = np.float32([[1, 0], [1, 0.1], [20, 0], [0, 1], [0.1, 1], [0, 0]])
+    train = csr_from_pairs(np.array([[0, 0]]), 1, 6)
+    by_length, by_direction = (
+        group_items(method, 2, train=train, embeddings=embeddings) for method in ("kmeans", "spherical_kmeans")
+    )
+    np.testing.assert_array_equal(by_length, [0, 0, 1, 0, 0, 0])
+    assert len(set(by_direction[:3])) == len(set(by_direction[3:5])) == 1 and by_direction[0] != by_direction[3]
 
 
 def test_popularity_strata_are_in_order_of_popularity():
