@@ -131,11 +131,13 @@ def make_trainer(
 def check_memory(config: RunConfig, needed: int, dataset: Dataset) -> None:
     """Raises ConfigError if fitting would take more memory than there is."""
     available = available_bytes()
+    instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
+    if config.has_linear_part:
+        instead = "leave the linear part out (--linear_rank=0, --codec=trained)"
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
-            f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: take a model whose memory does not "
-            "grow with the square of the items (itemknn, rp3beta, ials), or a larger machine"
+            f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: {instead}, or a larger machine"
         )
 
 

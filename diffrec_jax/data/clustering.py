@@ -17,6 +17,10 @@ def _kmeans(features: np.ndarray, num_groups: int, seed: int) -> np.ndarray:
     return KMeans(num_groups, n_init=4, random_state=seed).fit_predict(features)  # type: ignore[arg-type]
 
 
+def _directions(features: np.ndarray) -> np.ndarray:
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
 def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray:
     """Spectral co-clustering of users and items (Dhillon 2001): a normalised cut of the interaction graph."""
     from sklearn.cluster import SpectralCoclustering
@@ -73,9 +77,7 @@ def group_items(
         if embeddings is None or len(embeddings) != num_items:
             found = "none" if embeddings is None else f"{len(embeddings)}"
             raise DataError(f"{method} needs an embedding of each of the {num_items} items, got {found}")
-        if method == "spherical_kmeans":
-            embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
-        labels = _kmeans(embeddings, num_groups, seed)
+        labels = _kmeans(embeddings if method == "kmeans" else _directions(embeddings), num_groups, seed)
     elif method == "spectral":
         labels = _spectral(train, num_groups, seed)
     elif method == "popularity":
