@@ -72,7 +72,7 @@ class LDiffRecConfig(DiffusionConfig):
     kl_weight_steps: int = 200
     """gamma rises as step / this; 0 for a constant."""
     codec: Codec = "trained"
-    """``linear``: encoders and decoder are a linear denoiser of rank in_dims[0], fitted and held. Its fit takes I^2."""
+    """``linear``: a fitted linear denoiser of rank in_dims[0], held as it is. The fit takes 44 I^2 bytes."""
     likelihood: Literal["multinomial", "gaussian"] = "multinomial"
     """Of the row, given the decoded prediction."""
     residual: bool = False

@@ -110,6 +110,12 @@ def fit_linear_factors(
     V_c are the leading eigenvectors of B_c' G_cc B_c, so that of all choices X_c B_c changes least over the users.
     Takes ``linear_factors_bytes``.
 
+    Args:
+      train: training split [U, I], its values the rows' weights.
+      item_groups: the group of each item, [I] int in 0..C-1.
+      ranks: R_c of each of the C groups, at most I.
+      fit: of the whole matrix.
+
     Reference: reduced-rank regression, Izenman, Journal of Multivariate Analysis 1975, of each group.
     """
     num_items = train.shape[1]
