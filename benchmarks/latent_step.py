@@ -54,8 +54,8 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
         if not np.isfinite(float(training.state.loss_sum)):
             raise DisagreementError(f"{name}'s loss is {float(training.state.loss_sum)}")
     denoiser = latent.state.params["denoiser"]["params"]
-    layers = (dataset.num_items * denoiser["output_layer"]["kernel"].shape[1], denoiser["input_kernel"].size)
-    flops = shape.training.batch_size * 2 * 3 * (sum(layers) + denoiser["output_layer"]["kernel"].size)
+    layers = (dataset.num_items * denoiser["output_layer"]["table"].shape[0], denoiser["input_kernel"].size)
+    flops = shape.training.batch_size * 2 * 3 * (sum(layers) + denoiser["output_layer"]["table"].size)
     share = num_params(latent) / num_params(plain)
     return Measurement(
         rows=[Row("training step", seconds["ours"], seconds["peer"], flops, has_memory=True)],

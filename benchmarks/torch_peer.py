@@ -210,7 +210,7 @@ def load_weights(model: Denoiser, params: Mapping[str, Any]) -> None:
     copy(model.layers[0], np.concatenate([tree["input_kernel"], tree["time_kernel"]]), tree["input_bias"])
     for place, layer in enumerate(model.layers[1:-1]):
         copy(layer, **tree[f"hidden_layers_{place}"])
-    copy(model.layers[-1], **tree["output_layer"])
+    copy(model.layers[-1], tree["output_layer"]["table"].T, tree["output_layer"]["bias"])
 
 
 def mask_seen(scores: Tensor, seen: sparse.csr_array) -> Tensor:

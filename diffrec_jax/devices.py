@@ -9,6 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
+from diffrec_jax.top_k import top_k
 from diffrec_jax.typing import Array
 
 
@@ -82,7 +83,7 @@ class OneDevice:
 
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         """``jax.lax.top_k`` over the last axis of scores [B, I], within a compiled function."""
-        return jax.lax.top_k(scores, k)
+        return top_k(scores, k)
 
     def stored(self, tree: Any) -> Any:
         """Placed values as a checkpoint takes them."""

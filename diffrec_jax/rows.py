@@ -81,7 +81,9 @@ def _embed_forward(batch: RowBatch, table: Array) -> tuple[Array, tuple[RowBatch
 def _embed_backward(saved: tuple[RowBatch, Array], gradient: Array) -> tuple[None, Array]:
     # Written out, because the derivative of a scan would add a whole table for every chunk.
     batch, table = saved
-    return None, add_outer(jnp.zeros_like(table), batch, gradient)
+    # Zeros that depend on the gradient: others XLA makes, and holds, from the start of a step.
+    zeros = jnp.full(table.shape, 0.0 * gradient[0, 0], table.dtype)
+    return None, add_outer(zeros, batch, gradient)
 
 
 embed.defvjp(_embed_forward, _embed_backward)

@@ -18,6 +18,7 @@ from diffrec_jax.data.recency import NO_RECENCY, Recency
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
+from diffrec_jax.top_k import top_k
 from diffrec_jax.typing import Array, Key, ScoreFn
 
 AveragingMode = Literal["official", "relevant_users"]
@@ -57,7 +58,7 @@ class SplitResult:
 TopK = Callable[[Array, int], tuple[Array, Array]]
 
 
-def top_k_items(scores: Array, seen: RowBatch, k: int, top_k: TopK = jax.lax.top_k) -> tuple[Array, Array]:
+def top_k_items(scores: Array, seen: RowBatch, k: int, top_k: TopK = top_k) -> tuple[Array, Array]:
     """The k best unseen items of each row, best first; of equal scores the lower id first.
 
     Args:

@@ -34,14 +34,14 @@ class Autoencoder(nn.Module):
         if self.variational:
             way_in[-1] *= 2
 
-        def dense(size: int) -> Affine:
-            return Affine(size, kernel_init=kernel_init, bias_init=bias_init)
+        def dense(size: int, *, as_table: bool = False) -> Affine:
+            return Affine(size, kernel_init=kernel_init, bias_init=bias_init, as_table=as_table)
 
         self.input_kernel = self.param("input_kernel", kernel_init, (self.num_items, way_in[0]))
         self.input_bias = self.param("input_bias", bias_init, (way_in[0],))
         self.encoder_layers = [dense(size) for size in way_in[1:]]
         self.decoder_layers = [dense(size) for size in way_out]
-        self.output_layer = dense(self.num_items)
+        self.output_layer = dense(self.num_items, as_table=True)
         if self.num_users:
             self.user_vectors = self.param("user_vectors", kernel_init, (self.num_users, way_in[0]))
 

@@ -43,7 +43,7 @@ def fold_denoiser(params: Params, *, with_noise: bool = False) -> FoldedDenoiser
         values, vectors = jnp.linalg.eigh(product(input_kernel.T, input_kernel))
         noise_root = jnp.sqrt(jnp.maximum(values, 0.0))[:, None] * vectors.T
     return FoldedDenoiser(
-        kernel=product(output["kernel"], input_kernel),
+        kernel=product(output["table"].T, input_kernel),
         bias=product(output["bias"], input_kernel),
         noise_root=noise_root,
     )

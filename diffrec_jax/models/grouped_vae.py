@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.models.affine import transposed
 from diffrec_jax.models.likelihood import decoded_multinomial_nll
 from diffrec_jax.models.mlp import ACTIVATIONS, normal_kernel
 from diffrec_jax.rows import embed
@@ -78,7 +79,7 @@ class GroupedVAE(nn.Module):
         self.latent_sizes = latent_sizes
         # Kept [items, hidden]: rows of one item lie together when the groups' tables are joined.
         self.output_kernels = [
-            self.param(f"output_{part}_kernel", lambda key, shape: normal_kernel(shape[1])(key, shape[::-1]).T, shape)
+            self.param(f"output_{part}_kernel", transposed(normal_kernel(shape[1])), shape)
             for part, shape in enumerate(output_shapes)
         ]
         self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (num_items,))

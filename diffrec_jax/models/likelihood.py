@@ -40,6 +40,12 @@ def _block_logits(hidden: Array, table: Array, bias: Array, place: Array, start:
     return jnp.where((start + jnp.arange(size) >= place * size)[None], logits, -jnp.inf)
 
 
+def _add_at(total: Array, start: Array, part: Array) -> Array:
+    """The total with a part added to its rows from ``start`` on."""
+    old = jax.lax.dynamic_slice_in_dim(total, start, len(part))
+    return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
+
+
 @jax.custom_vjp
 def decoded_multinomial_nll(hidden: Array, table: Array, bias: Array, batch: RowBatch) -> Array:
     """``multinomial_nll(hidden @ table.T + bias, batch)`` without its [B, I] block, forwards and backwards.
@@ -79,13 +85,9 @@ def _decoded_backward(saved: tuple, gradient: Array):
         start = block[1]
         logits = _block_logits(hidden, table, bias, *block, size)
         of_logits = scale[:, None] * jnp.exp(logits - normaliser[:, None])
-
-        def added(total: Array, part: Array) -> Array:
-            old = jax.lax.dynamic_slice_in_dim(total, start, size)
-            return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
-
         of_hidden = of_hidden + of_logits @ jax.lax.dynamic_slice_in_dim(table, start, size)
-        return (of_hidden, added(of_table, of_logits.T @ hidden), added(of_bias, column_sums(of_logits))), None
+        of_table = _add_at(of_table, start, of_logits.T @ hidden)
+        return (of_hidden, of_table, _add_at(of_bias, start, column_sums(of_logits))), None
 
     totals = (-gradient[:, None] * embedded, start_table, start_bias)
     (of_hidden, of_table, of_bias), _ = jax.lax.scan(add, totals, (jnp.arange(len(starts)), starts))
@@ -96,55 +98,52 @@ decoded_multinomial_nll.defvjp(_decoded_forward, _decoded_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def decoded_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, item_block: int) -> Array:
-    """sum_i (p_i - x_i)^2, [B], of p = hidden @ kernel + bias, ``item_block`` items at a time, forwards and backwards.
+def decoded_squared_error(hidden: Array, table: Array, bias: Array, batch: RowBatch, item_block: int) -> Array:
+    """sum_i (p_i - x_i)^2, [B], of p = hidden @ table.T + bias, ``item_block`` items at a time, forwards and backwards.
 
     No block [B, I] is held: predictions are computed again for the gradient, a third more products. ``hidden`` [B, H],
-    ``kernel`` [H, I], ``bias`` [I]; differentiable in all three.
+    ``table`` [I, H], ``bias`` [I]; differentiable in all three.
     """
-    return _error_forward(hidden, kernel, bias, batch, item_block)[0]
+    return _error_forward(hidden, table, bias, batch, item_block)[0]
 
 
-def _block_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, place: Array, size: int):
-    """Errors [B, size] of a block, 0 for items of the block before it, with the block's start and kernel."""
-    num_items = kernel.shape[1]
+def _block_error(hidden: Array, table: Array, bias: Array, batch: RowBatch, place: Array, size: int):
+    """Errors [B, size] of a block, 0 for items of the block before it, with the block's start and rows of the table."""
+    num_items = table.shape[0]
     start = jnp.minimum(place * size, num_items - size)
-    block_kernel = jax.lax.dynamic_slice_in_dim(kernel, start, size, axis=1)
-    predictions = hidden @ block_kernel + jax.lax.dynamic_slice_in_dim(bias, start, size)[None]
+    block_rows = jax.lax.dynamic_slice_in_dim(table, start, size)
+    predictions = hidden @ block_rows.T + jax.lax.dynamic_slice_in_dim(bias, start, size)[None]
     own = jnp.where((batch.item_ids >= start) & (batch.item_ids < num_items), batch.item_ids - start, size)
     errors = predictions.at[batch.rows, own].add(-batch.weights, mode="drop")
-    return jnp.where((start + jnp.arange(size) >= place * size)[None], errors, 0.0), start, block_kernel
+    return jnp.where((start + jnp.arange(size) >= place * size)[None], errors, 0.0), start, block_rows
 
 
-def _error_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch, item_block: int):
-    size = min(item_block, kernel.shape[1])
+def _error_forward(hidden: Array, table: Array, bias: Array, batch: RowBatch, item_block: int):
+    size = min(item_block, table.shape[0])
 
     def add(total: Array, place: Array) -> tuple[Array, None]:
-        errors, _, _ = _block_error(hidden, kernel, bias, batch, place, size)
+        errors, _, _ = _block_error(hidden, table, bias, batch, place, size)
         return total + jnp.square(errors).sum(axis=1), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros(hidden.shape[0]), jnp.arange(-(-kernel.shape[1] // size)))
-    return total, (hidden, kernel, bias, batch)
+    total, _ = jax.lax.scan(add, jnp.zeros(hidden.shape[0]), jnp.arange(-(-table.shape[0] // size)))
+    return total, (hidden, table, bias, batch)
 
 
 def _error_backward(item_block: int, saved: tuple, gradient: Array):
-    hidden, kernel, bias, batch = saved
-    size = min(item_block, kernel.shape[1])
+    hidden, table, bias, batch = saved
+    size = min(item_block, table.shape[0])
 
     def add(totals: tuple[Array, Array, Array], place: Array) -> tuple[tuple[Array, Array, Array], None]:
-        of_hidden, of_kernel, of_bias = totals
-        errors, start, block_kernel = _block_error(hidden, kernel, bias, batch, place, size)
+        of_hidden, of_table, of_bias = totals
+        errors, start, block_rows = _block_error(hidden, table, bias, batch, place, size)
         errors = 2.0 * gradient[:, None] * errors
 
-        def added(total: Array, part: Array, axis: int) -> Array:
-            old = jax.lax.dynamic_slice_in_dim(total, start, size, axis)
-            return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, axis)
+        of_table = _add_at(of_table, start, errors.T @ hidden)
+        of_bias = _add_at(of_bias, start, column_sums(errors))
+        return (of_hidden + errors @ block_rows, of_table, of_bias), None
 
-        of_kernel, of_bias = added(of_kernel, hidden.T @ errors, 1), added(of_bias, column_sums(errors), 0)
-        return (of_hidden + errors @ block_kernel.T, of_kernel, of_bias), None
-
-    zeros = jax.tree.map(jnp.zeros_like, (hidden, kernel, bias))
-    totals, _ = jax.lax.scan(add, zeros, jnp.arange(-(-kernel.shape[1] // size)))
+    zeros = jax.tree.map(jnp.zeros_like, (hidden, table, bias))
+    totals, _ = jax.lax.scan(add, zeros, jnp.arange(-(-table.shape[0] // size)))
     return (*totals, None)
 
 
@@ -152,38 +151,37 @@ decoded_squared_error.defvjp(_error_forward, _error_backward)
 
 
 @jax.custom_vjp
-def gram_squared_error(hidden: Array, kernel: Array, bias: Array, batch: RowBatch) -> Array:
-    """sum_i (p_i - x_i)^2, [B], of p = hidden @ kernel + bias, through the kernel's Gram matrix: without p.
+def gram_squared_error(hidden: Array, table: Array, bias: Array, batch: RowBatch) -> Array:
+    """sum_i (p_i - x_i)^2, [B], of p = hidden @ table.T + bias, through the table's Gram matrix: without p.
 
-    With k = [kernel; bias], h = [hidden, 1] and G = k kᵀ, it is h G hᵀ - 2 h k xᵀ + x xᵀ for each row: products of
-    H x H x I operations in the place of B x H x I, and no block [B, I]. ``hidden`` [B, H], ``kernel`` [H, I], ``bias``
+    With k = [table, bias]ᵀ, h = [hidden, 1] and G = k kᵀ, it is h G hᵀ - 2 h k xᵀ + x xᵀ for each row: products of
+    H x H x I operations in the place of B x H x I, and no block [B, I]. ``hidden`` [B, H], ``table`` [I, H], ``bias``
     [I]; differentiable in all three. What is small beside x xᵀ has that one's rounding, so the products that it is the
     difference of are float32 on every device.
     """
-    return _gram_forward(hidden, kernel, bias, batch)[0]
+    return _gram_forward(hidden, table, bias, batch)[0]
 
 
-def _gram_forward(hidden: Array, kernel: Array, bias: Array, batch: RowBatch):
+def _gram_forward(hidden: Array, table: Array, bias: Array, batch: RowBatch):
     exact = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
-    cross, offset = exact(kernel, bias), exact(bias, bias)
-    spread = exact(hidden, exact(kernel, kernel.T)) + cross[None]  # h G without its last column, [B, H]
-    at_rows = embed(batch, kernel.T)  # k xᵀ, [B, H], again without the last column
+    cross, offset = exact(bias, table), exact(bias, bias)
+    spread = exact(hidden, exact(table.T, table)) + cross[None]  # h G without its last column, [B, H]
+    at_rows = embed(batch, table)  # k xᵀ, [B, H], again without the last column
     biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
     length = sum_over_entries(batch, jnp.square(batch.weights))
     total = jnp.sum(hidden * (spread - 2.0 * at_rows), axis=1) + exact(hidden, cross) + offset - 2.0 * biases + length
-    return total, (hidden, kernel, bias, batch, spread - at_rows)
+    return total, (hidden, table, bias, batch, spread - at_rows)
 
 
 def _gram_backward(saved: tuple, gradient: Array):
-    hidden, kernel, bias, batch, half_hidden_gradient = saved
+    hidden, table, bias, batch, half_hidden_gradient = saved
     scaled = 2.0 * gradient[:, None] * hidden
     total, scale = scaled.sum(axis=0), 2.0 * gradient.sum()
-    of_kernel = (scaled.T @ hidden) @ kernel + total[:, None] * bias[None]
-    of_kernel = add_outer(of_kernel.T, batch, -scaled).T
+    of_table = add_outer(table @ (hidden.T @ scaled) + bias[:, None] * total[None], batch, -scaled)
     of_bias = (
-        (total @ kernel + scale * bias).at[batch.item_ids].add(-2.0 * batch.weights * gradient[batch.rows], mode="drop")
+        (table @ total + scale * bias).at[batch.item_ids].add(-2.0 * batch.weights * gradient[batch.rows], mode="drop")
     )
-    return 2.0 * gradient[:, None] * half_hidden_gradient, of_kernel, of_bias, None
+    return 2.0 * gradient[:, None] * half_hidden_gradient, of_table, of_bias, None
 
 
 gram_squared_error.defvjp(_gram_forward, _gram_backward)

@@ -88,7 +88,7 @@ class MLPDenoiser(nn.Module):
             for before, size in zip(sizes[:-1], sizes[1:])
         ]
         output_init = nn.initializers.zeros_init() if self.residual else normal_kernel(sizes[-1])
-        self.output_layer = Affine(self.width, kernel_init=output_init, bias_init=bias_init)
+        self.output_layer = Affine(self.width, kernel_init=output_init, bias_init=bias_init, as_table=True)
 
     def __call__(self, x_t: Array, t: Array, row_keys: RowKeys | None = None) -> Array:
         """Predicts from x_t [B, D] and t [B]; ``row_keys`` [B] turn dropout on. Returns [B, D]."""

@@ -94,8 +94,8 @@ def with_linear_part(model: MLPDenoiser, params: Params, factors: LinearFactors)
     own, (encoder,) = dict(params["params"]), factors.encoders
     width = model.layer_sizes[0]
     own["input_kernel"] = np.concatenate([np.asarray(own["input_kernel"])[:, :width], encoder], axis=1)
-    from_mlp = np.zeros((model.layer_sizes[-1], model.width), np.float32)
-    own["output_layer"] = own["output_layer"] | {"kernel": np.concatenate([from_mlp, factors.decoder.T])}
+    from_mlp = np.zeros((model.width, model.layer_sizes[-1]), np.float32)
+    own["output_layer"] = own["output_layer"] | {"table": np.concatenate([from_mlp, factors.decoder], axis=1)}
     return params | {"params": own}
 
 
@@ -103,10 +103,12 @@ def hold_linear_part(model: MLPDenoiser, params: Params) -> Params:
     """The parameters with no gradient to the linear units: they stay what they were fitted to."""
     own = dict(params["params"])
     first, last = model.layer_sizes[0], model.layer_sizes[-1]
-    into, out_of = own["input_kernel"], own["output_layer"]["kernel"]
-    own["input_kernel"] = jnp.concatenate([into[:, :first], jax.lax.stop_gradient(into[:, first:])], axis=1)
-    held = jnp.concatenate([out_of[:last], jax.lax.stop_gradient(out_of[last:])])
-    own["output_layer"] = own["output_layer"] | {"kernel": held}
+
+    def held(table: Array, width: int) -> Array:
+        return jnp.concatenate([table[:, :width], jax.lax.stop_gradient(table[:, width:])], axis=1)
+
+    own["input_kernel"] = held(own["input_kernel"], first)
+    own["output_layer"] = own["output_layer"] | {"table": held(own["output_layer"]["table"], last)}
     return params | {"params": own}
 
 
@@ -174,9 +176,9 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
             hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
         output = params["params"]["output_layer"]
         if config.gram_error:
-            errors: Array = gram_squared_error(hidden, output["kernel"], output["bias"], targets(batch))
+            errors: Array = gram_squared_error(hidden, output["table"], output["bias"], targets(batch))
         elif config.item_block:
-            given = hidden, output["kernel"], output["bias"], targets(batch)
+            given = hidden, output["table"], output["bias"], targets(batch)
             errors: Array = decoded_squared_error(*given, config.item_block)  # type: ignore[assignment]
         else:
             errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch, make_row_batch, map_fields
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.models.affine import whole_products
+from diffrec_jax.top_k import top_k
 from diffrec_jax.typing import Array
 
 ParallelKind = Literal["pmap", "mesh"]
@@ -319,7 +320,7 @@ class Mesh(OneDevice):
         share_size = self._padded_items // self.num_item_shards
 
         def of_share(share: Array) -> tuple[Array, Array]:
-            values, items = jax.lax.top_k(share, min(k, share_size))
+            values, items = top_k(share, min(k, share_size))
             items = items + jax.lax.axis_index(ITEMS) * share_size
             values, items = (jax.lax.all_gather(part, ITEMS, axis=1, tiled=True) for part in (values, items))
             values, places = jax.lax.top_k(values, k)

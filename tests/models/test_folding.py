@@ -62,7 +62,7 @@ def test_folded_parts_agree_with_reference(dims):
     params = random_params(model)
     folded = fold_denoiser(params)
     w_in, output = input_kernel(params), params["params"]["output_layer"]
-    assert_close(folded.kernel, np.asarray(output["kernel"], np.float64) @ w_in)
+    assert_close(folded.kernel, np.asarray(output["table"], np.float64).T @ w_in)
     assert_close(folded.bias, np.asarray(output["bias"], np.float64) @ w_in)
     assert folded.noise_root is None
     x_t = np.random.default_rng(1).standard_normal((B, D), dtype=np.float32)

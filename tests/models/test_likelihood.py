@@ -79,14 +79,14 @@ def test_every_form_of_the_squared_error_is_that_of_the_whole_block(form):
     matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
     matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
     batch = make_row_batch(matrix, np.arange(3), batch_size=4)
-    arguments = [jnp.float32(RNG.normal(size=shape)) for shape in ((4, 3), (3, 6), (6,))]
+    arguments = [jnp.float32(RNG.normal(size=shape)) for shape in ((4, 3), (6, 3), (6,))]
     row_weights = jnp.float32(RNG.normal(size=4))
 
-    def in_form(hidden, kernel, bias):
-        return form(hidden, kernel, bias, batch)
+    def in_form(hidden, table, bias):
+        return form(hidden, table, bias, batch)
 
-    def whole(hidden, kernel, bias):
-        return jnp.sum(jnp.square(hidden @ kernel + bias[None] - to_dense(batch, 6)), axis=1)
+    def whole(hidden, table, bias):
+        return jnp.sum(jnp.square(hidden @ table.T + bias[None] - to_dense(batch, 6)), axis=1)
 
     np.testing.assert_allclose(in_form(*arguments), whole(*arguments), rtol=1e-5)
     found, expected = (

@@ -82,7 +82,7 @@ def test_layer_sizes(dims, sizes):
     for layer, shape in enumerate(zip(sizes[:-1], sizes[1:])):
         assert tree[f"hidden_layers_{layer}"]["kernel"].shape == shape
     assert f"hidden_layers_{len(sizes) - 1}" not in tree
-    assert tree["output_layer"]["kernel"].shape == (sizes[-1], 20)
+    assert tree["output_layer"]["table"].shape == (20, sizes[-1])
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,8 @@ def test_initial_weights_have_their_law():
     key = jax.random.key(0, impl="unsafe_rbg")  # compiles in a fraction of the time
     tree = jax.jit(model.init)(key, jnp.zeros((1, 60)), jnp.zeros(1, jnp.int32))["params"]
     layers = ("time_layer", "hidden_layers_0", "hidden_layers_1", "output_layer")
-    kernels = {name: np.asarray(tree[name]["kernel"]) for name in layers}
+    kernels = {name: np.asarray(tree[name]["kernel"]) for name in layers[:-1]}
+    kernels["output_layer"] = np.asarray(tree["output_layer"]["table"])
     fans = {"time_layer": 10 + 10, "hidden_layers_0": 50 + 40, "hidden_layers_1": 40 + 50, "output_layer": 50 + 60}
     for name in ("input_kernel", "time_kernel"):
         # Both parts of the first layer have the fan-in of the whole of it.
@@ -169,10 +170,10 @@ def test_linear_units_add_a_linear_map_that_dropout_and_time_leave_alone():
     model = MLPDenoiser(width=D, dims=(8, 5), linear_units=3)
     params, x_t = random_params(model), random_rows()
     own = params["params"]
-    encoder, decoder = own["input_kernel"][:, 5:], own["output_layer"]["kernel"][5:]
+    encoder, decoder = own["input_kernel"][:, 5:], own["output_layer"]["table"][:, 5:].T
     without = own | {
         "input_kernel": own["input_kernel"][:, :5],
-        "output_layer": own["output_layer"] | {"kernel": own["output_layer"]["kernel"][:5]},
+        "output_layer": own["output_layer"] | {"table": own["output_layer"]["table"][:, :5]},
     }
     expected = reference.mlp_denoiser({"params": without}, x_t, STEPS)
     expected = expected + np.float64(x_t) @ np.float64(encoder) @ np.float64(decoder)

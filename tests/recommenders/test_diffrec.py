@@ -192,12 +192,13 @@ def test_a_linear_part_is_where_training_starts_from_and_stays_as_fitted(train):
     np.testing.assert_allclose(scores(state.params) - bias[None], expected, atol=1e-4)
     step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=5))
     trained = step(step(state, batch, jax.random.key(0)), batch, jax.random.key(0)).params["params"]
-    for kernel, before, first in (
-        (trained["input_kernel"].T, state.params["params"]["input_kernel"].T, 12),
-        (trained["output_layer"]["kernel"], state.params["params"]["output_layer"]["kernel"], 12),
+    started = state.params["params"]
+    for table, before in (
+        (trained["input_kernel"], started["input_kernel"]),
+        (trained["output_layer"]["table"], started["output_layer"]["table"]),
     ):
-        np.testing.assert_array_equal(kernel[first:], before[first:])
-        assert np.all(np.any(kernel[:first] != before[:first], axis=1))
+        np.testing.assert_array_equal(table[:, 12:], before[:, 12:])
+        assert np.all(np.any(table[:, :12] != before[:, :12], axis=0))
 
 
 @pytest.mark.parametrize("shown_weight", [0.0, 0.5])

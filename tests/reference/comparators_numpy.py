@@ -74,7 +74,9 @@ def autoencoder(params, row, user_vector=0.0, *, activation=np.tanh, variational
     """Logits of dense rows [B, I] through the parameters of models.autoencoder.Autoencoder, latent means."""
 
     def layer(name, hidden):
-        return hidden @ np.asarray(params[name]["kernel"], np.float64) + np.asarray(params[name]["bias"], np.float64)
+        own = params[name]
+        kernel = own["kernel"] if "kernel" in own else own["table"].T
+        return hidden @ np.asarray(kernel, np.float64) + np.asarray(own["bias"], np.float64)
 
     hidden = row @ np.asarray(params["input_kernel"], np.float64) + np.asarray(params["input_bias"]) + user_vector
     for number in range(sum(name.startswith("encoder_layers") for name in params)):

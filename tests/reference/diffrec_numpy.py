@@ -195,7 +195,9 @@ def mlp_denoiser(params, x_t, t, *, time_embedding_size=10, normalize=False, act
     tree = params["params"]
 
     def weights(name):
-        return np.asarray(tree[name]["kernel"], np.float64), np.asarray(tree[name]["bias"], np.float64)
+        own = tree[name]
+        kernel = own["kernel"] if "kernel" in own else own["table"].T
+        return np.asarray(kernel, np.float64), np.asarray(own["bias"], np.float64)
 
     rows = []
     for x, embedding in zip(np.asarray(x_t, np.float64), timestep_embedding(t, time_embedding_size)):

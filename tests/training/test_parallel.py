@@ -166,9 +166,9 @@ def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
     state = trainer.run()
     adam = state.opt_state[0]
     for tree in (state.params, adam.mu, adam.nu):
-        kernels = tree["params"]["input_kernel"], tree["params"]["output_layer"]["kernel"]
-        for kernel, share in zip(kernels, ((NUM_ITEMS // 4, 8), (8, NUM_ITEMS // 4))):
-            assert {shard.data.shape for shard in kernel.addressable_shards} == {share}
+        kernels = tree["params"]["input_kernel"], tree["params"]["output_layer"]["table"]
+        for kernel in kernels:
+            assert {shard.data.shape for shard in kernel.addressable_shards} == {(NUM_ITEMS // 4, 8)}
             assert len({shard.device for shard in kernel.addressable_shards}) == 4
 
 
@@ -177,10 +177,10 @@ def test_padding_stays_zero(tmp_path):
     state = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x3"], epochs=2).run()
     adam = state.opt_state[0]
     for tree in (state.params, adam.mu, adam.nu):
-        kernel = np.asarray(tree["params"]["output_layer"]["kernel"])
-        assert kernel.shape[1] == NUM_ITEMS + 2
-        assert np.all(kernel[:, NUM_ITEMS:] == 0)
-        assert np.all(np.any(kernel[:, :NUM_ITEMS] != 0, axis=0))
+        table = np.asarray(tree["params"]["output_layer"]["table"])
+        assert table.shape[0] == NUM_ITEMS + 2
+        assert np.all(table[NUM_ITEMS:] == 0)
+        assert np.all(np.any(table[:NUM_ITEMS] != 0, axis=1))
 
 
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4", "mesh 1x3"])
