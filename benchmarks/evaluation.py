@@ -17,7 +17,6 @@ from benchmarks.harness import (
     Benchmark,
     DisagreementError,
     Measurement,
-    OwnProcess,
     Row,
     Shape,
     Work,
@@ -105,11 +104,9 @@ def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
 def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     """Checks that the sides agree, and times them."""
     params = init_rankable_params(shape, dataset)
-    ours = OurEvaluation(shape, dataset, params)
-    found = check_agreement(ours, PeerEvaluation(shape, dataset, params))
-    peer = OwnProcess(BENCHMARK.name, "peer")
-    seconds = time_interleaved({"ours": ours.evaluate, "peer": peer}, repeats)
-    peer.close()
+    ours, peer = OurEvaluation(shape, dataset, params), PeerEvaluation(shape, dataset, params)
+    found = check_agreement(ours, peer)
+    seconds = time_interleaved({"ours": ours.evaluate, "peer": peer.evaluate}, repeats, warm_up=False)
     flops = dataset.num_users * shape.folded_flops + shape.folding_flops
     title = f"valid and test, {dataset.num_users:,} users"
     return Measurement(
@@ -125,7 +122,7 @@ def select_users(shape: Shape, dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, **splits)
 
 
-BENCHMARK = Benchmark("evaluation", make_side, measure, repeats=3, select_users=select_users, peer_apart=True)
+BENCHMARK = Benchmark("evaluation", make_side, measure, repeats=3, select_users=select_users)
 
 if __name__ == "__main__":
     GROUPS["Benchmark"] = ["users"]

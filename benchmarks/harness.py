@@ -165,8 +165,7 @@ class Benchmark:
       repeats: timed turns unless --repeats says otherwise.
       select_users: the part of the dataset that is used.
       sides: headings of the two sides.
-      peer_apart: whether the peer is timed in a process of its own, with memory as PyTorch has it by itself, and ours
-        with what the project's scripts do (``keep_freed_memory``).
+      keeps_memory: whether a process does what ``keep_freed_memory`` does, by the side that it runs, None for all.
     """
 
     name: str
@@ -175,7 +174,7 @@ class Benchmark:
     repeats: int
     select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
     sides: tuple[str, str] = SIDES
-    peer_apart: bool = False
+    keeps_memory: Callable[[str | None], bool] = lambda side: False
 
 
 def _status_bytes(name: str) -> int:
@@ -304,9 +303,6 @@ def _define_flags(benchmark: Benchmark) -> None:
     flags.DEFINE_string("out", None, "Append the rows to this file, a JSON object per line.")
     flags.DEFINE_enum("side", None, SIDES, "Run this side alone and print its peak memory: what --memory starts.")
     flags.DEFINE_boolean("on_demand", False, "With --side: work once for every line of the standard input.")
-    if benchmark.peer_apart:
-        flags.DEFINE_boolean("peer_keeps_memory", False, "Let the peer, too, use again the memory that it freed.")
-        own.append("peer_keeps_memory")
     GROUPS["Benchmark"] = ["shape", *own, "repeats", "threads", "memory", "out", "side", "on_demand"]
 
 
@@ -320,7 +316,7 @@ def _limit_threads(num_threads: int) -> None:
 
 
 def _main(benchmark: Benchmark) -> None:
-    if benchmark.peer_apart and (FLAGS.side != "peer" or FLAGS.peer_keeps_memory):
+    if benchmark.keeps_memory(FLAGS.side):
         keep_freed_memory()  # before there are threads: each has a heap of its own then
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)

@@ -18,7 +18,6 @@ from benchmarks.harness import (
     Benchmark,
     DisagreementError,
     Measurement,
-    OwnProcess,
     Row,
     Shape,
     Work,
@@ -122,11 +121,8 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
         f"folded chain and peer: {check_agreement(folded, peer)}",
         f"plain chain and peer: {check_agreement(plain, peer)}",
     ]
-    del peer
-    peer = OwnProcess(BENCHMARK.name, "peer")
-    works = {"folded": folded.recommend, "peer": peer, "plain": plain.recommend, "folding": folded.prepare}
-    seconds = time_interleaved(works, repeats)
-    peer.close()
+    works = {"folded": folded.recommend, "peer": peer.recommend, "plain": plain.recommend, "folding": folded.prepare}
+    seconds = time_interleaved(works, repeats, warm_up=False)
     num_users = len(folded.users)
     folded_flops = num_users * shape.folded_flops
     plain_flops = num_users * shape.recommender.num_timesteps * shape.forward_flops
@@ -140,7 +136,7 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     )
 
 
-BENCHMARK = Benchmark("sampling", make_side, measure, repeats=5, peer_apart=True)
+BENCHMARK = Benchmark("sampling", make_side, measure, repeats=5)
 
 if __name__ == "__main__":
     run(BENCHMARK, __doc__)

@@ -18,6 +18,7 @@ import time
 import jax
 import numpy as np
 import torch
+from absl import flags
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -39,6 +40,7 @@ from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from experiments.flags import FLAGS, GROUPS
 
 MAX_LOADING_SHARE = 0.05
 MAX_SKETCH_SIZE = 1024
@@ -183,7 +185,15 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     )
 
 
-BENCHMARK = Benchmark("train_step", make_side, measure, repeats=5, peer_apart=True)
+BENCHMARK = Benchmark(
+    "train_step",
+    make_side,
+    measure,
+    repeats=5,
+    keeps_memory=lambda side: side != "peer" or FLAGS.peer_keeps_memory,
+)
 
 if __name__ == "__main__":
+    flags.DEFINE_boolean("peer_keeps_memory", False, "Let the peer, too, use again the memory that a step freed.")
+    GROUPS["Benchmark"] = ["peer_keeps_memory"]
     run(BENCHMARK, __doc__)

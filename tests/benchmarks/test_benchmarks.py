@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -34,9 +33,7 @@ def params(dataset):
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_sides_agree_and_every_row_is_timed(name, dataset, monkeypatch):
-    if name == "evaluation":
-        monkeypatch.setattr(sys, "argv", [name, "--users=50"])  # for the peer's process
+def test_sides_agree_and_every_row_is_timed(name, dataset):
     measurement = BENCHMARKS[name].measure(SHAPE, dataset, 1)
     assert measurement.notes
     for row in measurement.rows:
