@@ -165,5 +165,6 @@ class Checkpoints:
                 return checkpointer.restore(target / "state", like if into is None else into, strict=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint {self.folder / str(step)} does not fit this model: {str(error).splitlines()[0]}"
+                f"checkpoint {self.folder / str(step)} does not fit this model: {str(error).splitlines()[0]}; use the "
+                "settings and the version of diffrec-jax that wrote it, or train anew in another folder"
             ) from error
