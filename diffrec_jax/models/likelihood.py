@@ -23,7 +23,7 @@ def multinomial_nll(logits: Array, batch: RowBatch) -> Array:
     return total_weight * jax.nn.logsumexp(logits, axis=1) - sum_over_entries(batch, batch.weights * at_entries)
 
 
-ITEM_BLOCK = 8192
+ITEM_BLOCK = 2048
 """Items whose logits exist at once in ``decoded_multinomial_nll``."""
 
 

@@ -55,7 +55,8 @@ def make_train_step(
         return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
     def train_step(state: TrainState, batch: RowBatch, key: Key) -> TrainState:
-        step_key = jax.random.fold_in(key, state.step)
+        # Behind a barrier, or XLA compiles its way from the run's key into every draw of the step.
+        step_key = jax.lax.optimization_barrier(jax.random.fold_in(key, state.step))
         clock = Clock(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 
