@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the peer needs PyTorch: pip install 'diffrec-jax[bench]'")
 
-from benchmarks import evaluation, harness, propagation, sampling, torch_peer, train_step
+from benchmarks import evaluation, harness, latent_step, propagation, sampling, torch_peer, train_step
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import DiffRecConfig
 from diffrec_jax.training.loop import TrainConfig
@@ -48,6 +48,18 @@ def test_either_side_runs_alone(name, side, dataset):
     work = BENCHMARKS[name].make_side(side, SHAPE, dataset)
     work()
     work()
+
+
+def test_the_latent_step_is_timed_and_accounts_for_its_state(dataset):
+    shape = dataclasses.replace(SHAPE, name="ml-1m")  # whose L-DiffRec it takes
+    measurement = latent_step.measure(shape, dataset, 1)
+    (row,) = measurement.rows
+    assert row.ours_s[0] > 0 < row.peer_s[0]
+    assert "GiB less" in measurement.notes[-1]
+    for side in harness.SIDES:
+        training = latent_step.make_training(side, shape, dataset)
+        state_bytes = 3 * 4 * latent_step.num_params(training)  # AdamW's
+        assert state_bytes < latent_step.step_bytes(training) < 3 * state_bytes
 
 
 def test_sides_agree_with_one_hidden_layer():
