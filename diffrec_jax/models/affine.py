@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffrec_jax.typing import Array
 
-BLOCK, FEWEST_BLOCKS = 2048, 16
+BLOCK, FEWEST_BLOCKS = 1024, 32
 """Of a long inner axis: its size, and how many make it long."""
 _whole = ContextVar("whole", default=False)
 
