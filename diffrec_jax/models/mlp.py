@@ -38,7 +38,6 @@ def normal_kernel(fan_in: int):
     """Weights from N(0, 2 / (fan_in + fan_out)), with the fan_in of the whole layer, not of this part."""
 
     def init(key, shape, dtype=jnp.float32):
-        key = jax.lax.optimization_barrier(key)  # its way from the run's key would be compiled into every draw
         return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + shape[-1]))
 
     return init

@@ -174,7 +174,8 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
     denoiser = config.make_denoiser(latent_size, bias_stddev=0.0, residual=config.residual)
 
     def init_params(key: Key) -> Params:
-        autoencoder_key, denoiser_key = jax.random.split(key)
+        # Behind a barrier, or XLA compiles the split into every draw.
+        autoencoder_key, denoiser_key = jax.lax.optimization_barrier(jax.random.split(key))
         one_row = make_row_batch(csr_from_pairs(np.zeros((1, 2), np.int64), 1, len(item_groups)), np.zeros(1))
         return {
             "autoencoder": autoencoder.init(autoencoder_key, one_row),
