@@ -35,7 +35,7 @@ def make_training(side: str, shape: Shape, dataset: Dataset, devices: OneDevice 
     given = {name: getattr(shape.training, name) for name in ("batch_size", "compute_dtype", "prng_impl")}
     training = TrainConfig(**released["training"] | given)
     groups = group_items("random", NUM_GROUPS, train=dataset.train)
-    return OurTraining(make_l_diffrec(config, groups), training, dataset, devices)
+    return OurTraining(make_l_diffrec(config, groups), training, dataset, devices.for_item_groups(groups))
 
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:

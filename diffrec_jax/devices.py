@@ -37,6 +37,11 @@ class OneDevice:
         """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
         return None
 
+    def for_item_groups(self, item_groups: np.ndarray) -> "OneDevice":
+        """The same devices, for a model that has arrays of their own for items in groups [I]."""
+        del item_groups
+        return self
+
     def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """A compiled function of placed values and batches.
 

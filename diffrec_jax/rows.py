@@ -49,19 +49,36 @@ def scan_entries(batch: RowBatch, add: Callable[[Any, tuple[Array, Array, Array]
     return jax.lax.scan(lambda carry, chunk: (add(carry, chunk), None), total, (rows, item_ids, weights))[0]
 
 
-@jax.custom_vjp
 def embed(batch: RowBatch, table: Array) -> Array:
     """``to_dense(batch) @ table`` for a table [I, H], without the dense block: a weighted sum of table rows, [B, H].
 
     Differentiable in the table only: weights are data.
     """
+    return embed_each([batch], [table])[0]
 
-    def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
-        rows, item_ids, weights = chunk
-        entries = table.at[item_ids].get(mode="clip") * weights[:, None]
-        return total.at[rows].add(entries, indices_are_sorted=True)
 
-    return scan_entries(batch, add, jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype))
+@jax.custom_vjp
+def embed_each(batches: list[RowBatch], tables: list[Array]) -> list[Array]:
+    """``embed`` of each batch in its table; of the tables' gradients XLA makes one after the other."""
+
+    def embedded(batch: RowBatch, table: Array) -> Array:
+        def add(total: Array, chunk: tuple[Array, Array, Array]) -> Array:
+            rows, item_ids, weights = chunk
+            entries = table.at[item_ids].get(mode="clip") * weights[:, None]
+            return total.at[rows].add(entries, indices_are_sorted=True)
+
+        return scan_entries(batch, add, jnp.zeros((batch.user_ids.shape[0], table.shape[1]), table.dtype))
+
+    return [embedded(batch, table) for batch, table in zip(batches, tables)]
+
+
+def after(earlier: Array, value: Array) -> Array:
+    """``value`` in a form that needs the array ``earlier``: what is made of it, XLA makes later.
+
+    Gradients of large tables that do not need each other are otherwise made, and held, side by side. Zeros that need
+    nothing are held from the start of a step.
+    """
+    return value + 0.0 * jnp.sum(earlier[:1])
 
 
 def add_outer(table: Array, batch: RowBatch, rows: Array) -> Array:
@@ -74,19 +91,21 @@ def add_outer(table: Array, batch: RowBatch, rows: Array) -> Array:
     return scan_entries(batch, add, table)
 
 
-def _embed_forward(batch: RowBatch, table: Array) -> tuple[Array, tuple[RowBatch, Array]]:
-    return embed(batch, table), (batch, table)
+def _embed_forward(batches: list[RowBatch], tables: list[Array]):
+    return embed_each(batches, tables), (batches, tables)
 
 
-def _embed_backward(saved: tuple[RowBatch, Array], gradient: Array) -> tuple[None, Array]:
+def _embed_backward(saved: tuple[list[RowBatch], list[Array]], gradients: list[Array]) -> tuple[None, list[Array]]:
     # Written out, because the derivative of a scan would add a whole table for every chunk.
-    batch, table = saved
-    # Zeros that depend on the gradient: others XLA makes, and holds, from the start of a step.
-    zeros = jnp.full(table.shape, 0.0 * gradient[0, 0], table.dtype)
-    return None, add_outer(zeros, batch, gradient)
+    of_tables: list[Array] = []
+    for batch, table, gradient in zip(*saved, gradients):
+        for earlier in of_tables[-1:]:
+            gradient = after(earlier, gradient)
+        of_tables.append(add_outer(after(gradient, jnp.zeros_like(table)), batch, gradient))
+    return None, of_tables
 
 
-embed.defvjp(_embed_forward, _embed_backward)
+embed_each.defvjp(_embed_forward, _embed_backward)
 
 
 def _entry_keys(batch: RowBatch, row_keys: RowKeys) -> RowKeys:

@@ -110,6 +110,8 @@ def make_trainer(
       ConfigError: the batch does not split over the devices, or there are fewer users to evaluate than asked for.
     """
     assert config.training is not None
+    if item_groups is not None:
+        devices = devices.for_item_groups(item_groups)
     recommender = config.make_recommender(dataset, item_groups, make_fit_linear(config, dataset))
     try:
         return Trainer(

@@ -3,6 +3,7 @@
 from diffrec_jax.models.folding import FoldedDenoiser, can_fold, fold_denoiser
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
 from diffrec_jax.models.likelihood import (
+    Decoder,
     decoded_multinomial_nll,
     decoded_squared_error,
     gaussian_kl,
@@ -12,6 +13,7 @@ from diffrec_jax.models.likelihood import (
 from diffrec_jax.models.mlp import MLPDenoiser, timestep_embedding
 
 __all__ = [
+    "Decoder",
     "FoldedDenoiser",
     "GroupedVAE",
     "MLPDenoiser",

@@ -8,10 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.models.affine import transposed
-from diffrec_jax.models.likelihood import decoded_multinomial_nll
+from diffrec_jax.models.likelihood import Decoder, decoded_multinomial_nll
 from diffrec_jax.models.mlp import ACTIVATIONS, normal_kernel
-from diffrec_jax.rows import embed
+from diffrec_jax.rows import embed_each
 from diffrec_jax.typing import Array
 
 
@@ -37,11 +36,11 @@ class GroupedVAE(nn.Module):
 
     Group c with n_c of the I items has the encoder n_c -> (its share of ``in_dims``, the last one doubled), every layer
     with the activation, also the last: it gives the mean and the log variance of its share l_c of the L = in_dims[-1]
-    latent dimensions. Without ``out_dims`` the decoder is one linear layer L -> I; with them group c has its own,
+    latent dimensions. Without ``out_dims`` one linear layer L -> I decodes all groups; with them group c has its own,
     l_c -> (its share of out_dims) -> n_c, linear at the end.
 
-    The first layer sums kernel rows over the items that a row stores, so no [B, I] block is made. The output layers
-    of all groups are one [I, H] table with zeros outside a group's columns, so decoding is one product.
+    The first layer sums kernel rows over the items that a row stores, so no [B, I] block is made. Every group has an
+    output table of its own, [n_c, H_c] with a row for each item, so that the gradient of one exists at a time.
     """
 
     item_groups: np.ndarray
@@ -60,29 +59,23 @@ class GroupedVAE(nn.Module):
         """Of an item among all items in group order."""
         self.place[order] = np.arange(num_items)
         encoder_sizes = [split_size(size, self.group_sizes) for size in self.in_dims]
+        self.latent_sizes = encoder_sizes[-1]
         encoders = []
         for group, size in enumerate(self.group_sizes):
             sizes = [size, *(part[group] for part in encoder_sizes)]
             sizes[-1] *= 2
             encoders.append(self._layers(f"encoder_{group}", sizes))
         self.encoders = encoders
-        decoders, latent_sizes = [], encoder_sizes[-1]
-        decoder_sizes = [split_size(size, self.group_sizes) for size in self.out_dims]
-        if not self.out_dims:
-            output_shapes = [(num_items, self.in_dims[-1])]
-        else:
-            for group, latent_size in enumerate(latent_sizes):
+        decoders, decoder_sizes = [], [split_size(size, self.group_sizes) for size in self.out_dims]
+        if self.out_dims:
+            for group, latent_size in enumerate(self.latent_sizes):
                 sizes = [latent_size, *(part[group] for part in decoder_sizes)]
                 decoders.append(self._layers(f"decoder_{group}", sizes))
-            output_shapes = list(zip(self.group_sizes, decoder_sizes[-1]))
         self.decoders = decoders
-        self.latent_sizes = latent_sizes
-        # Kept [items, hidden]: rows of one item lie together when the groups' tables are joined.
-        self.output_kernels = [
-            self.param(f"output_{part}_kernel", transposed(normal_kernel(shape[1])), shape)
-            for part, shape in enumerate(output_shapes)
+        self.outputs = [
+            self._output(group, size, decoder_sizes[-1][group] if self.out_dims else None)
+            for group, size in enumerate(self.group_sizes)
         ]
-        self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (num_items,))
 
     def _layers(self, name: str, sizes: list[int]) -> list[tuple[Array, Array]]:
         return [
@@ -93,56 +86,74 @@ class GroupedVAE(nn.Module):
             for layer, (before, after) in enumerate(zip(sizes[:-1], sizes[1:]))
         ]
 
+    def _output(self, group: int, num_items: int, own_size: int | None) -> tuple[Array, Array]:
+        """Table and bias of a group; without an ``own_size`` it is a part of the layer L -> I."""
+        size = self.in_dims[-1] if own_size is None else own_size
+        fan_out = len(self.place) if own_size is None else num_items
+        table = self.param(f"output_{group}_table", normal_kernel(size, fan_out), (num_items, size))
+        return table, self.param(f"output_{group}_bias", nn.initializers.zeros_init(), (num_items,))
+
+    def _rows_of_groups(self, batch: RowBatch) -> list[RowBatch]:
+        """The rows of each group's items, numbered from 0; the other entries are padding."""
+        groups = jnp.asarray(self.item_groups).at[batch.item_ids].get(mode="fill", fill_value=-1)
+        places = jnp.asarray(self.place).at[batch.item_ids].get(mode="fill", fill_value=0)
+        starts = np.cumsum([0, *self.group_sizes[:-1]])
+        return [
+            batch._replace(
+                item_ids=jnp.where(groups == group, places - start, size),
+                weights=jnp.where(groups == group, batch.weights, 0.0),
+            )
+            for group, (start, size) in enumerate(zip(starts, self.group_sizes))
+        ]
+
     def encode(self, batch: RowBatch) -> tuple[Array, Array]:
         """Mean and log variance of the rows' latent vectors, [B, L] each."""
         activation = ACTIVATIONS[self.activation]
-        num_items = len(self.place)
-        groups = jnp.asarray(self.item_groups).at[batch.item_ids].get(mode="fill", fill_value=-1)
-        places = jnp.asarray(self.place).at[batch.item_ids].get(mode="fill", fill_value=num_items)
-        means, log_variances, start = [], [], 0
-        for group, (size, layers) in enumerate(zip(self.group_sizes, self.encoders)):
-            own = jnp.where(groups == group, batch.weights, 0.0)
-            (kernel, bias), *others = layers
-            rows_of_group = batch._replace(item_ids=places - start, weights=own)
-            hidden = activation(embed(rows_of_group, kernel) + bias[None])
+        means, log_variances = [], []
+        embedded = embed_each(self._rows_of_groups(batch), [layers[0][0] for layers in self.encoders])
+        for hidden, ((_, bias), *others) in zip(embedded, self.encoders):
+            hidden = activation(hidden + bias[None])
             for kernel, bias in others:
                 hidden = activation(hidden @ kernel + bias[None])
             mean, log_variance = jnp.split(hidden, 2, axis=1)
             means.append(mean)
             log_variances.append(log_variance)
-            start += size
         return jnp.concatenate(means, axis=1), jnp.concatenate(log_variances, axis=1)
 
-    def output_table(self) -> Array:
-        """The output layers of all groups as one table [I, H]: H is L, or out_dims[-1]."""
-        if not self.out_dims:
-            return self.output_kernels[0]
-        total, start, padded = self.out_dims[-1], 0, []
-        for kernel in self.output_kernels:
-            end = start + kernel.shape[1]
-            padded.append(jnp.pad(kernel, ((0, 0), (start, total - end))))
-            start = end
-        return jnp.concatenate(padded)[self.place]
-
-    def decode_hidden(self, z: Array) -> Array:
-        """What the output layer reads, [B, H], from latent vectors z [B, L]: z itself where there are no out_dims."""
+    def _decode_hidden(self, z: Array) -> list[Array]:
+        """What each group's output table reads, [B, H_c], from latent vectors z [B, L]: z itself without out_dims."""
         if not self.decoders:
-            return z
+            return [z] * len(self.group_sizes)
         activation, parts = ACTIVATIONS[self.activation], []
         for part, layers in zip(jnp.split(z, np.cumsum(self.latent_sizes)[:-1], axis=1), self.decoders):
             for kernel, bias in layers:
                 part = activation(part @ kernel + bias[None])
             parts.append(part)
-        return jnp.concatenate(parts, axis=1)
+        return parts
 
-    def decode(self, z: Array, table: Array | None = None) -> Array:
-        """Logits of all items [B, I] from latent vectors z [B, L]; ``table`` is ``output_table()``, made once."""
-        table = self.output_table() if table is None else table
-        return self.decode_hidden(z) @ table.T + self.output_bias[None]
+    def output_layer(self) -> tuple[Array, Array]:
+        """The output tables of all groups as one [I, H], zeros outside a group's columns, and their biases, [I].
+
+        H is L, or out_dims[-1]: with it, decoding is one product.
+        """
+        tables, biases = zip(*self.outputs)
+        if self.out_dims:
+            ends = np.cumsum([table.shape[1] for table in tables])
+            tables = [
+                jnp.pad(table, ((0, 0), (end - table.shape[1], ends[-1] - end))) for table, end in zip(tables, ends)
+            ]
+        return jnp.concatenate(tables)[self.place], jnp.concatenate(biases)[self.place]
+
+    def decode(self, z: Array, output_layer: tuple[Array, Array] | None = None) -> Array:
+        """Logits of all items [B, I] from latent vectors z [B, L]; ``output_layer()`` may be made once before."""
+        table, bias = self.output_layer() if output_layer is None else output_layer
+        hidden = self._decode_hidden(z)
+        return (jnp.concatenate(hidden, axis=1) if self.out_dims else z) @ table.T + bias[None]
 
     def decoded_nll(self, z: Array, batch: RowBatch) -> Array:
         """``multinomial_nll(decode(z), batch)`` [B], without the [B, I] block."""
-        return decoded_multinomial_nll(self.decode_hidden(z), self.output_table(), self.output_bias, batch)
+        parts = zip(self._decode_hidden(z), self.outputs, self._rows_of_groups(batch))
+        return decoded_multinomial_nll([Decoder(hidden, *output, rows) for hidden, output, rows in parts])
 
     def __call__(self, batch: RowBatch) -> Array:
         """Logits of all items from the rows' mean latent vectors, [B, I]."""

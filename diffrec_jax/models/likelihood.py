@@ -1,13 +1,14 @@
 """Terms of an autoencoder's likelihood, per row."""
 
 import functools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.models.affine import column_sums
-from diffrec_jax.rows import add_outer, embed, sum_over_entries
+from diffrec_jax.rows import add_outer, after, embed, sum_over_entries
 from diffrec_jax.typing import Array
 
 
@@ -24,7 +25,7 @@ def multinomial_nll(logits: Array, batch: RowBatch) -> Array:
 
 
 ITEM_BLOCK = 2048
-"""Items whose logits exist at once in ``decoded_multinomial_nll``."""
+"""Items of a decoder whose logits exist at once in ``decoded_multinomial_nll``."""
 
 
 def _item_blocks(num_items: int) -> tuple[int, Array]:
@@ -46,17 +47,31 @@ def _add_at(total: Array, start: Array, part: Array) -> Array:
     return jax.lax.dynamic_update_slice_in_dim(total, old + part, start, 0)
 
 
+class Decoder(NamedTuple):
+    """A linear output layer over I items, and the rows that it is to predict."""
+
+    hidden: Array
+    """[B, H]."""
+    table: Array
+    """[I, H], logits are ``hidden @ table.T + bias``."""
+    bias: Array
+    """[I]."""
+    batch: Any
+    """RowBatch of these items, numbered from 0."""
+
+
 @jax.custom_vjp
-def decoded_multinomial_nll(hidden: Array, table: Array, bias: Array, batch: RowBatch) -> Array:
-    """``multinomial_nll(hidden @ table.T + bias, batch)`` without its [B, I] block, forwards and backwards.
+def decoded_multinomial_nll(decoders: list[Decoder]) -> Array:
+    """``multinomial_nll`` [B] of the decoders' logits and rows, one beside the other, without the [B, I] block.
 
-    Logits exist a block of items at a time, and are computed again for the gradient: a third more products for two
-    blocks less memory. ``hidden`` [B, H], ``table`` [I, H], ``bias`` [I]; differentiable in all three.
+    Logits exist a block of items at a time, forwards and backwards, and are computed again for the gradient: a third
+    more products for two blocks less memory. Differentiable in all but the rows; of the tables' gradients XLA makes one
+    after the other.
     """
-    return _decoded_forward(hidden, table, bias, batch)[0]
+    return _decoded_forward(decoders)[0]
 
 
-def _decoded_forward(hidden: Array, table: Array, bias: Array, batch: RowBatch):
+def _log_normaliser(hidden: Array, table: Array, bias: Array) -> Array:
     size, starts = _item_blocks(table.shape[0])
 
     def add(total: Array, block: tuple[Array, Array]) -> tuple[Array, None]:
@@ -64,15 +79,31 @@ def _decoded_forward(hidden: Array, table: Array, bias: Array, batch: RowBatch):
         return jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), None
 
     empty = jnp.full(hidden.shape[0], -jnp.inf, hidden.dtype)
-    normaliser, _ = jax.lax.scan(add, empty, (jnp.arange(len(starts)), starts))
-    total_weight = sum_over_entries(batch, batch.weights)
-    biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
-    at_entries = jnp.sum(hidden * embed(batch, table), axis=1) + biases
-    return total_weight * normaliser - at_entries, (hidden, table, bias, batch, normaliser, total_weight)
+    return jax.lax.scan(add, empty, (jnp.arange(len(starts)), starts))[0]
+
+
+def _decoded_forward(decoders: list[Decoder]):
+    normalisers, at_entries, total_weight = [], 0.0, 0.0
+    for hidden, table, bias, batch in decoders:
+        normalisers.append(_log_normaliser(hidden, table, bias))
+        biases = sum_over_entries(batch, batch.weights * bias.at[batch.item_ids].get(mode="fill", fill_value=0.0))
+        at_entries += jnp.sum(hidden * embed(batch, table), axis=1) + biases
+        total_weight += sum_over_entries(batch, batch.weights)
+    normaliser = jax.nn.logsumexp(jnp.stack(normalisers), axis=0)
+    return total_weight * normaliser - at_entries, (decoders, normaliser, total_weight)
 
 
 def _decoded_backward(saved: tuple, gradient: Array):
-    hidden, table, bias, batch, normaliser, total_weight = saved
+    decoders, normaliser, total_weight = saved
+    found = []
+    for decoder in decoders:
+        found.append(_decoder_gradient(decoder, normaliser, total_weight, gradient))
+        gradient = after(found[-1].hidden, gradient)
+    return (found,)
+
+
+def _decoder_gradient(decoder: Decoder, normaliser: Array, total_weight: Array, gradient: Array) -> Decoder:
+    hidden, table, bias, batch = decoder
     size, starts = _item_blocks(table.shape[0])
     # What the stored entries give; the blocks add to it.
     embedded, pull_back = jax.vjp(lambda rows: embed(batch, rows), table)
@@ -90,8 +121,7 @@ def _decoded_backward(saved: tuple, gradient: Array):
         return (of_hidden, of_table, _add_at(of_bias, start, column_sums(of_logits))), None
 
     totals = (-gradient[:, None] * embedded, start_table, start_bias)
-    (of_hidden, of_table, of_bias), _ = jax.lax.scan(add, totals, (jnp.arange(len(starts)), starts))
-    return of_hidden, of_table, of_bias, None
+    return Decoder(*jax.lax.scan(add, totals, (jnp.arange(len(starts)), starts))[0], batch=None)
 
 
 decoded_multinomial_nll.defvjp(_decoded_forward, _decoded_backward)

@@ -34,11 +34,11 @@ def timestep_embedding(t: Array, size: int) -> Array:
     return jnp.pad(embedding, ((0, 0), (0, size - 2 * half)))
 
 
-def normal_kernel(fan_in: int):
-    """Weights from N(0, 2 / (fan_in + fan_out)), with the fan_in of the whole layer, not of this part."""
+def normal_kernel(fan_in: int, fan_out: int | None = None):
+    """Weights from N(0, 2 / (fan_in + fan_out)) of the whole layer, not of a part; fan_out by default the last axis."""
 
     def init(key, shape, dtype=jnp.float32):
-        return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + shape[-1]))
+        return jax.random.normal(key, shape, dtype) * np.sqrt(2.0 / (fan_in + (fan_out or shape[-1])))
 
     return init
 

@@ -104,7 +104,7 @@ def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vector
             layers.append(to_items(to_users(layers[-2])) if between_items is None else between_items @ layers[-2])
         is_stored = rows._replace(weights=jnp.float32(rows.item_ids < num_items))
         items = sum(layers[1:], vectors.items)
-        from_items = embed(is_stored, item_scale[:, None] * (items - layers[-1]))
+        from_items = embed(is_stored, jnp.asarray(item_scale)[:, None] * (items - layers[-1]))
         users = vectors.users[rows.user_ids] + jnp.asarray(user_scale)[rows.user_ids][:, None] * from_items
         return Vectors(users / (num_layers + 1), items / (num_layers + 1))
 

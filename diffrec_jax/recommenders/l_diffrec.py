@@ -140,12 +140,13 @@ def mix_losses(config: LDiffRecConfig, diffusion: Array, nll: Array, kl: Array, 
     return weight * diffusion + autoencoder if config.reweight else diffusion + weight * autoencoder
 
 
-def with_linear_codec(params: Params, factors: LinearFactors) -> Params:
+def with_linear_codec(params: Params, factors: LinearFactors, item_groups: np.ndarray) -> Params:
     """Parameters of a GroupedVAE of one layer each way that encodes and decodes as the factors do."""
     own = dict(params["params"])
     for group, encoder in enumerate(factors.encoders):
         own[f"encoder_{group}_0_kernel"] = np.concatenate([encoder, np.zeros_like(encoder)], axis=1)
-    return params | {"params": own | {"output_0_kernel": factors.decoder}}
+        own[f"output_{group}_table"] = factors.decoder[item_groups == group]
+    return params | {"params": own}
 
 
 def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: FitLinear | None = None) -> Recommender:
@@ -186,7 +187,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         assert fit_linear is not None
         ranks = split_size(latent_size, group_sizes)
         fitted = fit_linear(item_groups, ranks, config.linear_fit(config.encoder_dropout))
-        return params | {"autoencoder": with_linear_codec(params["autoencoder"], fitted)}
+        return params | {"autoencoder": with_linear_codec(params["autoencoder"], fitted, item_groups)}
 
     def normalised(batch: RowBatch) -> RowBatch:
         return normalise_rows(batch) if config.encoder_normalize else batch
@@ -223,12 +224,12 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         return weigh_users(config, losses, batch, len(item_groups)), terms.info
 
     def prepare_scoring(params: Params) -> dict[str, Any]:
-        return params | {"table": autoencoder.apply(params["autoencoder"], method="output_table")}
+        return params | {"output_layer": autoencoder.apply(params["autoencoder"], method="output_layer")}
 
     def score_fn(scoring_state: dict[str, Any], batch: RowBatch, row_keys: RowKeys) -> Array:
         mean, _ = encode(scoring_state, normalised(batch))
         z_0 = plain_denoise(config, schedule, denoiser, scoring_state["denoiser"], mean, row_keys)
-        return autoencoder.apply(scoring_state["autoencoder"], z_0, scoring_state["table"], method="decode")  # type: ignore[return-value]
+        return autoencoder.apply(scoring_state["autoencoder"], z_0, scoring_state["output_layer"], method="decode")  # type: ignore[return-value]
 
     return Recommender(
         init_params=init_params,

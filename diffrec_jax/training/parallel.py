@@ -6,6 +6,7 @@ has an axis of items over the other, and XLA puts the communication in. Draws be
 of them gives the run of one device up to rounding.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -149,14 +150,16 @@ class Pmap(OneDevice):
 class Mesh(OneDevice):
     """One program over a grid of devices: rows split over ``data``, items over ``items``.
 
-    Of every array the first axis that has ``num_items`` entries is split over the devices' items axis, padded with
-    zeros to a multiple of it; functions see true shapes, but for what they update in place. The other arrays are
-    copied.
+    Of every array the first axis that has an entry for each item, or for each of a group, is split over the devices'
+    items axis, padded with zeros to a multiple of it; functions see true shapes, but for what they update in place. The
+    other arrays are copied.
     """
 
     num_data_shards: int
     num_item_shards: int
     num_items: int
+    group_sizes: tuple[int, ...] = ()
+    """Of the item groups, for models that have arrays of their own for each."""
 
     @property
     def num_devices(self) -> int:
@@ -180,12 +183,24 @@ class Mesh(OneDevice):
         devices = jax.devices()[: shape[0] * shape[1]]
         return jax.make_mesh(shape, (DATA, ITEMS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
-    @property
-    def _padded_items(self) -> int:
-        return -(-self.num_items // self.num_item_shards) * self.num_item_shards
+    def for_item_groups(self, item_groups: np.ndarray) -> "Mesh":
+        """Splits the groups' own arrays too."""
+        return dataclasses.replace(self, group_sizes=tuple(np.bincount(item_groups).tolist()))
+
+    @functools.cached_property
+    def _padded_sizes(self) -> dict[int, int]:
+        """Of each size of an axis that is split; no two are padded to the same, so that the padding can be told."""
+        padded, share_size = {}, 0
+        for size in sorted({*self.group_sizes, self.num_items}):
+            share_size = max(-(-size // self.num_item_shards), share_size + 1)
+            padded[size] = share_size * self.num_item_shards
+        return padded
+
+    def _true_size(self, padded_size: int) -> int:
+        return next(size for size, padded in self._padded_sizes.items() if padded == padded_size)
 
     def _items_axis(self, leaf: Any) -> int | None:
-        return list(np.shape(leaf)).index(self.num_items) if self.num_items in np.shape(leaf) else None
+        return next((axis for axis, size in enumerate(np.shape(leaf)) if size in self._padded_sizes), None)
 
     def _sharding(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(self.grid, PartitionSpec(*axes))
@@ -194,7 +209,8 @@ class Mesh(OneDevice):
         return self._sharding() if axis is None else self._sharding(*[None] * axis, ITEMS)
 
     def _padding(self, leaf: Any, axis: int) -> list[tuple[int, int]]:
-        return [(0, self._padded_items - self.num_items if place == axis else 0) for place in range(np.ndim(leaf))]
+        sizes = enumerate(np.shape(leaf))
+        return [(0, self._padded_sizes[size] - size if place == axis else 0) for place, size in sizes]
 
     def _constrain(self, leaf: Any, axis: int | None) -> Any:
         return jax.lax.with_sharding_constraint(leaf, self._split(axis))
@@ -202,7 +218,7 @@ class Mesh(OneDevice):
     def _cut(self, leaf: Any, axis: int | None) -> Any:
         if axis is None:
             return leaf
-        return self._constrain(jax.lax.slice_in_dim(leaf, 0, self.num_items, axis=axis), axis)
+        return self._constrain(jax.lax.slice_in_dim(leaf, 0, self._true_size(leaf.shape[axis]), axis=axis), axis)
 
     def _pad(self, leaf: Any) -> Any:
         axis = self._items_axis(leaf)
@@ -306,7 +322,7 @@ class Mesh(OneDevice):
             axis = _split_axis(leaf)
             reaches_all = getattr(leaf, "is_fully_addressable", True) or leaf.is_fully_replicated
             whole = np.asarray(leaf if reaches_all else multihost_utils.process_allgather(leaf, tiled=True))
-            return whole if axis is None else whole[(*[slice(None)] * axis, slice(self.num_items))]
+            return whole if axis is None else whole[(*[slice(None)] * axis, slice(self._true_size(whole.shape[axis])))]
 
         return jax.tree.map(get, tree)
 
@@ -316,8 +332,9 @@ class Mesh(OneDevice):
 
     def top_k(self, scores: Array, k: int) -> tuple[Array, Array]:
         """The k best of each share of the items, then the k best of those; of equal scores the lower id first."""
-        scores = jnp.pad(scores, [(0, 0), (0, self._padded_items - self.num_items)], constant_values=-jnp.inf)
-        share_size = self._padded_items // self.num_item_shards
+        padded_items = self._padded_sizes[self.num_items]
+        scores = jnp.pad(scores, [(0, 0), (0, padded_items - self.num_items)], constant_values=-jnp.inf)
+        share_size = padded_items // self.num_item_shards
 
         def of_share(share: Array) -> tuple[Array, Array]:
             values, items = top_k(share, min(k, share_size))
@@ -340,7 +357,8 @@ class Mesh(OneDevice):
 
         def like(leaf: Any) -> jax.ShapeDtypeStruct:
             axis = self._items_axis(leaf)
-            shape = tuple(self._padded_items if place == axis else size for place, size in enumerate(leaf.shape))
+            sizes = enumerate(leaf.shape)
+            shape = tuple(self._padded_sizes[size] if place == axis else size for place, size in sizes)
             return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._split(axis))
 
         return jax.tree.map(like, abstract)

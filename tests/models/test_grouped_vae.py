@@ -58,11 +58,13 @@ def test_encoder_and_decoder_agree_with_reference(num_groups, in_dims, out_dims,
     assert_close(log_variance, expected[1])
     decoders = [layers_of(params, f"decoder_{group}") for group in range(num_groups)] if out_dims else []
     latent_sizes = reference.split_layer(in_dims[-1], np.bincount(groups))
-    outputs = [np.float64(params[f"output_{part}_kernel"]).T for part in range(len(decoders) or 1)]
+    outputs = [
+        [np.float64(params[f"output_{group}_{part}"]) for part in ("table", "bias")] for group in range(num_groups)
+    ]
     z = np.random.default_rng(2).normal(size=(6, in_dims[-1]))
     assert_close(
         model.apply(variables, jnp.float32(z), method="decode"),
-        reference.decode(z, groups, decoders, outputs, np.float64(params["output_bias"]), latent_sizes, act),
+        reference.decode(z, groups, decoders, outputs, latent_sizes, act),
     )
 
 
@@ -96,7 +98,7 @@ def test_no_group_sees_the_items_of_another():
 def test_initial_weights_are_xavier_normal_with_zero_biases():
     model = GroupedVAE(item_groups=np.arange(2000) % 2, in_dims=(100,))
     params = model.init(jax.random.key(0), make_row_batch(TRAIN, np.arange(1)))["params"]
-    for name, fan_in, fan_out in (("encoder_0_0_kernel", 1000, 100), ("output_0_kernel", 100, 2000)):
+    for name, fan_in, fan_out in (("encoder_0_0_kernel", 1000, 100), ("output_0_table", 100, 2000)):
         np.testing.assert_allclose(np.std(params[name]), np.sqrt(2 / (fan_in + fan_out)), rtol=0.02)
-    np.testing.assert_array_equal(params["output_bias"], 0)
+    np.testing.assert_array_equal(params["output_0_bias"], 0)
     np.testing.assert_array_equal(params["encoder_1_0_bias"], 0)

@@ -7,6 +7,7 @@ import pytest
 
 from diffrec_jax.data import csr_from_pairs, make_row_batch
 from diffrec_jax.models import (
+    Decoder,
     decoded_multinomial_nll,
     decoded_squared_error,
     gaussian_kl,
@@ -47,27 +48,34 @@ def test_nll_and_its_gradient_agree_with_the_dense_ones():
 
 
 @pytest.mark.parametrize("block", [1, 4, 5, 6, 100])
-def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block, monkeypatch):
-    """Blocks that divide the six items and blocks that do not; weighted rows, an empty one, padding."""
+@pytest.mark.parametrize("sizes", [(6,), (2, 4), (1, 2, 3)], ids=["one part", "two parts", "three parts"])
+def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block, sizes, monkeypatch):
+    """Blocks that divide the items of a part and blocks that do not; weighted rows, an empty one, padding."""
     monkeypatch.setattr(likelihood, "ITEM_BLOCK", block)
     matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
     matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
     batch = make_row_batch(matrix, np.arange(3), batch_size=4)
-    arguments = [jnp.float32(RNG.normal(scale=2, size=shape)) for shape in ((4, 3), (6, 3), (6,))]
+    own_items = np.split(np.arange(6), np.cumsum(sizes)[:-1])
+    rows_of_parts = [make_row_batch(matrix[:, items], np.arange(3), batch_size=4) for items in own_items]
+    hidden = [jnp.float32(RNG.normal(scale=2, size=(4, 2 + part))) for part in range(len(sizes))]
+    tables = [jnp.float32(RNG.normal(scale=2, size=(size, 2 + part))) for part, size in enumerate(sizes)]
+    biases = [jnp.float32(RNG.normal(scale=2, size=size)) for size in sizes]
     row_weights = jnp.float32(RNG.normal(size=4))
 
-    def blocked(hidden, table, bias):
-        return decoded_multinomial_nll(hidden, table, bias, batch)
+    def blocked(*layers):
+        return decoded_multinomial_nll([Decoder(*layer) for layer in zip(*layers, rows_of_parts)])
 
-    def whole(hidden, table, bias):
-        return multinomial_nll(hidden @ table.T + bias[None], batch)
+    def whole(*layers):
+        logits = [hidden @ table.T + bias[None] for hidden, table, bias in zip(*layers)]
+        return multinomial_nll(jnp.concatenate(logits, axis=1), batch)
 
-    np.testing.assert_allclose(blocked(*arguments), whole(*arguments), rtol=1e-5, atol=1e-6)
+    layers = (hidden, tables, biases)
+    np.testing.assert_allclose(blocked(*layers), whole(*layers), rtol=1e-5, atol=1e-6)
     found, expected = (
-        jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*arguments)
+        jax.grad(lambda *given, fn=fn: jnp.sum(row_weights * fn(*given)), argnums=(0, 1, 2))(*layers)
         for fn in (blocked, whole)
     )
-    for ours, theirs in zip(found, expected):
+    for ours, theirs in zip(*map(jax.tree.leaves, (found, expected)), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 

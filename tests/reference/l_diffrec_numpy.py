@@ -26,20 +26,18 @@ def encode(x, groups, encoders, activation):
     return np.hstack(means), np.hstack(log_variances)
 
 
-def decode(z, groups, decoders, outputs, output_bias, latent_sizes, activation):
-    """Logits [B, I]: one linear map without ``decoders``, else each group's own layers and output [hidden, items]."""
+def decode(z, groups, decoders, outputs, latent_sizes, activation):
+    """Logits [B, I]; each group's output is (table [items, hidden], bias), of all of z without ``decoders``."""
     logits = np.empty((len(z), len(groups)))
-    if not decoders:
-        logits[:] = z @ outputs[0]
-        return logits + output_bias
-    start = 0
-    for group, layers in enumerate(decoders):
-        hidden = z[:, start : start + latent_sizes[group]]
-        start += latent_sizes[group]
-        for kernel, bias in layers:
-            hidden = activation(hidden @ kernel + bias)
-        logits[:, np.flatnonzero(groups == group)] = hidden @ outputs[group]
-    return logits + output_bias
+    ends = np.cumsum(latent_sizes)
+    for group, (table, bias) in enumerate(outputs):
+        hidden = z
+        if decoders:
+            hidden = z[:, ends[group] - latent_sizes[group] : ends[group]]
+            for kernel, layer_bias in decoders[group]:
+                hidden = activation(hidden @ kernel + layer_bias)
+        logits[:, np.flatnonzero(groups == group)] = hidden @ table.T + bias
+    return logits
 
 
 def gaussian_kl(mean, log_variance):

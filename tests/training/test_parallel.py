@@ -102,7 +102,8 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, first, then, run_o
     assert_same_run(trainer, state, run_of_one)
 
 
-LATENT = make_l_diffrec(LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3), np.arange(NUM_ITEMS) % 2)
+ITEM_GROUPS = np.searchsorted([11, 23], np.arange(NUM_ITEMS), side="right")  # 11 and 12 items are padded to the same
+LATENT = make_l_diffrec(LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3), ITEM_GROUPS)
 WITH_LINEAR_PART = make_diffrec(
     dataclasses.replace(MODEL, linear_rank=5, shown_weight=0.0, user_weight_power=0.5),
     NUM_ITEMS,
@@ -117,7 +118,7 @@ WITH_LINEAR_PART = make_diffrec(
 )
 def test_every_kind_of_model_gives_the_run_of_one(tmp_path, way, recommender):
     results = []
-    for name, devices in (("one", OneDevice()), ("several", WAYS[way])):
+    for name, devices in (("one", OneDevice()), ("several", WAYS[way].for_item_groups(ITEM_GROUPS))):
         trainer = make_trainer(tmp_path / name, devices=devices, epochs=2, recommender=recommender, ema_decay=0.5)
         results.append(devices.fetch(trainer.run().scoring_params))
     for left, right in zip(*map(jax.tree.leaves, results)):
@@ -170,6 +171,18 @@ def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
         for kernel in kernels:
             assert {shard.data.shape for shard in kernel.addressable_shards} == {(NUM_ITEMS // 4, 8)}
             assert len({shard.device for shard in kernel.addressable_shards}) == 4
+
+
+def test_each_device_holds_its_share_of_every_group(tmp_path):
+    devices = WAYS["mesh 1x3"].for_item_groups(ITEM_GROUPS)
+    state = make_trainer(tmp_path / "run", devices=devices, recommender=LATENT).init_state()
+    params = state.params["autoencoder"]["params"]
+    for group, share in enumerate((4, 5, 6)):  # of 11, 12 and 17 items
+        for kernel in (params[f"encoder_{group}_0_kernel"], params[f"output_{group}_table"]):
+            assert {shard.data.shape[0] for shard in kernel.addressable_shards} == {share}
+    np.testing.assert_array_equal(
+        [len(devices.fetch(params[f"output_{group}_bias"])) for group in range(3)], np.bincount(ITEM_GROUPS)
+    )
 
 
 def test_padding_stays_zero(tmp_path):
