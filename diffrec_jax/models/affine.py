@@ -94,7 +94,7 @@ class Affine(nn.Module):
     kernel_init: Callable = nn.initializers.lecun_normal()
     bias_init: Callable = nn.initializers.zeros_init()
     as_table: bool = False
-    """Keep the kernel's transpose, ``table`` [features, N]: where features are items a CPU is a tenth faster so."""
+    """Keep the kernel's transpose, ``table`` [features, N]: with items as features a CPU's step is 3 to 5% shorter."""
 
     @nn.compact
     def __call__(self, rows: Array) -> Array:
