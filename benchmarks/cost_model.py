@@ -3,15 +3,18 @@
 docs/scaling.md derives the counts; ``benchmarks.throughput`` prints the prediction beside what it measures.
 """
 
+import contextlib
+import functools
 import math
-import time
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from diffrec_jax.models.affine import product, whole_products
 from diffrec_jax.models.dropout import row_dropout
 from diffrec_jax.recommenders.diffusing import row_normals
 
@@ -40,6 +43,11 @@ class Job:
     """Of the five products, what sketched noise or the error by Gram matrices leaves; blocks are counted in full."""
 
     @property
+    def num_devices(self) -> int:
+        """Of all shards."""
+        return self.data_shards * self.item_shards
+
+    @property
     def num_params(self) -> int:
         """Weights of all layers; biases and the time embedding left out."""
         return 2 * self.items * self.hidden + self.middle
@@ -57,14 +65,14 @@ class Job:
     @property
     def device_bytes(self) -> float:
         """Memory traffic of one device: its share of the blocks, and of the parameters all but what is split."""
-        blocks = BLOCK_PASSES * self.batch * self.items / (self.data_shards * self.item_shards)
+        blocks = BLOCK_PASSES * self.batch * self.items / self.num_devices
         return FLOAT_BYTES * (blocks + ADAM_PASSES * self.num_params / self.item_shards)
 
     @property
     def fresh_bytes(self) -> float:
         """Memory that one device asks for anew at each step: gradients, their sums where rows are split, a block."""
         gradients = self.num_params / self.item_shards * (2 if self.data_shards > 1 else 1)
-        return FLOAT_BYTES * (gradients + self.batch * self.items / (self.data_shards * self.item_shards))
+        return FLOAT_BYTES * (gradients + self.batch * self.items / self.num_devices)
 
     @property
     def link_bytes(self) -> float:
@@ -90,64 +98,85 @@ class Machine:
 
     def seconds(self, job: Job) -> float:
         """Of a step, nothing overlapping."""
-        devices, share = job.data_shards * job.item_shards, self.shared_by
-        return share * (
-            job.flops / devices / self.flops_per_s
-            + job.drawn / devices / self.draws_per_s
+        return self.shared_by * (
+            job.flops / job.num_devices / self.flops_per_s
+            + job.drawn / job.num_devices / self.draws_per_s
             + job.device_bytes / self.bytes_per_s
             + job.fresh_bytes / self.fresh_bytes_per_s
             + job.link_bytes / self.link_bytes_per_s
         )
 
 
-def _fastest(work: Callable[[], Any], repeats: int = 4) -> float:
-    seconds = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        jax.block_until_ready(work())
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])  # the first one compiles
+LARGE, SUMMED = 2**26, 2**25
+"""Numbers in the array that is passed over, and in what each device sends when links are timed."""
 
 
-def measure_machine(make_key: Callable[[], jax.Array], job: Job) -> Machine:
-    """Rates of the first device: products and draws of its share of the job, passes over a large array, old and new.
+def _share(job: Job) -> tuple[int, int]:
+    """Rows and items of one device in the works below: a part of large ones has the same rates."""
+    return min(job.batch // job.data_shards, 400), min(job.items // job.item_shards, 32_768)
 
-    Links have the memory's rate, until ``measure_link`` says theirs.
+
+def rate_works(make_key: Callable[[], jax.Array], job: Job) -> dict[str, Callable[[], Any]]:
+    """Works whose seconds say what a device does: ``machine_of`` makes rates of them.
+
+    The five products and the draws of its share of the job, a pass over a large array in place and one into new memory,
+    and, with several devices, a sum over all of them.
     """
-    rows, columns = min(job.batch // job.data_shards, 400), min(job.items // job.item_shards, 32_768)
-    left, right = jnp.ones((rows, columns)), jnp.ones((columns, job.hidden))
-    back = jnp.ones((rows, job.hidden))
-    products = jax.jit(lambda left, right, back: (left @ right, back @ right.T, left.T @ back))
-    flops = 3 * 2 * rows * columns * job.hidden / _fastest(lambda: products(left, right, back))
+    rows, columns = _share(job)
+    block, kernels = jnp.ones((rows, columns)), (jnp.ones((columns, job.hidden)), jnp.ones((columns, job.hidden)))
+
+    @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+    def multiply(results: Any, kernels: tuple[jax.Array, jax.Array], block: jax.Array) -> Any:
+        del results  # the memory that the new ones take, which is not to be new: that has a rate of its own
+        with whole_products() if job.item_shards > 1 else contextlib.nullcontext():
+            predicted, gradients = jax.vjp(lambda of: product(product(block, of[0]), of[1], 1), kernels)
+            return predicted, gradients(block)[0]
 
     @jax.jit
-    def draw(x_t: jax.Array) -> jax.Array:
+    def draw(block: jax.Array) -> jax.Array:
         keys = jax.random.split(make_key(), 2 * rows).reshape(2, rows)
-        return row_dropout(keys[1], x_t + row_normals(keys[0], columns), 0.5)
+        return row_dropout(keys[1], block + row_normals(keys[0], columns), 0.5)
 
-    draws = rows * columns / _fastest(lambda: draw(left))
-    block = jnp.ones(2**26)
-    scale = jax.jit(lambda block: 1.0001 * block, donate_argnums=0)
+    results, large = jax.tree.map(jnp.zeros_like, (block, kernels)), jnp.ones(LARGE)
+    scale = jax.jit(lambda large: 1.0001 * large, donate_argnums=0)
+    scale_anew = jax.jit(lambda large: 1.0001 * large)
 
-    def pass_over() -> jax.Array:
-        nonlocal block
-        block = scale(block)
-        return block
+    def multiply_over() -> None:
+        nonlocal results
+        results = jax.block_until_ready(multiply(results, kernels, block))
 
-    in_place_s = _fastest(pass_over)
-    scale_anew = jax.jit(lambda block: 1.0001 * block)
-    clearing_s = _fastest(lambda: scale_anew(block)) - in_place_s
-    moved = 2 * FLOAT_BYTES * block.size / in_place_s
-    fresh = FLOAT_BYTES * block.size / clearing_s if clearing_s > 0 else math.inf
-    return Machine(flops, draws, moved, link_bytes_per_s=moved, fresh_bytes_per_s=fresh)
+    def pass_over() -> None:
+        nonlocal large
+        large = jax.block_until_ready(scale(large))
+
+    works = {
+        "products": multiply_over,
+        "draws": lambda: jax.block_until_ready(draw(block)),
+        "pass": pass_over,
+        "pass anew": lambda: jax.block_until_ready(scale_anew(large)),
+    }
+    devices = jax.devices()[: job.num_devices]
+    if len(devices) > 1:
+        numbers = jnp.arange(float(len(devices)))
+        arrays = jax.pmap(lambda value: jnp.full(SUMMED, value), devices=devices)(numbers)
+        add_up = jax.pmap(lambda array: jax.lax.psum(array, "devices"), axis_name="devices", devices=devices)
+        works["sum"] = lambda: jax.block_until_ready(add_up(arrays))
+    return works
 
 
-def measure_link(num_devices: int, size: int = 2**25) -> float:
-    """Bytes a second that each device sends while all of them add up arrays of ``size`` numbers, as a ring counts."""
-    devices = jax.devices()[:num_devices]
-    arrays = jax.pmap(lambda value: jnp.full(size, value), devices=devices)(jnp.arange(float(num_devices)))
-    add_up = jax.pmap(lambda array: jax.lax.psum(array, "devices"), axis_name="devices", devices=devices)
-    return 2 * (num_devices - 1) / num_devices * FLOAT_BYTES * size / _fastest(lambda: add_up(arrays))
+def machine_of(seconds: Mapping[str, Sequence[float]], job: Job, shared_by: int = 1) -> Machine:
+    """Rates of one device by the medians of what ``rate_works`` took; sums over devices count as a ring sends them."""
+    took = {name: statistics.median(values) for name, values in seconds.items()}
+    rows, columns = _share(job)
+    clearing_s, sent = took["pass anew"] - took["pass"], 2 * (job.num_devices - 1) / job.num_devices * SUMMED
+    return Machine(
+        flops_per_s=5 * 2 * rows * columns * job.hidden / took["products"],
+        draws_per_s=rows * columns / took["draws"],
+        bytes_per_s=2 * FLOAT_BYTES * LARGE / took["pass"],
+        link_bytes_per_s=shared_by * FLOAT_BYTES * sent / took["sum"] if "sum" in took else math.inf,
+        fresh_bytes_per_s=FLOAT_BYTES * LARGE / clearing_s if clearing_s > 0 else math.inf,
+        shared_by=shared_by,
+    )
 
 
 def job_of(batch: int, items: int, dims: tuple[int, ...], **shards: Any) -> Job:

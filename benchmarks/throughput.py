@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from absl import flags
 
-from benchmarks.cost_model import Job, Machine, job_of, measure_link, measure_machine
-from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate
+from benchmarks.cost_model import Job, job_of, machine_of, rate_works
+from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate, time_interleaved
 from benchmarks.latent_step import make_training
 from benchmarks.sampling import PeerSampling
 from benchmarks.train_step import OurTraining, PeerTraining
@@ -150,8 +150,13 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     ours = make_ours(case, shape, dataset, devices)
     ours.step()
     first_s = time.perf_counter() - started
-    steps = seconds_each(ours.step, FLAGS.repeats)
-    step_s, best_step_s = statistics.median(steps), min(steps)
+    rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
+    job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
+    # The machine's rates change from minute to minute, so they are taken in turn with the steps.
+    works = {"step": ours.step} | (rate_works(shape.training.make_key, job) if case.model == "diffrec" else {})
+    seconds = time_interleaved(works, FLAGS.repeats)
+    steps = seconds.pop("step")
+    step_s = statistics.median(steps)
     inference_s = statistics.median(seconds_each(recommending(ours, dataset, shape), FLAGS.repeats))
     shared = devices.num_devices if jax.default_backend() == "cpu" else 1
     record: dict[str, Any] = {
@@ -165,25 +170,16 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
         "device_bytes": device_bytes(),
     }
     if case.model == "diffrec":
-        rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
-        job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
-        machine = measure_machine(shape.training.make_key, job)
+        machine = machine_of(seconds, job, shared)
         job = lean(job, **case.loss_fields)
         speed = flops_per_s * devices.num_devices / shared
         record |= {
             "utilisation": job.flops / speed / step_s,
             "bandwidth_share": shared * job.device_bytes / machine.bytes_per_s / step_s,
-            "predicted_step_s": with_links(machine, devices.num_devices, shared).seconds(job),
-            "floor_ratio": best_step_s * speed / job.flops,
+            "predicted_step_s": machine.seconds(job),
+            "floor_ratio": min(steps) * speed / job.flops,
         }
     return record
-
-
-def with_links(machine: Machine, num_devices: int, shared_by: int) -> Machine:
-    """The machine as so many devices see it; links are measured with all of them at work."""
-    if num_devices == 1:
-        return machine
-    return dataclasses.replace(machine, link_bytes_per_s=shared_by * measure_link(num_devices), shared_by=shared_by)
 
 
 def lean(job: Job, noise_sketch: int = 0, *, gram_error: bool = False) -> Job:

@@ -1,9 +1,11 @@
 import dataclasses
+import math
 
 import jax
 import pytest
 
-from benchmarks.cost_model import Machine, job_of, measure_link, measure_machine
+from benchmarks import cost_model
+from benchmarks.cost_model import LARGE, SUMMED, Machine, job_of, machine_of, rate_works
 
 AMAZON = job_of(400, 94_949, (1000,))
 MACHINE = Machine(flops_per_s=1e11, draws_per_s=1e9, bytes_per_s=1e10, link_bytes_per_s=1e9)
@@ -37,7 +39,26 @@ def test_seconds_add_up_and_forced_devices_share_the_machine():
     assert shared.seconds(split) == pytest.approx(alone + 4 * split.link_bytes / 1e9)
 
 
-def test_rates_are_rates():
-    machine = measure_machine(lambda: jax.random.key(0), job_of(8, 500, (16,)))
-    assert all(rate > 1e5 for rate in (machine.flops_per_s, machine.draws_per_s, machine.bytes_per_s))
-    assert measure_link(2, 1000) > 1e3
+def test_rates_are_those_of_the_median():
+    job = job_of(8, 500, (16,), data_shards=2)
+    seconds = {"products": [1, 2, 9], "draws": [4], "pass": [1], "pass anew": [3], "sum": [2]}
+    machine = machine_of(seconds, job, shared_by=2)
+    assert machine.flops_per_s == 5 * 2 * 4 * 500 * 16 / 2
+    assert machine.draws_per_s == 4 * 500 / 4
+    assert machine.bytes_per_s == 4 * machine.fresh_bytes_per_s == 2 * 4 * LARGE
+    assert machine.link_bytes_per_s == 2 * 4 * SUMMED / 2
+    alone = machine_of({name: times for name, times in seconds.items() if name != "sum"}, job_of(8, 500, (16,)))
+    assert alone.link_bytes_per_s == math.inf
+
+
+def test_every_rate_has_a_work(monkeypatch):
+    monkeypatch.setattr(cost_model, "LARGE", 1000)
+    monkeypatch.setattr(cost_model, "SUMMED", 1000)
+    for shards in ({}, {"data_shards": 2}, {"item_shards": 2}):
+        job = job_of(8, 500, (16,), **shards)
+        works = rate_works(lambda: jax.random.key(0), job)
+        for work in works.values():
+            work()
+            work()
+        machine = machine_of({name: [1.0] for name in works}, job)
+        assert math.isinf(machine.link_bytes_per_s) == (not shards)
