@@ -371,10 +371,14 @@ def _has_rows(argument: Any) -> bool:
 
 
 def _split_axis(leaf: Any) -> int | None:
-    """The axis of a placed array that is split over items."""
+    """The axis of a placed array that is split over items.
+
+    Where one device has all items, no axis is, whatever the sharding says: it may name any axis then.
+    """
     sharding = getattr(leaf, "sharding", None)
-    axes = tuple(sharding.spec) if isinstance(sharding, NamedSharding) else ()
-    return axes.index(ITEMS) if ITEMS in axes else None
+    if not isinstance(sharding, NamedSharding) or sharding.mesh.shape[ITEMS] == 1 or ITEMS not in sharding.spec:
+        return None
+    return tuple(sharding.spec).index(ITEMS)
 
 
 def _ceil(stop: int | None, width: int) -> int | None:

@@ -10,8 +10,16 @@ from diffrec_jax.data.batching import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
+from diffrec_jax.evaluation import Evaluator, evaluate_dataset
 from diffrec_jax.models import affine
-from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
+from diffrec_jax.recommenders import (
+    LDiffRecConfig,
+    PopularityConfig,
+    fit_linear_factors,
+    make_diffrec,
+    make_l_diffrec,
+    make_popularity,
+)
 from diffrec_jax.rows import to_dense
 from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
 from tests.training.small_run import DATASET, MODEL, make_trainer
@@ -53,6 +61,21 @@ def assert_same_run(trainer, state, run_of_one):
 def test_several_devices_give_the_run_of_one(tmp_path, way, run_of_one):
     trainer = make_trainer(tmp_path / "run", devices=WAYS[way], epochs=4, eval_every=1)
     assert_same_run(trainer, trainer.run(), run_of_one)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_results_that_rows_do_not_shape_come_back_whole(way):
+    """Popularity's scores are those of the items alone: the compiler is free to split what follows from them."""
+    popularity = make_popularity(PopularityConfig())
+    state = popularity.fit(DATASET.train)
+    results = []
+    for devices in (OneDevice(), WAYS[way]):
+        evaluator = Evaluator(popularity.score_fn, ks=(5, 10), batch_size=8, devices=devices)
+        results.append(evaluate_dataset(evaluator, devices.place(state), DATASET))
+    for split, expected in results[0].items():
+        np.testing.assert_array_equal(results[1][split].top_items, expected.top_items)
+        for name, values in expected.per_user.items():
+            np.testing.assert_allclose(results[1][split].per_user[name], values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
