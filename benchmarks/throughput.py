@@ -150,6 +150,8 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     ours = make_ours(case, shape, dataset, devices)
     ours.step()
     first_s = time.perf_counter() - started
+    inference_s = statistics.median(seconds_each(recommending(ours, dataset, shape), FLAGS.repeats))
+    used_bytes = device_bytes()  # before the works that take rates have theirs
     rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
     job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
     # The machine's rates change from minute to minute, so they are taken in turn with the steps.
@@ -157,7 +159,6 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     seconds = time_interleaved(works, FLAGS.repeats)
     steps = seconds.pop("step")
     step_s = statistics.median(steps)
-    inference_s = statistics.median(seconds_each(recommending(ours, dataset, shape), FLAGS.repeats))
     shared = devices.num_devices if jax.default_backend() == "cpu" else 1
     record: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
@@ -167,7 +168,7 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
         "compile_s": max(first_s - step_s, 0.0),
         "train_users_per_s": case.batch / step_s,
         "inference_users_per_s": case.batch / inference_s,
-        "device_bytes": device_bytes(),
+        "device_bytes": used_bytes,
     }
     if case.model == "diffrec":
         machine = machine_of(seconds, job, shared)
