@@ -3,7 +3,7 @@ from pathlib import Path
 
 # Most of the tests' time is compilation, of the same few programs: by either worker and by every script they start.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2"}
+os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
