@@ -22,6 +22,8 @@ from diffrec_jax.typing import Array, RowKeys
 BATCH_SIZE = 512
 BLOCK_SIZE, BLOCKS_AT_ONCE = 32, 16
 """Entries of a block, and blocks that are multiplied at once: they stay in the cache."""
+ELIMINATED_SIZE = 32
+"""Systems of at most this size are solved row by row, larger ones by halves."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,32 @@ def gram_of_rows(batch: RowBatch, table: Array) -> Array:
     return jax.lax.scan(add, jnp.zeros((num_rows, size, size)), chunks)[0]
 
 
+def solve_positive_definite(left: Array, right: Array) -> Array:
+    """X [B, D, R] with left X = right, for symmetric positive definite left [B, D, D] (which needs no pivoting).
+
+    By plain operations, one half first and the other by its Schur complement: on CPU, jaxlib's batched
+    LAPACK calls wait for threads of the pool that they themselves may occupy, and with as many devices as threads
+    never end.
+    """
+    size = left.shape[1]
+    if size <= ELIMINATED_SIZE:
+
+        def eliminate(k: Array, rows: Array) -> Array:
+            pivot = rows[:, k] / rows[:, k, k][:, None]
+            factors = rows[:, :, k].at[:, k].set(0.0)
+            return (rows - factors[:, :, None] * pivot[:, None]).at[:, k].set(pivot)
+
+        return jax.lax.fori_loop(0, size, eliminate, jnp.concatenate([left, right], axis=2))[:, :, size:]
+    half = size // 2
+    upper = solve_positive_definite(
+        left[:, :half, :half], jnp.concatenate([left[:, :half, half:], right[:, :half]], axis=2)
+    )
+    below = jnp.concatenate([left[:, half:, half:], right[:, half:]], axis=2) - left[:, half:, :half] @ upper
+    last = solve_positive_definite(below[:, :, : size - half], below[:, :, size - half :])
+    first = upper[:, :, size - half :] - upper[:, :, : size - half] @ last
+    return jnp.concatenate([first, last], axis=1)
+
+
 def solve_rows(config: IALSConfig, batch: RowBatch, state: IALSState) -> Array:
     """The vectors v [B, D] that minimise sum_stored w (v y - 1)^2 + a0 sum_all (v y)^2 + l2' |v|^2, y the table's rows.
 
@@ -89,7 +117,7 @@ def solve_rows(config: IALSConfig, batch: RowBatch, state: IALSState) -> Array:
     l2 = config.l2 * pairs**config.l2_exponent
     left = left + config.unobserved_weight * gram[None] + l2[:, None, None] * jnp.eye(table.shape[1])[None]
     right = embed(batch, table)[:, :, None]
-    return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(left), True), right)[:, :, 0]
+    return solve_positive_definite(left, right)[:, :, 0]
 
 
 def make_ials(config: IALSConfig) -> FittedRecommender:

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,11 +8,31 @@ import pytest
 from diffrec_jax.data import make_row_batch, parse_recency
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import IALSConfig, make_ials
-from diffrec_jax.recommenders.ials import IALSState, solve_rows
+from diffrec_jax.recommenders.ials import IALSState, solve_positive_definite, solve_rows
 from tests.reference import comparators_numpy as reference
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=60, num_items=30, num_interactions=700, num_clusters=4)).train
 CONFIG = IALSConfig(embedding_size=8, l2=0.02, unobserved_weight=0.2, l2_exponent=0.7, num_iterations=3)
+
+
+@pytest.mark.parametrize(("size", "right_sides"), [(1, 1), (32, 2), (33, 1), (70, 3)])
+def test_systems_are_solved_to_rounding(size, right_sides):
+    rng = np.random.default_rng(size)
+    factor = rng.normal(size=(4, size, size + 5))
+    left = factor @ factor.transpose(0, 2, 1) + 0.5 * np.eye(size)
+    right = rng.normal(size=(4, size, right_sides))
+    found = solve_positive_definite(jnp.float32(left), jnp.float32(right))
+    expected = np.linalg.solve(left, right)
+    assert found.shape == right.shape
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_rows_are_solved_without_library_calls():
+    """jaxlib's batched LAPACK calls wait for each other for ever where CPU devices hold all threads of the pool."""
+    state = IALSState(jnp.ones((TRAIN.shape[1], 40)), jnp.ones((40, 40)))
+    batch = make_row_batch(TRAIN, np.arange(20))
+    compiled = jax.jit(functools.partial(solve_rows, CONFIG)).lower(batch, state).compile().as_text()
+    assert "lapack" not in compiled
 
 
 @pytest.mark.parametrize("recency", ["none", "linear:0:1"])

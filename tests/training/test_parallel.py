@@ -13,12 +13,24 @@ from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
 from diffrec_jax.evaluation import Evaluator, evaluate_dataset
 from diffrec_jax.models import affine
 from diffrec_jax.recommenders import (
+    EaseConfig,
+    GFCFConfig,
+    IALSConfig,
+    ItemKNNConfig,
     LDiffRecConfig,
     PopularityConfig,
+    RP3betaConfig,
+    SlimConfig,
     fit_linear_factors,
     make_diffrec,
+    make_ease,
+    make_gfcf,
+    make_ials,
+    make_item_knn,
     make_l_diffrec,
     make_popularity,
+    make_rp3beta,
+    make_slim,
 )
 from diffrec_jax.rows import to_dense
 from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
@@ -63,19 +75,39 @@ def test_several_devices_give_the_run_of_one(tmp_path, way, run_of_one):
     assert_same_run(trainer, trainer.run(), run_of_one)
 
 
+CLOSED_FORMS = {
+    # Its scores are those of the items alone: the compiler is free to split what follows from them.
+    "popularity": make_popularity(PopularityConfig()),
+    "itemknn": make_item_knn(ItemKNNConfig(num_neighbors=10)),
+    "rp3beta": make_rp3beta(RP3betaConfig(num_neighbors=10)),
+    "ease": make_ease(EaseConfig(l2=10.0)),
+    "slim": make_slim(SlimConfig()),
+    "gfcf": make_gfcf(GFCFConfig(rank=8)),
+    "ials": make_ials(IALSConfig(embedding_size=24, num_iterations=2)),
+}
+
+
+@pytest.fixture(scope="module")
+def closed_forms():
+    """Name -> (fitted state on the host, results of one device)."""
+    fitted = {}
+    for name, recommender in CLOSED_FORMS.items():
+        state = recommender.fit(DATASET.train)
+        evaluator = Evaluator(recommender.score_fn, ks=(5, 10), batch_size=8)
+        fitted[name] = jax.tree.map(np.asarray, state), evaluate_dataset(evaluator, state, DATASET)
+    return fitted
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_results_that_rows_do_not_shape_come_back_whole(way):
-    """Popularity's scores are those of the items alone: the compiler is free to split what follows from them."""
-    popularity = make_popularity(PopularityConfig())
-    state = popularity.fit(DATASET.train)
-    results = []
-    for devices in (OneDevice(), WAYS[way]):
-        evaluator = Evaluator(popularity.score_fn, ks=(5, 10), batch_size=8, devices=devices)
-        results.append(evaluate_dataset(evaluator, devices.place(state), DATASET))
-    for split, expected in results[0].items():
-        np.testing.assert_array_equal(results[1][split].top_items, expected.top_items)
-        for name, values in expected.per_user.items():
-            np.testing.assert_allclose(results[1][split].per_user[name], values, rtol=1e-6)
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_closed_forms_rank_as_on_one_device(name, way, closed_forms):
+    state, expected = closed_forms[name]
+    evaluator = Evaluator(CLOSED_FORMS[name].score_fn, ks=(5, 10), batch_size=8, devices=WAYS[way])
+    results = evaluate_dataset(evaluator, WAYS[way].place(state), DATASET)
+    for split, result in results.items():
+        np.testing.assert_array_equal(result.top_items, expected[split].top_items)
+        for metric, values in expected[split].per_user.items():
+            np.testing.assert_allclose(result.per_user[metric], values, rtol=1e-6)
 
 
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
