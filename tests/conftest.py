@@ -3,7 +3,12 @@ from pathlib import Path
 
 # Most of the tests' time is compilation, of the same few programs: by either worker and by every script they start.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
-os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(CACHE), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+# Optimising them takes longer than it saves on small arrays; the run on real data is compiled as usual.
+os.environ |= {
+    "JAX_COMPILATION_CACHE_DIR": str(CACHE),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -203,7 +203,8 @@ def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
     assert "running " not in run(tmp_path, "sweep", *flags).stdout
 
 
-def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir):
+def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir, monkeypatch):
+    monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # compiled as a user's
     flags = [f"--data_dir={data_dir}", "--dataset=ml-1m", "--dims=300", "--lr=1e-3", "--epochs=4", "--eval_every=4"]
     run(tmp_path, "train", *flags, f"--run_dir={tmp_path / 'run'}")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
