@@ -70,9 +70,8 @@ class Job:
 
     @property
     def fresh_bytes(self) -> float:
-        """Memory that one device asks for anew at each step: gradients, their sums where rows are split, a block."""
-        gradients = self.num_params / self.item_shards * (2 if self.data_shards > 1 else 1)
-        return FLOAT_BYTES * (gradients + self.batch * self.items / self.num_devices)
+        """Memory that one device asks for anew at each step: gradients and a block; what sums take, their rate has."""
+        return FLOAT_BYTES * (self.num_params / self.item_shards + self.batch * self.items / self.num_devices)
 
     @property
     def link_bytes(self) -> float:
@@ -116,11 +115,11 @@ def _share(job: Job) -> tuple[int, int]:
     return min(job.batch // job.data_shards, 400), min(job.items // job.item_shards, 32_768)
 
 
-def rate_works(make_key: Callable[[], jax.Array], job: Job) -> dict[str, Callable[[], Any]]:
+def rate_works(make_key: Callable[[], jax.Array], job: Job, *, whole: bool = False) -> dict[str, Callable[[], Any]]:
     """Works whose seconds say what a device does: ``machine_of`` makes rates of them.
 
-    The five products and the draws of its share of the job, a pass over a large array in place and one into new memory,
-    and, with several devices, a sum over all of them.
+    The five products (``whole``, as a mesh multiplies, or by blocks) and the draws of its share of the job, a pass over
+    a large array in place and one into new memory, and, with several devices, a sum over all of them.
     """
     rows, columns = _share(job)
     block, kernels = jnp.ones((rows, columns)), (jnp.ones((columns, job.hidden)), jnp.ones((columns, job.hidden)))
@@ -128,7 +127,7 @@ def rate_works(make_key: Callable[[], jax.Array], job: Job) -> dict[str, Callabl
     @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
     def multiply(results: Any, kernels: tuple[jax.Array, jax.Array], block: jax.Array) -> Any:
         del results  # the memory that the new ones take, which is not to be new: that has a rate of its own
-        with whole_products() if job.item_shards > 1 else contextlib.nullcontext():
+        with whole_products() if whole else contextlib.nullcontext():
             predicted, gradients = jax.vjp(lambda of: product(product(block, of[0]), of[1], 1), kernels)
             return predicted, gradients(block)[0]
 

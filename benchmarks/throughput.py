@@ -30,7 +30,7 @@ from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation import top_k_items
 from diffrec_jax.recommenders import make_diffrec
 from diffrec_jax.rows import row_keys
-from diffrec_jax.training.parallel import make_parallel
+from diffrec_jax.training.parallel import Mesh, make_parallel
 from experiments.cli import ConfigError, start
 from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
 from experiments.memory import peak_rss_bytes
@@ -91,7 +91,7 @@ def make_devices(way: str, num_items: int) -> OneDevice:
     try:
         return make_parallel(kind, num_items=num_items, item_shards=int(shards or 1))  # type: ignore[arg-type]
     except ValueError as error:
-        raise ConfigError(error) from error
+        raise ConfigError(f"--ways={way}: {error}") from error
 
 
 def shape_of(case: Case) -> Shape:
@@ -155,7 +155,9 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     rows, items = devices.num_row_shards, devices.num_devices // devices.num_row_shards
     job = job_of(case.batch, dataset.num_items, shape.recommender.dims, data_shards=rows, item_shards=items)
     # The machine's rates change from minute to minute, so they are taken in turn with the steps.
-    works = {"step": ours.step} | (rate_works(shape.training.make_key, job) if case.model == "diffrec" else {})
+    works = {"step": ours.step}
+    if case.model == "diffrec":
+        works |= rate_works(shape.training.make_key, job, whole=isinstance(devices, Mesh))
     seconds = time_interleaved(works, FLAGS.repeats)
     steps = seconds.pop("step")
     step_s = statistics.median(steps)
@@ -289,8 +291,11 @@ def main() -> None:
         unknown = [value for value in given if value not in known]
         if unknown:
             raise ConfigError(f"--{name}={unknown[0]} is unknown: choose from {', '.join(known)}")
-    for case in cases:
-        _ = case.loss_fields  # complains of a wrong one before anything is measured
+    for case in cases:  # complains of a wrong one before anything is measured
+        _ = case.loss_fields
+        make_devices(case.way, make_shape(case.shape).spec.num_items)
+    if FLAGS.out:
+        Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
     console, records, datasets, peers, rates = make_console(), [], {}, {}, {}
     for case in cases:
         shape = shape_of(case)
@@ -309,7 +314,6 @@ def main() -> None:
             f"{' '.join(map(str, case))}: {record['train_users_per_s']:,.0f} users/s in training", markup=False
         )
         if FLAGS.out:
-            Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
             with Path(FLAGS.out).open("a") as file:
                 file.write(json.dumps(record) + "\n")
     print(markdown(records))
