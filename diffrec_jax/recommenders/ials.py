@@ -83,9 +83,8 @@ def gram_of_rows(batch: RowBatch, table: Array) -> Array:
 def solve_positive_definite(left: Array, right: Array) -> Array:
     """X [B, D, R] with left X = right, for symmetric positive definite left [B, D, D] (which needs no pivoting).
 
-    By plain operations, one half first and the other by its Schur complement: on CPU, jaxlib's batched
-    LAPACK calls wait for threads of the pool that they themselves may occupy, and with as many devices as threads
-    never end.
+    By plain operations, one half first and the other by its Schur complement: on CPU, jaxlib's batched LAPACK calls
+    wait for threads of the pool that they themselves may occupy, and with as many devices as threads never end.
     """
     size = left.shape[1]
     if size <= ELIMINATED_SIZE:
