@@ -33,6 +33,11 @@ class OneDevice:
         return 1
 
     @property
+    def num_state_copies(self) -> int:
+        """Whole states that the devices of this process hold together."""
+        return 1
+
+    @property
     def axis_name(self) -> str | None:
         """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
         return None

@@ -1,5 +1,7 @@
 """From a configuration to the library's objects: what training and evaluating share."""
 
+import dataclasses
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -10,7 +12,9 @@ import numpy as np
 
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import OneDevice
-from diffrec_jax.evaluation import Evaluator, SplitResult, evaluate_dataset
+from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.files import atomic_file, safe_name
+from diffrec_jax.prng import make_key
 from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
 from diffrec_jax.training.loop import Progress, Trainer
@@ -27,13 +31,13 @@ from experiments.models import MODELS
 def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: OneDevice) -> Evaluator:
     """The configured evaluation of a score function."""
     batch_size = -(-config.evaluation.eval_batch_size // devices.num_row_shards) * devices.num_row_shards
-    make_key = config.training.make_key if config.training else (lambda: jax.random.key(0))
+    draw = config.training.make_key if config.training else (lambda: make_key(0))
     return Evaluator(
         score_fn=score_fn,
         ks=config.evaluation.ks,
         batch_size=batch_size,
         devices=devices,
-        make_key=make_key,
+        make_key=draw,
     )
 
 
@@ -130,17 +134,41 @@ def make_trainer(
         raise ConfigError(error) from error
 
 
-def check_memory(config: RunConfig, needed: int, dataset: Dataset) -> None:
-    """Raises ConfigError if fitting would take more memory than there is."""
-    available = available_bytes()
-    instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
-    if config.has_linear_part:
-        instead = "leave the linear part out (--linear_rank=0, --codec=trained)"
+def check_evaluation(config: RunConfig, dataset: Dataset) -> None:
+    """Raises ConfigError if there is nobody to evaluate, or nothing to average over, as the flags ask for it."""
+    try:
+        check_relevant(dataset, config.evaluation.mode, config.evaluation.user_ids(dataset))
+    except ValueError as error:
+        raise ConfigError(error) from error
+
+
+def check_memory(
+    config: RunConfig, needed: int, dataset: Dataset, *, available: int | None = None, instead: str | None = None
+) -> None:
+    """Raises ConfigError if more memory is needed than there is: by default, on the host and for a fit."""
+    available = available_bytes() if available is None else available
+    if instead is None:
+        instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
+        if config.has_linear_part:
+            instead = "leave the linear part out (--linear_rank=0, --codec=trained)"
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
             f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: {instead}, or a larger machine"
         )
+
+
+def check_training_memory(config: RunConfig, trainer: Trainer, dataset: Dataset) -> None:
+    """Raises ConfigError if the parameters, their moments and one gradient alone are more than there is."""
+    of_host = jax.default_backend() == "cpu"
+    needed = trainer.state_bytes() * trainer.devices.num_state_copies
+    available = None
+    if not of_host:
+        needed //= jax.local_device_count()
+        available = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
+    if of_host or available is not None:
+        instead = "take smaller --dims or --embedding_size, split the items (--parallel=mesh --item_shards)"
+        check_memory(config, needed, dataset, available=available, instead=instead)
 
 
 def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset: Dataset) -> Any:
@@ -184,9 +212,37 @@ def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_stat
     return (time.perf_counter() - started) * 1000 / num_users
 
 
-def write_per_user(results: dict[str, SplitResult], folder: Path) -> None:
-    """per_user_valid.npz and per_user_test.npz: user_ids, num_relevant and one array a metric."""
+HOW = "how"
+"""Name of the JSON text in a file of users' metrics that says how they were measured."""
+
+
+def how_measured(config: RunConfig, config_sha256: str) -> dict[str, Any]:
+    """What decides each user's metrics, beside the split."""
+    evaluation = dataclasses.asdict(config.evaluation)
+    measured = {name: evaluation[name] for name in ("ks", "test_with_valid_input", "eval_users")}
+    own = {"infer_recency": config.recency.infer, "matmul_precision": config.matmul_precision}
+    return json.loads(json.dumps({"config_sha256": config_sha256} | measured | own))
+
+
+def per_user_path(folder: Path, split: str, how: dict[str, Any], how_of_run: dict[str, Any]) -> Path:
+    """per_user_SPLIT.npz for what is measured as the run does; otherwise the name says what is different."""
+    different = {name: value for name, value in how.items() if value != how_of_run[name]}
+    parts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in different.items()]
+    return folder / f"{safe_name('.'.join([f'per_user_{split}', *parts]))}.npz"
+
+
+def write_per_user(
+    results: dict[str, SplitResult], dataset: Dataset, folder: Path, how: dict[str, Any], how_of_run: dict[str, Any]
+) -> list[Path]:
+    """A file a split: user_ids (the dataset's own), num_relevant, one array a metric, and how it was made."""
+    paths = []
     for split, result in results.items():
-        with (folder / f"per_user_{split}.npz").open("wb") as file:
-            columns: dict[str, Any] = {"user_ids": result.user_ids, "num_relevant": result.num_relevant}
+        paths.append(per_user_path(folder, split, how, how_of_run))
+        columns: dict[str, Any] = {
+            "user_ids": dataset.original_user_ids[result.user_ids],
+            "num_relevant": result.num_relevant,
+            HOW: np.array(json.dumps(how)),
+        }
+        with atomic_file(paths[-1]) as file:
             np.savez_compressed(file, allow_pickle=False, **columns, **result.per_user)
+    return paths

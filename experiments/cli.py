@@ -3,25 +3,60 @@
 import sys
 from collections.abc import Callable
 
+import jax
 from absl import app, flags, logging
 
 from diffrec_jax.data import DataError
+from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.training.checkpoints import CheckpointError
+from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError
 from diffrec_jax.training.run_log import RunDirectoryError
 from experiments.flags import grouped_help
 from experiments.memory import keep_freed_memory
 
 USER_ERROR = 2
+OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --dims, or take a larger machine"
 
 
 class ConfigError(ValueError):
     """Flags or presets that do not make a valid configuration."""
 
 
+USER_ERRORS = (
+    ConfigError, DataError, RunDirectoryError, LockedError, CheckpointError, DivergedError, ScoresError,
+)  # fmt: skip
+
+
 def _fail(message: object) -> int:
     print(f"error: {message}", file=sys.stderr)
     return USER_ERROR
+
+
+def _describe(error: OSError) -> str:
+    """The path and what is wrong with it."""
+    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+
+
+def run_main(main: Callable[[], None]) -> int:
+    """Runs a script's ``main``: its exit code, after a line for what a user can put right."""
+    try:
+        main()
+    except USER_ERRORS as error:
+        return _fail(error)
+    except OSError as error:
+        return _fail(_describe(error))
+    except MemoryError as error:
+        return _fail(OUT_OF_MEMORY.format(error or "the machine gives no more"))
+    except jax.errors.JaxRuntimeError as error:
+        first_line = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" not in first_line and "Out of memory" not in first_line:
+            raise
+        return _fail(OUT_OF_MEMORY.format(first_line))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
 
 
 def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> None:
@@ -47,15 +82,4 @@ def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> 
             sys.exit(_fail(f"unexpected argument {rest[1]!r}: flags are written --name=value (--help lists them)"))
         return rest
 
-    def run(argv: list[str]) -> int:
-        del argv
-        try:
-            main()
-        except (ConfigError, DataError, RunDirectoryError, CheckpointError, DivergedError) as error:
-            return _fail(error)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
-        return 0
-
-    app.run(run, flags_parser=parse)
+    app.run(lambda argv: run_main(main), flags_parser=parse)

@@ -5,11 +5,13 @@
       -- --dataset=ml-1m --data_dir=data
 
 --models makes the runs first, below --compare_dir; what follows -- goes to experiments.train. Runs that are finished
-are not run again, interrupted ones go on. The table is printed and written as Markdown, CSV, LaTeX and PNG.
+are not run again, interrupted ones go on; a run of another configuration, of other data or of another version of the
+project is refused. The table is printed and written as Markdown, CSV, LaTeX and PNG.
 """
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,21 +20,22 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from diffrec_jax.evaluation import PairedComparison, compare_users, holm, parse_metric
-from diffrec_jax.training.checkpoints import write_atomically
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.files import write_atomically
+from diffrec_jax.training.run_log import CONFIG_DIGEST, RunDirectory, differences
 from experiments import flags
+from experiments.assemble import HOW, how_measured, per_user_path
 from experiments.cli import ConfigError, start
-from experiments.config import RunConfig
+from experiments.config import RunConfig, default_k
 from experiments.flags import FLAGS
 from experiments.memory import GIB
 from experiments.models import MODELS
-from experiments.report import make_console, plot_comparison
+from experiments.report import make_console, plot_comparison, table_title
 from experiments.runs import cut_train_flags, run_all, summarise
 
-METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
-BEYOND_ACCURACY = ("coverage@20", "gini@20", "popularity@20", "novelty@20")
+BEYOND_ACCURACY = ("coverage", "gini", "popularity", "novelty")
 NOTHING = "-"
 
 
@@ -72,19 +75,34 @@ def load_run(path: Path) -> Run:
     """Reads a run directory.
 
     Raises:
-      ConfigError: the run is not finished, or its users' metrics were not kept.
+      ConfigError: the run is not finished, or its users' metrics were not kept, or are not those of its results.
       RunDirectoryError: it is no run directory.
     """
     directory = RunDirectory(path)
     stored, results = directory.config(), directory.results()
     if results is None:
         raise ConfigError(f"{path} is not finished: python -m experiments.train --run_dir={path} --resume")
-    file = path / "per_user_test.npz"
+    config, remedy = RunConfig.from_dict(stored), f"python -m experiments.evaluate --run_dir={path} --per_user"
+    how = how_measured(config, results[CONFIG_DIGEST])
+    file = per_user_path(path, "test", how, how)
     if not file.exists():
-        raise ConfigError(f"{file} does not exist: python -m experiments.evaluate --run_dir={path} --per_user")
+        raise ConfigError(f"{file} does not exist: {remedy}")
     with np.load(file, allow_pickle=False) as archive:
         per_user = dict(archive)
-    return Run(path, RunConfig.from_dict(stored), results, stored["data_sha256"], per_user)
+    check_belongs(per_user, how, results, f"{file} is not of the results beside it: {remedy} writes it anew")
+    return Run(path, config, results, stored["data_sha256"], per_user)
+
+
+def check_belongs(per_user: dict[str, np.ndarray], how: dict[str, Any], results: dict[str, Any], message: str) -> None:
+    """Raises ConfigError unless users' metrics were measured as ``how`` says and have the results' means."""
+    found = json.loads(str(per_user.pop(HOW, "{}")))
+    if found != how:
+        raise ConfigError(f"{message} ({differences(how, found)})")
+    chosen = per_user["num_relevant"] > (-1 if results["mode"] == "official" else 0)
+    for metric, expected in results["test"].items():
+        mean = float(np.mean(per_user[metric][chosen], dtype=np.float64))
+        if not np.isclose(mean, expected, rtol=1e-5, atol=1e-7):
+            raise ConfigError(f"{message} ({metric} is {mean:.6f} there and {expected:.6f} in results.json)")
 
 
 def find_runs(paths: list[str]) -> list[Path]:
@@ -94,7 +112,7 @@ def find_runs(paths: list[str]) -> list[Path]:
       ConfigError: there is none in a path.
     """
     found = []
-    for path in map(Path, paths):
+    for path in (Path(path).expanduser() for path in paths):
         inside = [path] if (path / "config.json").exists() else [file.parent for file in path.glob("*/config.json")]
         if not inside:
             raise ConfigError(f"{path} is no run directory and holds none: give those of experiments.train")
@@ -146,7 +164,7 @@ def _seedless(config: RunConfig) -> str:
     values = [dict(vars(part)) for part in (config.recommender, config.training, config.groups) if part is not None]
     for part in values[:2]:
         part.pop("seed", None)
-    return repr(values)
+    return repr((values, config.matmul_precision))
 
 
 @dataclass(frozen=True)
@@ -159,10 +177,24 @@ class Column:
     """For the CSV file, by name."""
     best: int | None = None
     """The row that is shown in bold."""
+    of_cost: bool = False
+    """Beyond accuracy, or cost: in the files alone."""
 
 
 def _count(value: float) -> str:
     return f"{value:,.0f}"
+
+
+def accuracy_metrics(ks: tuple[int, ...]) -> tuple[str, ...]:
+    """Those of the table: recall and NDCG at 10 and 20, or at the two largest K where the runs have others."""
+    shown = (10, 20) if {10, 20} <= set(ks) else sorted(ks)[-2:]
+    return tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in shown)
+
+
+def beyond_accuracy_names(groups: list[Group]) -> list[str]:
+    """Names of what the first run measured beyond accuracy, in the table's order."""
+    measured = groups[0].runs[0].results.get("beyond_accuracy", {})
+    return [found for name in BEYOND_ACCURACY for found in measured if found.startswith(f"{name}@")]
 
 
 def make_columns(
@@ -170,7 +202,15 @@ def make_columns(
 ) -> list[Column]:
     """The columns of the table, a row for each group."""
     columns = [
-        Column("model", lambda row: groups[row].label, {"model": lambda row: groups[row].label}),
+        Column(
+            "model",
+            lambda row: groups[row].label,
+            {
+                "model": lambda row: groups[row].label,
+                "runs": lambda row: " ".join(str(run.path) for run in groups[row].runs),
+                "data_sha256": lambda row: groups[row].runs[0].data_sha256,
+            },
+        ),
         Column("seeds", lambda row: str(len(groups[row].runs)), {"seeds": lambda row: len(groups[row].runs)}),
     ]
 
@@ -183,9 +223,9 @@ def make_columns(
             value = mean(row)
             return NOTHING if value is None else show(value)
 
-        columns.append(Column(heading, text, {heading: mean}))
+        columns.append(Column(heading, text, {heading: mean}, of_cost=True))
 
-    for name in METRICS:
+    for name in accuracy_metrics(groups[0].runs[0].config.evaluation.ks):
 
         def values(row: int, name: str = name) -> list[float]:
             return [run.results["test"][name] for run in groups[row].runs]
@@ -223,7 +263,7 @@ def make_columns(
             {"p Holm": lambda row: None if row == against else p_values[row]},
         ),
     ]
-    for name in BEYOND_ACCURACY:
+    for name in beyond_accuracy_names(groups):
         add(name, lambda results, name=name: results.get("beyond_accuracy", {}).get(name), "{:.3f}".format)
     add("training s", lambda results: results["timings"].get("train_s", results["timings"].get("fit_s")), _seconds)
     add("s / 1,000 users", lambda results: results["timings"].get("eval_s_per_1000_users"), _seconds)
@@ -238,21 +278,32 @@ def _seconds(value: float) -> str:
 
 def to_markdown(columns: list[Column], num_rows: int, title: str) -> str:
     """The table in Markdown."""
-    lines = [f"**{title}**", "", "| " + " | ".join(column.heading for column in columns) + " |"]
+
+    def escaped(text: str) -> str:
+        return text.replace("|", r"\|")
+
+    lines = [f"**{title}**", "", "| " + " | ".join(escaped(column.heading) for column in columns) + " |"]
     lines.append("|" + "|".join("---" if number == 0 else "---:" for number in range(len(columns))) + "|")
     for row in range(num_rows):
-        cells = (f"**{column.text(row)}**" if column.best == row else column.text(row) for column in columns)
+        texts = (f"**{column.text(row)}**" if column.best == row else column.text(row) for column in columns)
+        cells = map(escaped, texts)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+LATEX = {character: f"\\{character}" for character in "%&_#${}"} | {
+    "±": r"$\pm$",
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
 
 
 def to_latex(columns: list[Column], num_rows: int) -> str:
     """The table as a LaTeX tabular that needs no package."""
 
     def escaped(text: str) -> str:
-        for plain, tex in (("±", r"$\pm$"), ("%", r"\%"), ("&", r"\&"), ("_", r"\_"), ("#", r"\#")):
-            text = text.replace(plain, tex)
-        return text
+        return "".join(LATEX.get(character, character) for character in text)
 
     lines = [r"\begin{tabular}{l" + "r" * (len(columns) - 1) + "}", r"\hline"]
     lines += [" & ".join(escaped(column.heading) for column in columns) + r" \\", r"\hline"]
@@ -279,13 +330,12 @@ def to_csv(columns: list[Column], num_rows: int) -> str:
 
 def to_terminal(columns: list[Column], num_rows: int, title: str) -> Table:
     """Accuracy and significance, for the terminal: the files have the rest."""
-    shown = columns[: columns.index(next(column for column in columns if column.heading == BEYOND_ACCURACY[0]))]
+    shown = [column for column in columns if not column.of_cost]
     table = Table(title=title)
     for number, column in enumerate(shown):
         table.add_column(column.heading, justify="left" if number == 0 else "right")
     for row in range(num_rows):
-        cells = (f"[bold]{column.text(row)}[/bold]" if column.best == row else column.text(row) for column in shown)
-        table.add_row(*cells)
+        table.add_row(*(Text(column.text(row), "bold" if column.best == row else "") for column in shown))
     return table
 
 
@@ -311,6 +361,12 @@ def make_runs(models: list[str], seeds: tuple[int, ...], folder: Path, train_fla
     return list(runs)
 
 
+def provenance(runs: list[Run]) -> str:
+    """What the table is made of."""
+    listed = ", ".join(str(run.path) for run in runs)
+    return f"Data {runs[0].data_sha256}; diffrec-jax {runs[0].results['versions']['diffrec-jax']}; runs {listed}."
+
+
 def main() -> None:
     """Flags to a table."""
     folder, console = Path(FLAGS.compare_dir), make_console()
@@ -318,12 +374,13 @@ def main() -> None:
         raise ConfigError("nothing to compare: give --runs=DIR,... or --models=NAME,...")
     paths = find_runs(FLAGS.runs) + make_runs(FLAGS.models, FLAGS.seeds, folder, train_flags)
     runs = [load_run(path) for path in dict.fromkeys(paths)]
-    metric = FLAGS.metric
+    ks = runs[0].config.evaluation.ks
+    metric = FLAGS.metric or f"recall@{default_k(ks)}"
     try:
-        parse_metric(metric, runs[0].config.evaluation.ks)
+        parse_metric(metric, ks)
     except ValueError as error:
         raise ConfigError(error) from error
-    check_comparable(runs, (*METRICS, metric))
+    check_comparable(runs, (*accuracy_metrics(ks), metric))
     groups = sorted(group_runs(runs), key=lambda group: -group.mean(metric))
     labels = [group.label for group in groups]
     if FLAGS.against and FLAGS.against not in labels:
@@ -337,17 +394,16 @@ def main() -> None:
     p_values = [1.0 if found is None else next(adjusted) for found in comparisons]
 
     columns = make_columns(groups, metric, against, comparisons, p_values)
-    results = runs[0].results
-    title = f"{Path(results['dataset']).name} {results['setting']}, test split, {results['mode']} mode"
+    title, made_of = table_title(runs[0].results), provenance(runs)
     console.print(to_terminal(columns, len(groups), title))
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "comparison.md", to_markdown(columns, len(groups), title))
-    write_atomically(folder / "comparison.tex", to_latex(columns, len(groups)))
+    write_atomically(folder / "comparison.md", to_markdown(columns, len(groups), title) + f"\n{made_of}\n")
+    write_atomically(folder / "comparison.tex", f"% {made_of}\n{to_latex(columns, len(groups))}")
     write_atomically(folder / "comparison.csv", to_csv(columns, len(groups)))
     bars = {group.label: [run.results["test"][metric] for run in group.runs] for group in groups}
-    if not plot_comparison(bars, metric, title, folder / "comparison.png"):
-        console.print("no comparison.png: matplotlib is missing (pip install 'diffrec-jax[plot]')", markup=False)
-    console.print(f"the whole table: {folder / 'comparison.md'}, .csv, .tex", markup=False)
+    if not plot_comparison(bars, metric, title, folder / "comparison.png", made_of):
+        console.print("no comparison.png: matplotlib is missing (pip install 'diffrec-jax[plot]')")
+    console.print(f"the whole table: {folder / 'comparison.md'}, .csv, .tex")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ import dataclasses
 import hashlib
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from absl.flags import FlagValues
 
 from diffrec_jax.data import (
     EMBEDDING_GROUPINGS,
     NAMED_SPECS,
+    DataError,
     Dataset,
     GroupingMethod,
     RowWeighting,
@@ -29,8 +31,11 @@ from diffrec_jax.data import (
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FitLinear, FittedRecommender, Recommender
 from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.run_log import LOCATION
+from diffrec_jax.version import __version__
 from experiments.cli import ConfigError
 from experiments.flags import (
+    DEFAULT_MATMUL_PRECISION,
     FLAGS,
     GROUPS_FIELDS,
     RECENCY_FIELDS,
@@ -41,8 +46,11 @@ from experiments.flags import (
 from experiments.models import MODELS, ModelFamily
 
 PRESETS = Path(__file__).parent / "presets"
+WHERE = ("dataset", "setting", "folder")
+"""Of a DataConfig, where the data are: what they are, their fingerprint says."""
+LOCATION_KEYS = tuple(f"{LOCATION}.{name}" for name in WHERE)
 # What a resumed run may have otherwise than the run it goes on with: none of it changes the steps already done.
-MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "data.folder")
+MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "version", *LOCATION_KEYS)
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,19 @@ class GroupsConfig:
     svd_size: int = 64
     seed: int = 0
 
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether item embeddings are looked at."""
+        return self.grouping in EMBEDDING_GROUPINGS and self.num_groups > 1
+
+    def embeddings_file(self, folder: str | None) -> Path | None:
+        """The file of item embeddings; None where they are made."""
+        if not self.needs_embeddings or self.item_embeddings in ("svd", "lightgcn"):
+            return None
+        path = Path(self.item_embeddings)
+        in_folder = Path(folder or ".") / path
+        return in_folder if in_folder.exists() and not path.exists() else path
+
     def make(self, dataset: Dataset, folder: str | None, train_embeddings: Callable[[str], np.ndarray]) -> np.ndarray:
         """The group of each item, [I]; ``train_embeddings`` gives those of a --model trained for them.
 
@@ -91,16 +112,13 @@ class GroupsConfig:
           DataError: the embeddings are missing or wrong, or the items cannot be grouped so.
         """
         embeddings = None
-        if self.grouping in EMBEDDING_GROUPINGS and self.num_groups > 1:
-            if self.item_embeddings == "svd":
-                embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
-            elif self.item_embeddings == "lightgcn":
-                embeddings = train_embeddings("lightgcn")
-            else:
-                path = Path(self.item_embeddings)
-                in_folder = Path(folder or ".") / path
-                found = in_folder if in_folder.exists() and not path.exists() else path
-                embeddings = read_item_embeddings(found, dataset.num_items)
+        file = self.embeddings_file(folder)
+        if file is not None:
+            embeddings = read_item_embeddings(file, dataset.num_items, item_ids=dataset.item_ids)
+        elif self.needs_embeddings and self.item_embeddings == "svd":
+            embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
+        elif self.needs_embeddings:
+            embeddings = train_embeddings("lightgcn")
         return group_items(self.grouping, self.num_groups, train=dataset.train, embeddings=embeddings, seed=self.seed)
 
 
@@ -139,22 +157,22 @@ class DataConfig:
     inner_split: float = 0.0
     """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
 
-    def load(self) -> Dataset:
+    def load(self, *, strict_ids: bool = False) -> Dataset:
         """Reads or makes the dataset.
 
         Raises:
-          DataError: it is missing or malformed.
+          DataError: it is missing or malformed, or its ids have gaps and ``strict_ids``.
         """
-        dataset = self._load()
+        dataset = self._load(strict_ids=strict_ids)
         return dataset.inner_split(self.inner_split) if self.inner_split else dataset
 
-    def _load(self) -> Dataset:
+    def _load(self, *, strict_ids: bool) -> Dataset:
         if self.synthetic is not None:
             spec = {key: value for key, value in self.synthetic.items() if key != "seed"}
             base = dataclasses.replace(NAMED_SPECS[self.dataset], **spec)
             return make_synthetic(base, seed=self.synthetic["seed"], name=self.dataset)
         assert self.folder is not None
-        return read_official(self.folder)
+        return read_official(self.folder, strict_ids=strict_ids)
 
 
 @dataclass(frozen=True)
@@ -171,6 +189,8 @@ class RunConfig:
     recency: RecencyConfig = RecencyConfig()
     groups: GroupsConfig | None = None
     """None for models without item groups."""
+    matmul_precision: str = DEFAULT_MATMUL_PRECISION
+    """Of float32 products on an accelerator."""
 
     def make_recommender(
         self, dataset: Dataset, item_groups: np.ndarray | None, fit_linear: FitLinear | None
@@ -200,12 +220,17 @@ class RunConfig:
         return self.training.seed if self.training else getattr(self.recommender, "seed", None)
 
     def to_dict(self, dataset: Dataset) -> dict[str, Any]:
-        """For config.json: the configuration and a fingerprint of the data."""
-        fingerprint = hashlib.sha256()
-        for split in (dataset.train, dataset.valid, dataset.test):
-            fingerprint.update(split.indptr.astype(np.int64).tobytes())
-            fingerprint.update(split.indices.astype(np.int64).tobytes())
-        return dataclasses.asdict(self) | {"data_sha256": fingerprint.hexdigest()}
+        """For config.json: everything that a result depends on, and, under ``location``, where the data were."""
+        values = dataclasses.asdict(self)
+        location = {name: values["data"].pop(name) for name in WHERE}
+        file = self.groups.embeddings_file(self.data.folder) if self.groups else None
+        embeddings_sha256 = file_sha256(file) if file is not None and file.is_file() else None
+        return values | {
+            LOCATION: location,
+            "data_sha256": dataset.fingerprint,
+            "item_embeddings_sha256": embeddings_sha256,
+            "version": __version__,
+        }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
@@ -219,15 +244,25 @@ class RunConfig:
             return cls(
                 model=values["model"],
                 preset=values["preset"],
-                data=DataConfig(**values["data"]),
+                data=DataConfig(**values["data"], **values[LOCATION]),
                 evaluation=EvaluationConfig(**_tuples(values["evaluation"])),
                 recommender=family.config_class(**_tuples(values["recommender"])),
                 training=TrainConfig(**values["training"]) if family.is_trained else None,
                 recency=RecencyConfig(**values["recency"]),
                 groups=GroupsConfig(**values["groups"]) if family.has_item_groups else None,
+                matmul_precision=values["matmul_precision"],
             )
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"config.json is not of this version of the project: {error}") from error
+            raise ConfigError(
+                f"config.json is not of this version of the project, {__version__}, but of "
+                f"{values.get('version', '0.1.0')} ({error}): use that one, or train anew"
+            ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
@@ -237,15 +272,6 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
 def default_data_dir() -> str:
     """$DIFFREC_DATA_DIR, then data."""
     return os.environ.get("DIFFREC_DATA_DIR") or "data"
-
-
-def default_prng_impl() -> str:
-    """threefry4x32 where this JAX has it: the same quality as threefry2x32 in less time on CPU."""
-    try:
-        jax.eval_shape(lambda: jax.random.key(0, impl="threefry4x32"))
-    except ValueError:
-        return "threefry2x32"
-    return "threefry4x32"
 
 
 def preset_path(model: str, data: DataConfig) -> Path | None:
@@ -275,38 +301,38 @@ def _checked(config_class: type, values: dict[str, Any]) -> Any:
         raise ConfigError(error) from error
 
 
-def _check_applies(family: ModelFamily) -> None:
+def _check_applies(values: FlagValues, family: ModelFamily) -> None:
     """Raises ConfigError for a flag that the model has no use for: silently ignored, it would mislead."""
     useless = [flag for flag, field in RECOMMENDER_FIELDS.items() if field not in family.fields]
     useless += [] if family.has_item_groups else [*GROUPS_FIELDS, "lr2"]
     useless += [] if family.is_trained else [*(flag for flag in TRAINING_FIELDS if flag != "seed"), "target_recency"]
     useless += [] if family.weighs_rows else [*RECENCY_FIELDS, "w_min", "w_max"]
-    given = [flag for flag in useless if FLAGS[flag].present]
+    given = [flag for flag in useless if values[flag].present]
     if given:
         raise ConfigError(f"--{given[0]} means nothing to {family.title}: leave it out, or choose another --model")
 
 
-def _given_recency() -> dict[str, Any]:
-    """What the command line sets of the recency weights; --w_min and --w_max are the linear ones of the paper."""
-    given = _given(RECENCY_FIELDS)
-    if FLAGS["w_min"].present or FLAGS["w_max"].present:
-        if FLAGS.w_min is None or FLAGS.w_max is None:
+def _given_recency(values: FlagValues) -> dict[str, Any]:
+    """What the flags set of the recency weights; --w_min and --w_max are the linear ones of the paper."""
+    given = _given(values, RECENCY_FIELDS)
+    if values["w_min"].present or values["w_max"].present:
+        if values.w_min is None or values.w_max is None:
             raise ConfigError("--w_min and --w_max go together: give both")
         if "train" in given or "infer" in given:
             raise ConfigError("--w_min and --w_max set --train_recency and --infer_recency: give one or the other")
-        given |= {"train": f"linear:{FLAGS.w_min:g}:{FLAGS.w_max:g}", "infer": None}
+        given |= {"train": f"linear:{values.w_min:g}:{values.w_max:g}", "infer": None}
     return given
 
 
-def _given_recommender(family: ModelFamily) -> dict[str, Any]:
-    """What the command line sets of the model; --seed is a fitted model's own."""
-    is_own_seed = "seed" in family.fields and FLAGS["seed"].present
-    return _given(RECOMMENDER_FIELDS) | ({"seed": FLAGS.seed} if is_own_seed else {})
+def _given_recommender(values: FlagValues, family: ModelFamily) -> dict[str, Any]:
+    """What the flags set of the model; --seed is a fitted model's own."""
+    is_own_seed = "seed" in family.fields and values["seed"].present
+    return _given(values, RECOMMENDER_FIELDS) | ({"seed": values.seed} if is_own_seed else {})
 
 
-def _given(fields: dict[str, str]) -> dict[str, Any]:
-    """What the command line sets, by field."""
-    return {field: FLAGS[flag].value for flag, field in fields.items() if FLAGS[flag].present}
+def _given(values: FlagValues, fields: dict[str, str]) -> dict[str, Any]:
+    """What the flags set, by field."""
+    return {field: values[flag].value for flag, field in fields.items() if values[flag].present}
 
 
 def _data_config(
@@ -316,39 +342,58 @@ def _data_config(
         return DataConfig(dataset, setting, None, {"seed": 0} | sizes, inner_split)
     if sizes:
         raise ConfigError(f"--synthetic_* was given but --dataset={dataset}: use --dataset=synthetic")
-    folder = find_dataset_folder(dataset, setting, data_dir or default_data_dir())
-    return DataConfig(dataset, setting, str(folder), None, inner_split)
+    folder = find_dataset_folder(dataset, setting, data_dir or default_data_dir()).absolute()
+    is_path = folder == Path(dataset).absolute()
+    return DataConfig(str(folder) if is_path else dataset, setting, str(folder), None, inner_split)
 
 
-def evaluation_over(base: EvaluationConfig) -> EvaluationConfig:
-    """``base`` with what the command line sets."""
-    given = _given({field.name: field.name for field in dataclasses.fields(EvaluationConfig)})
+def evaluation_over(base: EvaluationConfig, values: FlagValues = FLAGS) -> EvaluationConfig:
+    """``base`` with what the flags set."""
+    given = _given(values, {field.name: field.name for field in dataclasses.fields(EvaluationConfig)})
     return dataclasses.replace(base, **{key: tuple(sorted(set(v))) if key == "ks" else v for key, v in given.items()})
 
 
-def new_run_config() -> RunConfig:
-    """The configuration of a new run: preset, overridden by the command line.
+def default_k(ks: Iterable[int]) -> int:
+    """The K that is looked at where none is asked for: 20 or, without it, the largest that is evaluated."""
+    return 20 if 20 in ks else max(ks)
+
+
+def new_run_config(values: FlagValues = FLAGS) -> RunConfig:
+    """The configuration of a new run: preset, overridden by the flags.
 
     Raises:
       ConfigError, DataError: something given is wrong; the message says what and what to do.
     """
-    if FLAGS.model not in MODELS:
-        raise ConfigError(f"--model={FLAGS.model} is unknown: choose one of {', '.join(MODELS)}")
-    data = _data_config(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir, _given(SYNTHETIC_FIELDS), FLAGS.inner_split)
-    evaluation = evaluation_over(EvaluationConfig())
-    family = MODELS[FLAGS.model]
-    _check_applies(family)
-    name, preset = _load_preset(FLAGS.model, data, FLAGS.preset)
-    recency = _checked(RecencyConfig, preset.get("recency", {}) | _given_recency())
+    if values.model not in MODELS:
+        raise ConfigError(f"--model={values.model} is unknown: choose one of {', '.join(MODELS)}")
+    sizes = _given(values, SYNTHETIC_FIELDS)
+    data = _data_config(values.dataset, values.setting, values.data_dir, sizes, values.inner_split)
+    evaluation = evaluation_over(EvaluationConfig(), values)
+    family = MODELS[values.model]
+    _check_applies(values, family)
+    name, preset = _load_preset(values.model, data, values.preset)
+    recency = _checked(RecencyConfig, preset.get("recency", {}) | _given_recency(values))
     groups = None
     if family.has_item_groups:
-        groups = GroupsConfig(**preset.get("groups", {}) | _given(GROUPS_FIELDS))
-    recommender = _checked(family.config_class, preset.get("recommender", {}) | _given_recommender(family))
+        groups = GroupsConfig(**preset.get("groups", {}) | _given(values, GROUPS_FIELDS))
+    recommender = _checked(family.config_class, preset.get("recommender", {}) | _given_recommender(values, family))
     training = None
     if family.is_trained:
-        values = {"prng_impl": default_prng_impl()} | preset.get("training", {}) | _given(TRAINING_FIELDS)
-        training = _checked(TrainConfig, values)
-    return _consistent(RunConfig(FLAGS.model, name, data, evaluation, recommender, training, recency, groups))
+        metric = {"metric": f"recall@{default_k(evaluation.ks)}"}
+        training = _checked(TrainConfig, metric | preset.get("training", {}) | _given(values, TRAINING_FIELDS))
+    return _consistent(
+        RunConfig(
+            model=values.model,
+            preset=name,
+            data=data,
+            evaluation=evaluation,
+            recommender=recommender,
+            training=training,
+            recency=recency,
+            groups=groups,
+            matmul_precision=values.matmul_precision,
+        )
+    )
 
 
 def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
@@ -372,28 +417,21 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     Raises:
       ConfigError, DataError: something given is wrong; the message says what and what to do.
     """
-    _check_applies(MODELS[stored.model])
-    data, recommender, training = stored.data, stored.recommender, stored.training
-    given = _given({name: name for name in ("dataset", "setting", "data_dir", "inner_split")})
-    sizes = _given(SYNTHETIC_FIELDS)
-    if given or sizes:
-        dataset, setting = given.get("dataset", data.dataset), given.get("setting", data.setting)
-        stored_sizes = (data.synthetic or {}) if dataset == data.dataset else {}
-        data_dir = given.get("data_dir") or (str(Path(data.folder).parent) if data.folder else None)
-        inner_split = given.get("inner_split", data.inner_split)
-        data = _data_config(dataset, setting, data_dir, stored_sizes | sizes, inner_split)
     family = MODELS[stored.model]
-    recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(family))
+    _check_applies(FLAGS, family)
+    recommender, training = stored.recommender, stored.training
+    recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(FLAGS, family))
     if training is not None:
-        training = _checked(TrainConfig, dataclasses.asdict(training) | _given(TRAINING_FIELDS))
-    recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency())
-    groups = stored.groups and dataclasses.replace(stored.groups, **_given(GROUPS_FIELDS))
-    names = {"model": stored.model, "preset": stored.preset} | _given({"model": "model", "preset": "preset"})
+        training = _checked(TrainConfig, dataclasses.asdict(training) | _given(FLAGS, TRAINING_FIELDS))
+    recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency(FLAGS))
+    groups = stored.groups and dataclasses.replace(stored.groups, **_given(FLAGS, GROUPS_FIELDS))
+    names = ("model", "preset", "matmul_precision")
+    named = {name: getattr(stored, name) for name in names} | _given(FLAGS, {name: name for name in names})
     evaluation = evaluation_over(stored.evaluation)
     return _consistent(
         RunConfig(
-            **names,
-            data=data,
+            **named,
+            data=relocated(stored.data, _given(FLAGS, SYNTHETIC_FIELDS)),
             evaluation=evaluation,
             recommender=recommender,
             training=training,
@@ -403,17 +441,43 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     )
 
 
+def relocated(data: DataConfig, sizes: dict[str, Any] | None = None) -> DataConfig:
+    """A run's data as the flags say where they are now, or where they were; whether they are the same, their
+    fingerprint says.
+
+    Raises:
+      ConfigError, DataError: they are neither there nor, by their name, in the default folder.
+    """
+    given = _given(FLAGS, {name: name for name in ("dataset", "setting", "data_dir", "inner_split") if name in FLAGS})
+    is_there = data.folder is None or Path(data.folder).is_dir()
+    if not given and not sizes and is_there:
+        return data
+    dataset, setting = given.get("dataset", data.dataset), given.get("setting", data.setting)
+    stored_sizes = (data.synthetic or {}) if dataset == data.dataset else {}
+    data_dir = given.get("data_dir", str(Path(data.folder).parent) if data.folder and is_there else None)
+    if "data_dir" in given and "dataset" not in given and Path(dataset).is_absolute():
+        dataset = str(Path(data_dir) / Path(dataset).name)
+    try:
+        return _data_config(
+            dataset, setting, data_dir, stored_sizes | (sizes or {}), given.get("inner_split", data.inner_split)
+        )
+    except DataError as error:
+        if given:
+            raise
+        raise ConfigError(
+            f"the run's data were in {data.folder}, which is no longer there: say where they are now with "
+            "--dataset=FOLDER, or --data_dir"
+        ) from error
+
+
 def _consistent(config: RunConfig) -> RunConfig:
     if config.training is not None:
         try:
             parse_metric(config.training.metric, config.evaluation.ks)
             jax.eval_shape(config.training.make_key)
+            config.training.make_optimizer(holds_params=config.has_linear_part)
         except ValueError as error:
             raise ConfigError(error) from error
-        if config.has_linear_part and config.training.weight_decay:
-            raise ConfigError(
-                "--weight_decay would shrink the fitted linear part, which is held: leave one of them out"
-            )
         predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"
         if config.recency.target is not None and predicts_noise:
             raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")
@@ -432,11 +496,3 @@ def scored_from(config: RunConfig, infer_recency: str | None) -> RunConfig:
         raise ConfigError(f"--infer_recency means nothing to {MODELS[config.model].title}: leave it out")
     recency = _checked(RecencyConfig, dataclasses.asdict(config.recency) | {"infer": infer_recency})
     return dataclasses.replace(config, recency=recency)
-
-
-def relocated(config: RunConfig, data_dir: str | None) -> RunConfig:
-    """The configuration with its dataset looked for in ``data_dir``, or where it was when that is None."""
-    if data_dir is None or config.data.folder is None:
-        return config
-    data = config.data
-    return dataclasses.replace(config, data=_data_config(data.dataset, data.setting, data_dir, {}, data.inner_split))

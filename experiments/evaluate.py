@@ -1,19 +1,28 @@
 """Evaluates the selected state of a finished or interrupted run again, perhaps otherwise than the run did.
 
 python -m experiments.evaluate --run_dir=runs/NAME --ks=5,10 --test_with_valid_input --per_user
+
+The run's own files are left as they are: users' metrics that are measured otherwise go to files of another name.
 """
 
 import dataclasses
 from pathlib import Path
 
 from diffrec_jax.training.parallel import is_primary
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_log import RunDirectory, config_digest
 from experiments import flags
-from experiments.assemble import evaluate_fitted, find_item_groups, make_trainer, write_per_user
+from experiments.assemble import (
+    check_evaluation,
+    evaluate_fitted,
+    find_item_groups,
+    how_measured,
+    make_trainer,
+    write_per_user,
+)
 from experiments.cli import ConfigError, start
 from experiments.config import RunConfig, evaluation_over, relocated, scored_from
 from experiments.flags import FLAGS
-from experiments.machines import join_processes, make_devices
+from experiments.machines import join_processes, make_devices, set_up_jax
 from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, results_table
 
@@ -23,12 +32,23 @@ def main() -> None:
     join_processes()
     run_directory, console = RunDirectory(Path(FLAGS.run_dir), writes=is_primary()), make_console()
     stored = run_directory.config()
-    config = relocated(RunConfig.from_dict(stored), FLAGS.data_dir)
-    config = scored_from(config, FLAGS.infer_recency)
-    config = dataclasses.replace(config, evaluation=evaluation_over(config.evaluation))
+    config_of_run = RunConfig.from_dict(stored)
+    config = scored_from(config_of_run, FLAGS.infer_recency)
+    precision = FLAGS.matmul_precision if FLAGS["matmul_precision"].present else config.matmul_precision
+    config = dataclasses.replace(
+        config,
+        data=relocated(config.data),
+        evaluation=evaluation_over(config.evaluation),
+        matmul_precision=precision,
+    )
+    set_up_jax(precision, console)
     dataset = config.data.load()
-    if config.to_dict(dataset)["data_sha256"] != stored["data_sha256"]:
-        raise ConfigError(f"{dataset.name} is not the data that {run_directory.path} was trained on: check --data_dir")
+    if dataset.fingerprint != stored["data_sha256"]:
+        raise ConfigError(
+            f"{dataset.name} in {config.data.folder} is not the data that {run_directory.path} was trained on: give "
+            "that with --dataset or --data_dir"
+        )
+    check_evaluation(config, dataset)
     devices = make_devices(dataset)
     if config.training:
         with ConsoleProgress(console, config.training.metric) as progress:
@@ -41,8 +61,10 @@ def main() -> None:
     else:
         results = evaluate_fitted(config, config.make_fitted(), dataset, devices)
     if FLAGS.per_user and is_primary():
-        write_per_user(results, run_directory.path)
-        console.print(f"each user's metrics are in {run_directory.path / 'per_user_test.npz'}", markup=False)
+        digest = config_digest(stored)
+        how, how_of_run = (how_measured(c, digest) for c in (config, config_of_run))
+        paths = write_per_user(results, dataset, run_directory.path, how, how_of_run)
+        console.print(f"each user's metrics are in {' and '.join(str(path) for path in paths)}")
     mode, title = config.evaluation.mode, MODELS[config.model].title
     rows = {f"{title} {split}": result.mean(mode) for split, result in results.items()}
     console.print(results_table(f"{dataset.name}, {mode} mode", rows, config.evaluation.ks))

@@ -1,8 +1,10 @@
 """Every flag, typed and in groups. A flag whose default is "from the preset" overrides the preset when it is given."""
 
 import dataclasses
+import os
 import re
 import textwrap
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -11,6 +13,7 @@ from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
 from diffrec_jax.diffusion import PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
+from diffrec_jax.prng import MAX_SEED
 from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.recommenders.l_diffrec import Codec
@@ -19,6 +22,8 @@ from diffrec_jax.training.parallel import ParallelKind
 from diffrec_jax.training.step import ComputeDtype
 
 FLAGS = flags.FLAGS
+MATMUL_PRECISIONS = ("float32", "tensorfloat32", "default")
+DEFAULT_MATMUL_PRECISION = "tensorfloat32"
 GROUPS: dict[str, list[str]] = {}
 
 
@@ -27,20 +32,22 @@ class IntListParser(flags.ArgumentParser):
 
     syntactic_help = "integers such as 200,600 or [200,600]"
 
-    def __init__(self, *, may_be_empty: bool = False):
+    def __init__(self, *, may_be_empty: bool = False, least: int = 1):
         super().__init__()
-        self.may_be_empty = may_be_empty
+        self.may_be_empty, self.least = may_be_empty, least
 
     def parse(self, argument: Any) -> tuple[int, ...]:
-        """Raises ValueError, which absl shows, for anything but positive integers."""
+        """Raises ValueError, which absl shows, for anything but integers in range."""
         if isinstance(argument, list | tuple):
             return tuple(argument)
         text = re.sub(r"^\[(.*)\]$", r"\1", argument.strip())
         if self.may_be_empty and not text.strip():
             return ()
-        if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text) or "0" in re.split(r"\s*,\s*", text.strip()):
-            raise ValueError(f"{argument!r} is no list of positive integers: write them as 200,600 or [200,600]")
-        return tuple(int(part) for part in text.split(","))
+        numbers = [int(part) for part in text.split(",")] if re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text) else []
+        if not numbers or not self.least <= min(numbers) <= max(numbers) <= MAX_SEED:
+            kind = "positive integers" if self.least else "integers from 0 to 2^63 - 1"
+            raise ValueError(f"{argument!r} is no list of {kind}: write them as 200,600 or [200,600]")
+        return tuple(numbers)
 
     def flag_type(self) -> str:
         """Shown by --help."""
@@ -55,14 +62,42 @@ class IntListSerializer(flags.ArgumentSerializer):
         return ",".join(map(str, value))
 
 
-def _define(group: str, kind: str, name: str, default: Any, text: str, **extra: Any) -> None:
-    GROUPS.setdefault(group, []).append(name)
-    if kind == "ints":
-        flags.DEFINE(IntListParser(**extra), name, default, text, serializer=IntListSerializer())
-    elif kind == "enum":
-        flags.DEFINE_enum(name, default, extra["values"], text)
-    else:
-        getattr(flags, f"DEFINE_{kind}")(name, default, text, **extra)
+class PathParser(flags.ArgumentParser):
+    """A path; ~ is the user's home directory, as in a shell."""
+
+    def parse(self, argument: Any) -> str:
+        """The path with ~ expanded."""
+        return os.path.expanduser(argument)  # noqa: PTH111 (a Path would change what is no path: ml-1m/)
+
+    def flag_type(self) -> str:
+        """Shown by --help."""
+        return "path"
+
+
+Define = Callable[..., None]
+"""(kind, name, default, help, ...): defines a flag."""
+
+
+def _definer(values: flags.FlagValues, group: str) -> Define:
+    """Defines flags of a group of --help."""
+
+    def define(kind: str, name: str, default: Any, text: str, **extra: Any) -> None:
+        if values is FLAGS:
+            GROUPS.setdefault(group, []).append(name)
+        extra["flag_values"] = values
+        if kind == "ints":
+            parser = IntListParser(**{key: extra.pop(key) for key in ("may_be_empty", "least") if key in extra})
+            flags.DEFINE(parser, name, default, text, serializer=IntListSerializer(), **extra)
+        elif kind == "path":
+            flags.DEFINE(PathParser(), name, default, text, **extra)
+        elif kind == "seed":
+            flags.DEFINE_integer(name, default, text, lower_bound=0, upper_bound=MAX_SEED, **extra)
+        elif kind == "enum":
+            flags.DEFINE_enum(name, default, extra.pop("values"), text, **extra)
+        else:
+            getattr(flags, f"DEFINE_{kind}")(name, default, text, **extra)
+
+    return define
 
 
 # Flags named as the released scripts name them, with the fields they set.
@@ -142,207 +177,215 @@ TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainC
 TRAINING_FIELDS.pop("denoiser_lr")
 
 
-def define_data_flags() -> None:
+def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
     """Which data."""
-    group = "Data"
-    _define(group, "string", "dataset", "synthetic",
+    define = _definer(values, "Data")
+    define("path", "dataset", "synthetic",
             "ml-1m, yelp, amazon-book, or any NAME with a folder NAME_SETTING below --data_dir; the path of a folder "
             "with train_list.npy, valid_list.npy and test_list.npy; or synthetic, synthetic-ml-1m, synthetic-yelp, "
             "synthetic-amazon-book.")  # fmt: skip
-    _define(group, "string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
-    _define(group, "string", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
-    _define(group, "float", "inner_split", 0.0,
+    define("string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
+    define("path", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
+    define("boolean", "strict_ids", False, "Refuse a dataset whose ids have gaps; by default ids that never occur are "
+            "left out, and counted in a warning.")  # fmt: skip
+    define("float", "inner_split", 0.0,
             "To tune with: validate on so large a newest share of the training rows, held out of training, and test on "
             "the validation split; the test split is not looked at. 0 for the dataset's own splits.",
             lower_bound=0.0, upper_bound=0.9)  # fmt: skip
     for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
-        _define(group, "integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
-    _define(group, "integer", "synthetic_seed", 0, "Seed of a synthetic dataset.", lower_bound=0)
+        define("integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
+    define("seed", "synthetic_seed", 0, "Seed of a synthetic dataset.")
 
 
-def define_evaluation_flags() -> None:
+def define_evaluation_flags(values: flags.FlagValues = FLAGS) -> None:
     """How results are measured."""
-    group = "Evaluation"
-    _define(group, "ints", "ks", DEFAULT_KS, "List lengths K of the metrics.")
-    _define(group, "enum", "mode", "official",
+    define = _definer(values, "Evaluation")
+    define("ints", "ks", DEFAULT_KS, "List lengths K of the metrics.")
+    define("enum", "mode", "official",
             "official: users without relevant items count as 0; relevant_users: they are left out.",
             values=AveragingMode.__args__)  # fmt: skip
-    _define(group, "boolean", "test_with_valid_input", False,
+    define("boolean", "test_with_valid_input", False,
             "Feed training and validation items for the test (costs a second pass).")  # fmt: skip
-    _define(
-        group, "integer", "eval_users", 0, "Evaluate a fixed random sample of so many users; 0 for all.", lower_bound=0
-    )
-    _define(group, "integer", "eval_batch_size", 400, "Users scored at once.", lower_bound=1)
-    _define(group, "boolean", "per_user", False, "Write each user's metrics to per_user_{valid,test}.npz.")
+    define("integer", "eval_users", 0, "Evaluate a fixed random sample of so many users; 0 for all.", lower_bound=0)
+    define("integer", "eval_batch_size", 400, "Users scored at once.", lower_bound=1)
+    define("boolean", "per_user", False, "Write each user's metrics to per_user_{valid,test}.npz.")
 
 
-def define_model_flags(models: tuple[str, ...]) -> None:
+def define_model_flags(models: tuple[str, ...], values: flags.FlagValues = FLAGS) -> None:
     """Which model, and what overrides its preset."""
-    group = "Model (defaults from the preset)"
-    _define(group, "string", "model", "diffrec", f"One of {', '.join(models)}.")
-    _define(group, "enum", "preset", None,
+    define = _definer(values, "Model (defaults from the preset)")
+    define("string", "model", "diffrec", f"One of {', '.join(models)}.")
+    define("enum", "preset", None,
             "released: the settings of the released experiments; tuned: ours, the default where there is one; plain: "
             "ours without a linear part.", values=("released", "tuned", "plain"))  # fmt: skip
-    _define(group, "ints", "dims", None, "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
-    _define(group, "integer", "steps", None, "T, diffusion steps.")
-    _define(group, "enum", "noise_schedule", None, "How the noise grows with t.", values=ScheduleKind.__args__)
-    _define(group, "float", "noise_scale", None, "s, scale of the noise.")
-    _define(group, "float", "noise_min", None, "Noise variance at the first step, before the scale.")
-    _define(group, "float", "noise_max", None, "Noise variance at the last step, before the scale.")
-    _define(group, "boolean", "beta_fixed", None, "Replace the first beta by 1e-5.")
-    _define(group, "enum", "mean_type", None, "What the network predicts.", values=PredictionType.__args__)
-    _define(group, "boolean", "reweight", None, "Weight the loss of step t by SNR(t-1) - SNR(t).")
-    _define(group, "enum", "timestep_sampling", None, "How t is drawn in training.", values=TimestepSampling.__args__)
-    _define(group, "integer", "emb_size", None, "Size of the timestep embedding.")
-    _define(group, "enum", "activation", None, "Of the hidden layers.", values=tuple(ACTIVATIONS))
-    _define(group, "boolean", "norm", None, "Normalise the input row to length 1.")
-    _define(group, "float", "dropout", None, "Rate of the input dropout.")
-    _define(group, "integer", "sampling_steps", None, "T', steps of forward noise at inference; all T are reversed.")
-    _define(group, "boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
-    _define(group, "boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
-    _define(group, "integer", "noise_sketch", None,
+    define("ints", "dims", None, "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
+    define("integer", "steps", None, "T, diffusion steps.")
+    define("enum", "noise_schedule", None, "How the noise grows with t.", values=ScheduleKind.__args__)
+    define("float", "noise_scale", None, "s, scale of the noise.")
+    define("float", "noise_min", None, "Noise variance at the first step, before the scale.")
+    define("float", "noise_max", None, "Noise variance at the last step, before the scale.")
+    define("boolean", "beta_fixed", None, "Replace the first beta by 1e-5.")
+    define("enum", "mean_type", None, "What the network predicts.", values=PredictionType.__args__)
+    define("boolean", "reweight", None, "Weight the loss of step t by SNR(t-1) - SNR(t).")
+    define("enum", "timestep_sampling", None, "How t is drawn in training.", values=TimestepSampling.__args__)
+    define("integer", "emb_size", None, "Size of the timestep embedding.")
+    define("enum", "activation", None, "Of the hidden layers.", values=tuple(ACTIVATIONS))
+    define("boolean", "norm", None, "Normalise the input row to length 1.")
+    define("float", "dropout", None, "Rate of the input dropout.")
+    define("integer", "sampling_steps", None, "T', steps of forward noise at inference; all T are reversed.")
+    define("boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
+    define("boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
+    define("integer", "noise_sketch", None,
             "Train with noise hashed from so many normals a user: less time, another law; 0 for noise of each item.",
             lower_bound=0)  # fmt: skip
-    _define(group, "integer", "item_block", None,
+    define("integer", "item_block", None,
             "Compare so many items at once with the prediction in training: less memory, more time; 0 for all.",
             lower_bound=0)  # fmt: skip
-    _define(group, "boolean", "gram_error", None,
+    define("boolean", "gram_error", None,
             "Take the error through the output layer's Gram matrix: less memory, and less time where a device's share "
             "of the batch is far larger than the last layer is wide.")  # fmt: skip
-    _define(group, "integer", "linear_rank", None,
+    define("integer", "linear_rank", None,
             "diffrec, t_diffrec: start from a fitted linear denoiser of this rank and learn what it leaves; 0: do not. "
             "The fit takes memory for several numbers for each pair of items.", lower_bound=0)  # fmt: skip
-    _define(group, "float", "linear_l2", None, "Of the fit of --linear_rank and --codec=linear.")
-    _define(group, "float", "shown_weight", None,
+    define("float", "linear_l2", None, "Of the fit of --linear_rank and --codec=linear.")
+    define("float", "shown_weight", None,
             "Of squared errors at stored items that dropout left in the row; 0: learn from what it took.")  # fmt: skip
-    _define(group, "float", "user_weight_power", None,
+    define("float", "user_weight_power", None,
             "A user of n items weighs n to this power in the loss and in ease, --linear_rank and --codec.")  # fmt: skip
 
-    group = "Latent models (l_diffrec, lt_diffrec; defaults from the preset)"
-    _define(group, "integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
-    _define(group, "enum", "grouping", None,
+    define = _definer(values, "Latent models (l_diffrec, lt_diffrec; defaults from the preset)")
+    define("integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
+    define("enum", "grouping", None,
             "How items are grouped: kmeans on item embeddings, or on their directions alone (spherical), spectral "
             "co-clustering of interactions, popularity strata, random.", values=GroupingMethod.__args__)  # fmt: skip
-    _define(group, "string", "item_embeddings", None,
+    define("path", "item_embeddings", None,
             "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, "
             "size], looked for as given and in the dataset's folder.")  # fmt: skip
-    _define(group, "integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
-    _define(group, "integer", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
-    _define(group, "ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")
-    _define(group, "ints", "out_dims", None, "Layers of the groups' decoders before the output; empty: one linear one.",
+    define("integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
+    define("seed", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
+    define("ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")
+    define("ints", "out_dims", None, "Layers of the groups' decoders before the output; empty: one linear one.",
             may_be_empty=True)  # fmt: skip
-    _define(group, "enum", "encoder_activation", None, "Of the autoencoder's layers.", values=tuple(ACTIVATIONS))
-    _define(group, "boolean", "encoder_norm", None, "Divide a row by its length before the encoders.")
-    _define(group, "float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
-    _define(group, "boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
-    _define(group, "boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")
-    _define(group, "enum", "codec", None,
+    define("enum", "encoder_activation", None, "Of the autoencoder's layers.", values=tuple(ACTIVATIONS))
+    define("boolean", "encoder_norm", None, "Divide a row by its length before the encoders.")
+    define("float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
+    define("boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
+    define("boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")
+    define("enum", "codec", None,
             "The autoencoder: trained, or a fitted linear denoiser that is held.", values=Codec.__args__)  # fmt: skip
-    _define(group, "boolean", "residual", None, "The latent denoiser adds to what it is given.")
-    _define(group, "float", "lamda", None,
+    define("boolean", "residual", None, "The latent denoiser adds to what it is given.")
+    define("float", "lamda", None,
             "lambda, weight of the diffusion's loss (with --noreweight: of the autoencoder's).")  # fmt: skip
-    _define(group, "float", "lamda_min", None, "lambda does not fall below.")
-    _define(group, "integer", "lamda_epochs", None, "lambda falls to 0 in so many epochs; 0 for a constant.")
-    _define(group, "float", "kl_weight", None, "gamma, weight of the KL divergence.")
-    _define(group, "integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
+    define("float", "lamda_min", None, "lambda does not fall below.")
+    define("integer", "lamda_epochs", None, "lambda falls to 0 in so many epochs; 0 for a constant.")
+    define("float", "kl_weight", None, "gamma, weight of the KL divergence.")
+    define("integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
 
-    group = "Comparators (defaults from the preset)"
-    _define(group, "enum", "likelihood", None,
+    define = _definer(values, "Comparators (defaults from the preset)")
+    define("enum", "likelihood", None,
             "Of cdae, multidae, multidae_pp, multivae; of l_diffrec and lt_diffrec: multinomial or gaussian.",
             values=Likelihood.__args__)  # fmt: skip
-    _define(group, "float", "input_noise", None, "multidae_pp: variance of the noise on the input row.")
-    _define(group, "integer", "embedding_size", None, "mf, lightgcn, ials, sasrec: size of the vectors.")
-    _define(group, "integer", "layers", None, "lightgcn: propagations; sasrec: blocks.")
-    _define(group, "integer", "heads", None, "sasrec: attention heads.")
-    _define(group, "integer", "max_length", None, "sasrec: newest items of a row that are looked at.")
-    _define(group, "integer", "negatives", None, "sasrec: sampled items a row in training; 0 for all items.")
-    _define(group, "float", "l1", None, "slim: of the elastic net.")
-    _define(group, "float", "l2", None, "mf, lightgcn, ials, ease, t_ease, slim: regularisation.")
-    _define(group, "float", "l2_exponent", None, "ials: power of a vector's number of pairs in its regularisation.")
-    _define(group, "integer", "candidates", None, "slim: items, by cosine, that may stand for an item; 0 for all.")
-    _define(group, "integer", "neighbors", None, "itemknn, rp3beta: neighbours an item.")
-    _define(group, "float", "shrink", None, "itemknn: added to the cosine's denominator.")
-    _define(group, "float", "alpha", None, "rp3beta: power of the steps' probabilities; gfcf: weight of the low-pass.")
-    _define(group, "float", "beta", None, "rp3beta: power of the popularity that is divided by.")
-    _define(group, "integer", "rank", None, "gfcf: rank of the low-pass filter.")
-    _define(group, "float", "unobserved_weight", None, "ials: weight of pairs without interaction.")
-    _define(group, "integer", "iterations", None, "ials: alternations.")
+    define("float", "input_noise", None, "multidae_pp: variance of the noise on the input row.")
+    define("integer", "embedding_size", None, "mf, lightgcn, ials, sasrec: size of the vectors.")
+    define("integer", "layers", None, "lightgcn: propagations; sasrec: blocks.")
+    define("integer", "heads", None, "sasrec: attention heads.")
+    define("integer", "max_length", None, "sasrec: newest items of a row that are looked at.")
+    define("integer", "negatives", None, "sasrec: sampled items a row in training; 0 for all items.")
+    define("float", "l1", None, "slim: of the elastic net.")
+    define("float", "l2", None, "mf, lightgcn, ials, ease, t_ease, slim: regularisation.")
+    define("float", "l2_exponent", None, "ials: power of a vector's number of pairs in its regularisation.")
+    define("integer", "candidates", None, "slim: items, by cosine, that may stand for an item; 0 for all.")
+    define("integer", "neighbors", None, "itemknn, rp3beta: neighbours an item.")
+    define("float", "shrink", None, "itemknn: added to the cosine's denominator.")
+    define("float", "alpha", None, "rp3beta: power of the steps' probabilities; gfcf: weight of the low-pass.")
+    define("float", "beta", None, "rp3beta: power of the popularity that is divided by.")
+    define("integer", "rank", None, "gfcf: rank of the low-pass filter.")
+    define("float", "unobserved_weight", None, "ials: weight of pairs without interaction.")
+    define("integer", "iterations", None, "ials: alternations.")
 
-    group = "Recency (t_diffrec, lt_diffrec, t_ease and any other model of rows; defaults from the preset)"
-    _define(group, "string", "train_recency", None, f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
-    _define(group, "string", "target_recency", None, "Weights of what is to be predicted (default: the training row).")
-    _define(group, "string", "infer_recency", None, "Weights of the rows scored from (default: as in training).")
-    _define(group, "float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")
-    _define(group, "float", "w_max", None, "Up to here, for the newest interaction.")
-
-
-def define_training_flags() -> None:
-    """How it is trained."""
-    group = "Training (defaults from the preset)"
-    _define(group, "float", "lr", None, "Learning rate of AdamW (of a latent model's autoencoder: the released lr1).")
-    _define(group, "float", "lr2", None, "Learning rate of a latent model's denoiser (default: --lr).")
-    _define(group, "float", "weight_decay", None, "Decoupled weight decay.")
-    _define(
-        group, "float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without."
+    define = _definer(
+        values, "Recency (t_diffrec, lt_diffrec, t_ease and any other model of rows; defaults from the preset)"
     )
-    _define(group, "integer", "batch_size", None, "Users a step, over all devices.")
-    _define(group, "integer", "accumulate_steps", None,
+    define("string", "train_recency", None, f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
+    define("string", "target_recency", None, "Weights of what is to be predicted (default: the training row).")
+    define("string", "infer_recency", None, "Weights of the rows scored from (default: as in training).")
+    define("float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")
+    define("float", "w_max", None, "Up to here, for the newest interaction.")
+
+
+def define_training_flags(values: flags.FlagValues = FLAGS) -> None:
+    """How it is trained."""
+    define = _definer(values, "Training (defaults from the preset)")
+    define("float", "lr", None, "Learning rate of AdamW (of a latent model's autoencoder: the released lr1).")
+    define("float", "lr2", None, "Learning rate of a latent model's denoiser (default: --lr).")
+    define("float", "weight_decay", None, "Decoupled weight decay.")
+    define("float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without.")
+    define("integer", "batch_size", None, "Users a step, over all devices.")
+    define("integer", "accumulate_steps", None,
             "Go through a batch in so many parts and add their gradients: the same step in less memory.")  # fmt: skip
-    _define(group, "enum", "compute_dtype", None,
+    define("enum", "compute_dtype", None,
             "What the factors of products are rounded to, on GPU and TPU; parameters and losses stay float32.",
             values=ComputeDtype.__args__)  # fmt: skip
-    _define(group, "integer", "epochs", None, "At most so many passes over the users.")
-    _define(group, "integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
-    _define(group, "integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")
-    _define(group, "integer", "checkpoint_every_steps", None, "Further checkpoints every so many steps; 0 for none.")
-    _define(group, "integer", "patience", None, "Stop after so many epochs without a new best; 0 for never.")
-    _define(group, "string", "metric", None, f"Validation metric to select by: {', '.join(METRICS)} @K.")
-    _define(group, "integer", "seed", 1, "Of everything that is drawn.")
-    _define(
-        group,
+    define("integer", "epochs", None, "At most so many passes over the users.")
+    define("integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
+    define("integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")
+    define("integer", "checkpoint_every_steps", None, "Further checkpoints every so many steps; 0 for none.")
+    define("integer", "patience", None, "Stop after so many epochs without a new best; 0 for never.")
+    define("string", "metric", None, f"Validation metric to select by: {', '.join(METRICS)} @K (default: recall at 20, "
+            "or at the largest K of --ks).")  # fmt: skip
+    define("seed", "seed", 1, "Of everything that is drawn.")
+    define(
         "string",
         "prng_impl",
         None,
-        "threefry4x32 (the fastest on CPU, default where JAX has it), threefry2x32, rbg.",
+        "Generator of random bits: threefry2x32, threefry4x32 or rbg (default: what compiles and draws fast on the "
+        "JAX in use; a resumed run keeps its own).",
     )
 
 
-def define_device_flags() -> None:
+def define_device_flags(values: flags.FlagValues = FLAGS) -> None:
     """What a script runs on."""
-    group = "Devices"
-    _define(group, "enum", "parallel", "pmap",
+    define = _definer(values, "Devices")
+    define("enum", "parallel", "pmap",
             "With several devices: pmap, a copy of the model on each; mesh, one program over a grid of rows and items.",
             values=ParallelKind.__args__)  # fmt: skip
-    _define(group, "integer", "item_shards", 1, "mesh: parts that everything with an axis of items is split into; the "
+    define("integer", "item_shards", 1, "mesh: parts that everything with an axis of items is split into; the "
             "rows of a batch are split over the other devices.", lower_bound=1)  # fmt: skip
-    _define(group, "integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
-    _define(group, "boolean", "distributed", False,
+    define("integer", "max_devices", 0, "Use at most so many local devices; 0 for all.", lower_bound=0)
+    define("boolean", "distributed", False,
             "One process of a job of several: found by itself in Slurm, Open MPI, Kubernetes and Cloud TPU, elsewhere "
             "by the three flags below. All of them need the same flags, and the same --run_dir in a file system that "
             "they share.")  # fmt: skip
-    _define(group, "string", "coordinator_address", None, "HOST:PORT of the first process.")
-    _define(group, "integer", "num_processes", None, "Processes of the job.", lower_bound=1)
-    _define(group, "integer", "process_id", None, "Of this one, from 0.", lower_bound=0)
-    _define(group, "float", "watchdog_minutes", 0.0, "End the process, with the stacks of its threads, when no step "
+    define("enum", "matmul_precision", DEFAULT_MATMUL_PRECISION,
+            "Of float32 products on an accelerator. float32: in full, as on a CPU; tensorfloat32: with factors of 10 "
+            "bits on an NVIDIA GPU, of 16 on a TPU; default: the backend's own, on a TPU factors of 8 bits.",
+            values=MATMUL_PRECISIONS)  # fmt: skip
+    define("boolean", "compilation_cache", True, "Keep compiled programs in the user's cache directory for later runs; "
+            "$JAX_COMPILATION_CACHE_DIR names another place.")  # fmt: skip
+    define("string", "coordinator_address", None, "HOST:PORT of the first process.")
+    define("integer", "num_processes", None, "Processes of the job.", lower_bound=1)
+    define("integer", "process_id", None, "Of this one, from 0.", lower_bound=0)
+    define("float", "watchdog_minutes", 0.0, "End the process, with the stacks of its threads, when no step "
             "and no batch of an evaluation ends for so long (compilation included); 0 for never.",
             lower_bound=0.0)  # fmt: skip
 
 
-def define_run_flags() -> None:
+def define_run_flags(values: flags.FlagValues = FLAGS) -> None:
     """Where it goes."""
-    group = "Run"
-    _define(group, "string", "run_dir", None, "Directory of the run (default: a new one below runs/).")
-    _define(group, "boolean", "resume", False, "Go on with the run in --run_dir.")
-    _define(group, "boolean", "baseline", True, "Evaluate Popularity beside the model.")
+    define = _definer(values, "Run")
+    define("path", "run_dir", None, "Directory of the run (default: a new one below runs/).")
+    define("boolean", "resume", False, "Go on with the run in --run_dir.")
+    define("boolean", "baseline", True, "Evaluate Popularity beside the model.")
 
 
-def define_evaluate_run_flags() -> None:
+def define_evaluate_run_flags(values: flags.FlagValues = FLAGS) -> None:
     """Which run is evaluated, on what, and from which rows."""
-    group = "Run"
-    _define(group, "string", "run_dir", None, "Directory of the run.", required=True)
-    _define(group, "string", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
-    _define(
-        group,
+    define = _definer(values, "Run")
+    define("path", "run_dir", None, "Directory of the run.", required=True)
+    define("path", "dataset", None, "Where the run's dataset is now: a name below --data_dir, or a folder.")
+    define("string", "setting", None, "Which folder of the dataset: clean, noisy, ...")
+    define("path", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
+    define(
         "string",
         "infer_recency",
         None,
@@ -350,26 +393,37 @@ def define_evaluate_run_flags() -> None:
     )
 
 
-def define_sweep_flags() -> None:
+def define_sweep_flags(values: flags.FlagValues = FLAGS) -> None:
     """What a sweep runs and shows."""
-    group = "Sweep"
-    _define(group, "string", "sweep_dir", None, "Directory of the sweep's run directories.", required=True)
-    _define(group, "multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train.")
-    _define(group, "ints", "seeds", (1,), "Seeds of every combination.")
-    _define(group, "list", "show_metrics", ["recall@20", "ndcg@20"], "Metrics to show; the first one ranks.")
-    _define(group, "boolean", "show_test", False, "Show the test too: for the one combination that was chosen.")
+    define = _definer(values, "Sweep")
+    define("path", "sweep_dir", None, "Directory of the sweep's run directories.", required=True)
+    define("multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train.")
+    define("ints", "seeds", (1,), "Seeds of every combination.", least=0)
+    define("list", "show_metrics", [], "Metrics to show; the first one ranks (default: recall and ndcg at 20, "
+            "or at the largest K of --ks).")  # fmt: skip
+    define("boolean", "show_test", False, "Show the test too: for the one combination that was chosen.")
 
 
-def define_compare_flags() -> None:
+def define_compare_flags(values: flags.FlagValues = FLAGS) -> None:
     """What is compared, and how."""
-    group = "Comparison"
-    _define(group, "list", "runs", [], "Run directories, or folders of them, made with --per_user.")
-    _define(group, "list", "models", [], "Models to train and evaluate first, with their presets.")
-    _define(group, "ints", "seeds", (1, 2, 3), "Seeds of those models; what draws nothing runs once.")
-    _define(group, "string", "compare_dir", "runs/compare", "Where those runs and the table are written.")
-    _define(group, "string", "metric", "recall@20", "Test metric that sorts and is tested for significance.")
-    _define(group, "string", "against", None, "The model, as the table calls it, that others are compared with "
+    define = _definer(values, "Comparison")
+    define("list", "runs", [], "Run directories, or folders of them, made with --per_user.")
+    define("list", "models", [], "Models to train and evaluate first, with their presets.")
+    define("ints", "seeds", (1, 2, 3), "Seeds of those models; what draws nothing runs once.", least=0)
+    define("path", "compare_dir", "runs/compare", "Where those runs and the table are written.")
+    define("string", "metric", None, "Test metric that sorts and is tested for significance (default: recall at 20, or "
+            "at the largest K of --ks).")  # fmt: skip
+    define("string", "against", None, "The model, as the table calls it, that others are compared with "
             "(default: the best).")  # fmt: skip
+
+
+def define_train_flags(models: tuple[str, ...], values: flags.FlagValues = FLAGS) -> None:
+    """All flags of experiments.train."""
+    define_model_flags(models, values)
+    for define in (
+        define_data_flags, define_training_flags, define_evaluation_flags, define_run_flags, define_device_flags,
+    ):  # fmt: skip
+        define(values)
 
 
 def grouped_help(usage: str) -> str:

@@ -4,10 +4,12 @@ import faulthandler
 from typing import Any
 
 import jax
+from rich.console import Console
 
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.training.parallel import make_parallel
+from experiments.cache import keep_compiled_programs
 from experiments.cli import ConfigError
 from experiments.flags import FLAGS
 
@@ -35,6 +37,15 @@ def join_processes() -> None:
             f"--distributed found no job to join ({str(error).splitlines()[0]}): outside Slurm, Open MPI, Kubernetes "
             "and Cloud TPU give --coordinator_address=HOST:PORT, --num_processes and --process_id"
         ) from error
+
+
+def set_up_jax(matmul_precision: str, console: Console) -> None:
+    """The precision of products, and the cache of compiled programs: before anything is compiled."""
+    jax.config.update("jax_default_matmul_precision", matmul_precision)
+    if FLAGS.compilation_cache:
+        complaint = keep_compiled_programs()
+        if complaint:
+            console.print(f"warning: {complaint}")
 
 
 def make_devices(dataset: Dataset) -> OneDevice:

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichBars
 from rich.table import Table
 
+from diffrec_jax.files import atomic_file
 from diffrec_jax.training.loop import Progress
 from experiments.machines import NO_WATCHDOG, Watchdog
 
@@ -19,10 +20,10 @@ SECONDS_BETWEEN_PLAIN_LINES = 60.0
 
 
 def make_console(*, quiet: bool = False) -> Console:
-    """A terminal keeps its own width; a file or pipe gets lines that are not folded."""
-    if quiet:
-        return Console(quiet=True)
-    return Console() if sys.stdout.isatty() else Console(width=140, highlight=False)
+    """A terminal keeps its own width; a file or pipe gets lines that are not folded. Text is never taken for markup."""
+    # Names of folders and datasets are shown as they are: [x] in them is no markup, :x: no picture.
+    is_terminal = sys.stdout.isatty()
+    return Console(markup=False, emoji=False, quiet=quiet, width=None if is_terminal else 140, highlight=is_terminal)
 
 
 class ConsoleProgress(Progress):
@@ -64,7 +65,7 @@ class ConsoleProgress(Progress):
 
     def message(self, text: str) -> None:
         """A line of its own."""
-        self.console.print(text, markup=False)
+        self.console.print(text)
         self.last_line = time.perf_counter()
 
     def _plain(self, text: str) -> None:
@@ -100,6 +101,13 @@ class ConsoleProgress(Progress):
         self.message(f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9.4g} valid  {values}{best}")
 
 
+def table_title(results: dict[str, Any]) -> str:
+    """Of what data and split results.json tells."""
+    inner = results.get("inner_split")
+    split = f"inner split {inner:g} (the valid split, not the test)" if inner else "test split"
+    return f"{Path(results['dataset']).name} {results['setting']}, {split}, {results['mode']} mode"
+
+
 def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:
     """A table of recall and NDCG at the first two K, MRR, precision and hit rate at the second; a row per model."""
     shown = ks[:2]
@@ -126,13 +134,26 @@ def _new_figure(size: tuple[float, float]) -> tuple[Any, Any] | None:
     return figure, figure.subplots()
 
 
-def plot_comparison(values: Mapping[str, list[float]], metric: str, title: str, path: Path) -> bool:
-    """A bar per model, best first, its runs as dots; False where matplotlib is not installed."""
+def _plain(text: str) -> str:
+    """Text in a picture as it is: $ would begin a formula."""
+    return text.replace("$", r"\$")
+
+
+def _save(figure: Any, path: Path, made_of: str) -> None:
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120, metadata={"Description": made_of})
+
+
+def plot_comparison(values: Mapping[str, list[float]], metric: str, title: str, path: Path, made_of: str) -> bool:
+    """A bar per model, best first, its runs as dots; False where matplotlib is not installed.
+
+    ``made_of`` is kept in the file.
+    """
     made = _new_figure((7, 0.6 + 0.32 * max(len(values), 3)))
     if made is None:
         return False
     figure, axes = made
-    labels = list(values)
+    labels = [_plain(label) for label in values]
     means = [statistics.mean(runs) for runs in values.values()]
     axes.barh(labels, means, color=["tab:orange" if "DiffRec" in label else "tab:blue" for label in labels])
     for place, runs in enumerate(values.values()):
@@ -140,8 +161,8 @@ def plot_comparison(values: Mapping[str, list[float]], metric: str, title: str, 
     for place, mean in enumerate(means):
         axes.annotate(f"{mean:.4f}", (0, place), xytext=(4, 0), textcoords="offset points", va="center", color="w")
     axes.invert_yaxis()
-    axes.set(xlabel=f"{metric} (bar: mean; dots: seeds)", title=title)
-    figure.savefig(path, dpi=120)
+    axes.set(xlabel=f"{metric} (bar: mean; dots: seeds)", title=_plain(title))
+    _save(figure, path, made_of)
     return True
 
 
@@ -161,7 +182,7 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
         )
     best = max(evaluations, key=lambda record: record["valid"][metric])
     axes.axvline(best["epoch"], color="0.6", linestyle=":", label=f"selected: epoch {best['epoch']:g}")
-    axes.set(xlabel="epoch", ylabel=metric, title=title)
+    axes.set(xlabel="epoch", ylabel=metric, title=_plain(title))
     axes.set_ylim(bottom=0)
     loss_axes = axes.twinx()
     loss_axes.plot(
@@ -174,5 +195,5 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
     loss_axes.set(ylabel="training loss", yscale="log")
     handles = [*axes.get_lines(), *loss_axes.get_lines()]
     axes.legend(handles=handles, loc="lower right")
-    figure.savefig(path, dpi=120)
+    _save(figure, path, f"{title}: metrics.jsonl of {path.parent}")
     return True

@@ -1,13 +1,19 @@
 """Runs of experiments.train made by other scripts, each in a process of its own."""
 
-import os
+import re
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from diffrec_jax.training.run_log import RunDirectory
+from absl.flags import Error, FlagValues
+
+from diffrec_jax.data import Dataset
+from diffrec_jax.training.run_log import LOCATION, RunDirectory, differences
+from experiments import flags
 from experiments.cli import ConfigError
+from experiments.config import new_run_config
+from experiments.models import MODELS
 
 
 def cut_train_flags() -> list[str]:
@@ -20,32 +26,68 @@ def cut_train_flags() -> list[str]:
     return train_flags
 
 
+def parse_train_flags(train_flags: list[str]) -> FlagValues:
+    """What flags of experiments.train say, beside this script's own.
+
+    Raises:
+      ConfigError: they are none.
+    """
+    values = FlagValues()
+    flags.define_train_flags(tuple(MODELS), values)
+    try:
+        rest = values(["experiments.train", *train_flags])
+    except Error as error:
+        raise ConfigError(f"{' '.join(str(error).split())} (after --: flags of experiments.train)") from error
+    if len(rest) > 1:
+        raise ConfigError(f"unexpected argument {rest[1]!r} after --: flags are written --name=value")
+    return values
+
+
+def check_existing(runs: dict[Path, list[str]]) -> None:
+    """Raises ConfigError unless what is in the directories, finished or not, is what the flags ask for."""
+    datasets: dict[str, Dataset] = {}
+    for path, train_flags in runs.items():
+        config = new_run_config(parse_train_flags(train_flags))  # complains of wrong flags before any run
+        directory = RunDirectory(path)
+        if not directory.exists():
+            continue
+        data = config.data
+        if repr(data) not in datasets:
+            datasets[repr(data)] = data.load()
+        asked = config.to_dict(datasets[repr(data)])
+        found = differences(
+            {key: value for key, value in directory.config().items() if key != LOCATION},
+            {key: value for key, value in asked.items() if key != LOCATION},
+        )
+        if found:
+            raise ConfigError(
+                f"{path} holds a run of another configuration: {found}; choose another directory, or remove that run"
+            )
+
+
 def run_all(runs: dict[Path, list[str]]) -> None:
     """Runs what is not finished, one after the other, each with a log beside its run directory.
 
-    What one has compiled is kept beside them too, for those that differ in no more than the seed.
+    A finished run stands for the flags only if its whole configuration, its data's fingerprint and the version of the
+    project are those that the flags ask for now.
 
     Raises:
-      ConfigError: a run failed; the message ends with its last line.
+      ConfigError: there is a run of another configuration, or a run failed; the message ends with its last line.
     """
+    check_existing(runs)
     for path, train_flags in runs.items():
         if RunDirectory(path).results() is not None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        compiled = {
-            "JAX_COMPILATION_CACHE_DIR": str(path.parent.absolute() / ".compiled"),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }
         command = [sys.executable, "-m", "experiments.train", *train_flags, f"--run_dir={path}", "--resume"]
         print(f"running {path}", flush=True)
         with path.with_name(path.name + ".log").open("w") as log:
-            finished = subprocess.run(
-                command, stdout=log, stderr=subprocess.STDOUT, check=False, env=compiled | os.environ
-            )
+            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if finished.returncode:
             lines = Path(log.name).read_text().splitlines() or [""]
             raise ConfigError(
-                f"{path} failed with exit code {finished.returncode}: {lines[-1]} (all of it in {log.name})"
+                f"{path} failed with exit code {finished.returncode}: {re.sub('^error: ', '', lines[-1])} "
+                f"(all of it in {log.name})"
             )
 
 

@@ -3,20 +3,23 @@
   python -m experiments.sweep --sweep_dir=runs/tune --seeds=1,2 --grid='lr=1e-4|3e-4' --grid='dims=1000|200,600' \\
       -- --model=diffrec --dataset=ml-1m --data_dir=data
 
-What follows -- goes to experiments.train as it is. Runs that are finished are not run again, interrupted ones go on.
+What follows -- goes to experiments.train as it is. Runs that are finished are not run again, interrupted ones go on;
+a run of another configuration, of other data or of another version of the project is refused.
 The test is shown only with --show_test, so that nothing is chosen by it.
 """
 
 import itertools
-import re
 import statistics
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
+from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
 from experiments.cli import ConfigError, start
+from experiments.config import default_k
 from experiments.flags import FLAGS
 from experiments.report import make_console
 from experiments.runs import cut_train_flags, run_all, summarise
@@ -39,33 +42,38 @@ def parse_grid(entries: list[str]) -> list[dict[str, str]]:
 
 def run_name(combination: dict[str, str], seed: int) -> str:
     """A directory name that tells the combination and the seed."""
-    parts = [f"{name}={value}" for name, value in combination.items()] + [f"seed={seed}"]
-    return re.sub(r"[^\w.=,+-]", "_", "_".join(parts))
+    return safe_name("_".join([*(f"{name}={value}" for name, value in combination.items()), f"seed={seed}"]))
+
+
+def default_metrics(config: dict[str, Any]) -> list[str]:
+    """Recall and NDCG at the K that is looked at where none is asked for."""
+    k = default_k(config["evaluation"]["ks"])
+    return [f"recall@{k}", f"ndcg@{k}"]
 
 
 def main() -> None:
     """Runs the grid and prints the ranking."""
     combinations, folder = parse_grid(FLAGS.grid), Path(FLAGS.sweep_dir)
-    runs = {}
+    runs: dict[Path, list[str]] = {}
     for combination in combinations:
         given = [f"--{name}={value}" for name, value in combination.items()]
         for seed in FLAGS.seeds:
             runs[folder / run_name(combination, seed)] = [*train_flags, *given, f"--seed={seed}"]
     run_all(runs)
     splits = ("valid", "test") if FLAGS.show_test else ("valid",)
-    rows = []
+    rows, shown = [], FLAGS.show_metrics or default_metrics(RunDirectory(next(iter(runs))).config())
     for combination in combinations:
         results = [RunDirectory(folder / run_name(combination, seed)).results() for seed in FLAGS.seeds]
         columns = {
             (split, metric): [result[split][metric] for result in results if result]
             for split in splits
-            for metric in FLAGS.show_metrics
+            for metric in shown
         }
         epochs = [result["best_epoch"] for result in results if result and result["best_epoch"] is not None]
         rows.append((combination, columns, epochs))
-    rows.sort(key=lambda row: -statistics.mean(row[1]["valid", FLAGS.show_metrics[0]]))
-    table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {FLAGS.show_metrics[0]} on valid first")
-    for heading in (*combinations[0], *(f"{split} {metric}" for split in splits for metric in FLAGS.show_metrics)):
+    rows.sort(key=lambda row: -statistics.mean(row[1]["valid", shown[0]]))
+    table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {shown[0]} on valid first")
+    for heading in (*combinations[0], *(f"{split} {metric}" for split in splits for metric in shown)):
         table.add_column(heading)
     table.add_column("best epoch")
     for combination, columns, epochs in rows:

@@ -4,6 +4,7 @@ python -m experiments.train --model=diffrec --dataset=ml-1m --data_dir=data
 python -m experiments.train --run_dir=runs/NAME --resume
 """
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,32 +17,36 @@ from rich.console import Console
 from diffrec_jax.data import Dataset, item_counts
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
+from diffrec_jax.files import safe_name
 from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
+from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.parallel import is_primary, wait_for_all
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_log import RunDirectory, config_digest, differences
 from experiments import flags
 from experiments.assemble import (
+    check_evaluation,
     check_memory,
+    check_training_memory,
     evaluate_fitted,
     evaluate_scoring_state,
     find_item_groups,
     fit_scoring_state,
+    how_measured,
     item_embeddings,
     make_evaluator,
-    make_fit_linear,
     make_trainer,
     seconds_per_1000_users,
     write_per_user,
 )
 from experiments.cli import ConfigError, start
-from experiments.config import MAY_DIFFER_ON_RESUME, RunConfig, new_run_config, resumed_run_config
+from experiments.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, RunConfig, new_run_config, resumed_run_config
 from experiments.flags import FLAGS
-from experiments.machines import Watchdog, join_processes, make_devices
+from experiments.machines import Watchdog, join_processes, make_devices, set_up_jax
 from experiments.memory import GIB, peak_rss_bytes
 from experiments.models import MODELS
-from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table
+from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
 from experiments.versions import versions
 
 BEYOND_ACCURACY_K = 20
@@ -64,7 +69,7 @@ def default_run_dir(config: RunConfig) -> Path:
     """A new directory below runs/ that names the run and the time."""
     seed = "" if config.seed is None else f"-seed{config.seed}"
     name = f"{config.model}-{Path(config.data.dataset).name}-{config.data.setting}{seed}"
-    return Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Path("runs") / safe_name(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,8 @@ class Outcome:
     best_epoch: float | None
     num_params: int
     timings: dict[str, float | None]
+    item_groups: dict[str, Any] | None = None
+    """Their sizes and latent sizes."""
 
 
 def num_numbers(tree: Any) -> int:
@@ -82,26 +89,17 @@ def num_numbers(tree: Any) -> int:
     return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def train(
-    config: RunConfig,
-    dataset: Dataset,
-    run_directory: RunDirectory,
-    devices: OneDevice,
-    item_groups: np.ndarray | None,
-    console: Console,
-) -> Outcome:
+def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Outcome:
     """Trains and evaluates the selected state."""
-    assert config.training is not None
-    with ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes)) as progress:
-        trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
+    with progress:
         best = trainer.run()
         splits = trainer.evaluate(best, test_with_valid_input=config.evaluation.test_with_valid_input)
     if trainer.recommender.item_embeddings:
-        run_directory.write_item_embeddings(item_embeddings(trainer, best))
+        trainer.run_directory.write_item_embeddings(item_embeddings(trainer, best))
     timings, of_one = trainer.timings, jax.eval_shape(trainer.recommender.init_params, jax.random.key(0))
     return Outcome(
         splits=splits,
-        best_epoch=float(devices.fetch(best.selection.best_epoch)),
+        best_epoch=float(trainer.best(best).best_epoch),
         num_params=num_numbers(of_one),
         timings={
             "train_s": timings.train_s,
@@ -109,7 +107,7 @@ def train(
             "train_s_per_step": timings.train_s / timings.steps if timings.steps else None,
             "eval_s": timings.eval_s / timings.evaluations,
             "eval_s_per_1000_users": seconds_per_1000_users(
-                config, trainer.evaluator, trainer.scoring_state(best), dataset
+                config, trainer.evaluator, trainer.scoring_state(best), trainer.dataset
             ),
             "checkpoint_s": timings.checkpoint_s,
         },
@@ -120,7 +118,7 @@ def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Consol
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(), MODELS[config.model].title
     evaluator = make_evaluator(config, recommender.score_fn, devices)
-    console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB", markup=False)
+    console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB")
     started = time.perf_counter()
     fitted = fit_scoring_state(config, recommender, dataset)
     fit_s, scoring_state = time.perf_counter() - started, devices.place(fitted)
@@ -163,24 +161,22 @@ def plot(run_directory: RunDirectory, metric: str, title: str, console: Console)
     """learning_curve.png, or a line that says what is missing for it."""
     path = run_directory.path / "learning_curve.png"
     if not plot_learning_curve(run_directory.records(), metric, title, path):
-        console.print(f"no {path.name}: matplotlib is missing (pip install 'diffrec-jax[plot]')", markup=False)
+        console.print(f"no {path.name}: matplotlib is missing (pip install 'diffrec-jax[plot]')")
 
 
 def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirectory, console: Console) -> None:
     """The final table and what the run cost."""
     rows = {MODELS[results["model"]].title: results["test"]}
     rows |= {MODELS[name].title: baseline["test"] for name, baseline in results["baselines"].items()}
-    inner = results.get("inner_split")
-    split = f"inner split {inner:g} (the valid split, not the test)" if inner else "test split"
-    console.print(results_table(f"{results['dataset']}, {split}, {results['mode']} mode", rows, ks))
+    console.print(results_table(table_title(results), rows, ks))
     timings = results["timings"]
     costs = [f"{timings['total_s']:.0f} s in all", f"peak memory {results['peak_rss_bytes'] / 2**30:.2f} GiB"]
     if timings["train_s_per_epoch"]:
         costs.insert(0, f"{timings['train_s_per_epoch']:.2f} s an epoch, {timings['eval_s']:.1f} s an evaluation")
     if results["best_epoch"] is not None:
         costs.insert(0, f"best epoch {results['best_epoch']:g}")
-    console.print("; ".join(costs), markup=False)
-    console.print(f"results in {run_directory.path / 'results.json'}", markup=False)
+    console.print("; ".join(costs))
+    console.print(f"results in {run_directory.path / 'results.json'}")
 
 
 def main() -> None:
@@ -190,65 +186,97 @@ def main() -> None:
     clock, console = CompileClock(), make_console(quiet=not is_primary())
     if FLAGS.resume and not FLAGS.run_dir:
         raise ConfigError("--resume needs --run_dir, the directory of the run to go on with")
+    if FLAGS.distributed and not FLAGS.run_dir:
+        raise ConfigError("--distributed needs --run_dir: the processes have to share it")
     found = RunDirectory(FLAGS.run_dir, writes=is_primary()) if FLAGS.run_dir else None
     resumes = FLAGS.resume and found is not None and found.exists()
     config = resumed_run_config(RunConfig.from_dict(found.config())) if resumes else new_run_config()  # type: ignore[union-attr]
-    if FLAGS.distributed and found is None:
-        raise ConfigError("--distributed needs --run_dir: the processes have to share it")
-    dataset = config.data.load()
+    set_up_jax(config.matmul_precision, console)
+    dataset = config.data.load(strict_ids=FLAGS.strict_ids)
     devices = make_devices(dataset)
     # What complains does so before anything is written.
     check_devices(config, devices)
-    config.evaluation.user_ids(dataset)
+    check_evaluation(config, dataset)
     if not config.training:
         check_memory(config, config.make_fitted().fit_bytes(dataset.train), dataset)
-    run_directory, stored = found or RunDirectory(default_run_dir(config)), config.to_dict(dataset)
-    if resumes:
-        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
-    else:
-        run_directory.check_unused()
-    with ConsoleProgress(console, "recall@20") as progress:
-        item_groups = find_item_groups(config, dataset, run_directory, devices, progress)
-    if item_groups is not None or config.has_linear_part:
-        config.make_recommender(dataset, item_groups, make_fit_linear(config, dataset))
     if config.has_linear_part:
         check_memory(config, linear_factors_bytes(dataset.train), dataset)
+    run_directory = found or RunDirectory(default_run_dir(config))
+    with run_directory.held(numbered=found is None):
+        outcome = run(config, dataset, run_directory, devices, console, resumes=resumes)
+        if outcome is None:
+            return
+        baselines = {}
+        if FLAGS.baseline and config.model != "popularity":
+            popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
+            baselines["popularity"] = {name: split.mean(config.evaluation.mode) for name, split in popularity.items()}
+        if is_primary():
+            timings = {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started}
+            results = describe(config, dataset, devices, outcome) | {"baselines": baselines, "timings": timings}
+            finish(config, dataset, run_directory, console, outcome, results)
+
+
+def run(
+    config: RunConfig,
+    dataset: Dataset,
+    run_directory: RunDirectory,
+    devices: OneDevice,
+    console: Console,
+    *,
+    resumes: bool,
+) -> Outcome | None:
+    """Makes the run directory, or goes on in it, and trains or fits; None where the run was finished already."""
+    stored, trainer, item_groups = config.to_dict(dataset), None, None
+    if resumes:
+        before, finished = run_directory.config(), run_directory.results()
+        if run_directory.item_groups(dataset.num_items) is not None:  # what they were made of may be gone
+            stored["item_embeddings_sha256"] = before["item_embeddings_sha256"]
+        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+        if finished is not None and not differences(before, stored, may_differ=("version", *LOCATION_KEYS)):
+            console.print(f"{run_directory.path} is finished: more --epochs would go on with it")
+            show(finished, config.evaluation.ks, run_directory, console)
+            return None
+        if before["version"] != stored["version"]:
+            console.print(f"warning: version {stored['version']} goes on with a run of {before['version']}")
+    else:
+        run_directory.check_unused()
+    if config.training:
+        progress = ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes))
+        with ConsoleProgress(console, config.training.metric) as of_groups:
+            item_groups = find_item_groups(config, dataset, run_directory, devices, of_groups)
+        trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
+        trainer.check_budget()
+        check_training_memory(config, trainer, dataset)
     wait_for_all("what was there is known")
     if resumes:
-        finished = run_directory.results()
-        if finished is not None and stored["training"] == run_directory.config()["training"]:
-            console.print(f"{run_directory.path} is finished: more --epochs would go on with it", markup=False)
-            show(finished, config.evaluation.ks, run_directory, console)
-            return
         run_directory.update_config(stored)
     else:
         run_directory.create(stored)
     if item_groups is not None:
         run_directory.write_item_groups(item_groups)
     wait_for_all("the run directory is made")
-    title, used = MODELS[config.model].title, f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.way}"
     for line in (
         dataset.summary(),
         *(f"warning: {warning}" for warning in dataset.warnings),
-        f"{title}, preset {config.preset}, on {used}; run directory {run_directory.path}",
+        f"{MODELS[config.model].title}, preset {config.preset}, on {describe_devices(devices)}; run directory "
+        f"{run_directory.path}",
     ):
-        console.print(line, markup=False)
+        console.print(line)
+    if trainer is None:
+        return fit(config, dataset, devices, console)
+    outcome = train(config, trainer, progress)
+    return dataclasses.replace(outcome, item_groups=describe_item_groups(config, item_groups))
 
-    if config.training:
-        outcome = train(config, dataset, run_directory, devices, item_groups, console)
-    else:
-        outcome = fit(config, dataset, devices, console)
-    mode, baselines, beyond_k = config.evaluation.mode, {}, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
-    if FLAGS.baseline and config.model != "popularity":
-        popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
-        baselines["popularity"] = {split: result.mean(mode) for split, result in popularity.items()}
-    if not is_primary():
-        return
-    if FLAGS.per_user:
-        write_per_user(outcome.splits, run_directory.path)
-    if config.training:
-        plot(run_directory, config.training.metric, f"{title} on {dataset.name}, seed {config.training.seed}", console)
-    results = {
+
+def describe_devices(devices: OneDevice) -> str:
+    """How many, of what kind, and how they are used."""
+    return f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.way}"
+
+
+def describe(config: RunConfig, dataset: Dataset, devices: OneDevice, outcome: Outcome) -> dict[str, Any]:
+    """What results.json says of a run, beside what it took and its baselines."""
+    mode, beyond_k = config.evaluation.mode, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
+    return {
         "model": config.model,
         "dataset": config.data.dataset,
         "setting": config.data.setting,
@@ -258,26 +286,37 @@ def main() -> None:
         "mode": mode,
         "best_epoch": outcome.best_epoch,
         "num_params": outcome.num_params,
-        "item_groups": describe_item_groups(config, item_groups),
+        "item_groups": outcome.item_groups,
         **{split: result.mean(mode) for split, result in outcome.splits.items()},
         "beyond_accuracy": beyond_accuracy(
             outcome.splits["test"].top_items, item_counts(dataset.train), dataset.num_users, beyond_k
         ),
-        "baselines": baselines,
-        "timings": {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started},
         "peak_rss_bytes": peak_rss_bytes(),
-        "devices": used,
+        "devices": describe_devices(devices),
+        "matmul_precision": config.matmul_precision,
         "versions": versions(),
     }
+
+
+def finish(
+    config: RunConfig,
+    dataset: Dataset,
+    run_directory: RunDirectory,
+    console: Console,
+    outcome: Outcome,
+    results: dict[str, Any],
+) -> None:
+    """Writes and shows the results."""
+    if FLAGS.per_user:
+        how = how_measured(config, config_digest(run_directory.config()))
+        write_per_user(outcome.splits, dataset, run_directory.path, how, how)
+    if config.training:
+        title = f"{MODELS[config.model].title} on {dataset.name}, seed {config.training.seed}"
+        plot(run_directory, config.training.metric, title, console)
     run_directory.write_results(results)
     show(results, config.evaluation.ks, run_directory, console)
 
 
 if __name__ == "__main__":
-    flags.define_model_flags(tuple(MODELS))
-    flags.define_data_flags()
-    flags.define_training_flags()
-    flags.define_evaluation_flags()
-    flags.define_run_flags()
-    flags.define_device_flags()
+    flags.define_train_flags(tuple(MODELS))
     start(main, __doc__ or "")

@@ -12,8 +12,8 @@ TOOLS = Path(sys.executable).parent
 
 @pytest.mark.parametrize(
     "command",
-    [["ruff", "check"], ["ruff", "format", "--check"], ["pyright"], ["lint-imports"]],
-    ids=lambda command: " ".join(command),
+    [["ruff", "check"], ["ruff", "format", "--check"], ["pyright", "--pythonpath", sys.executable], ["lint-imports"]],
+    ids=lambda command: " ".join(command[:2]),
 )
 def test_tool_is_content(command):
     finished = subprocess.run(

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import sparse
 
+from diffrec_jax.data.embeddings import sklearn_seed
 from diffrec_jax.data.interactions import DataError, item_counts
 
 GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "popularity", "random"]
@@ -14,7 +15,7 @@ EMBEDDING_GROUPINGS: tuple[GroupingMethod, ...] = ("kmeans", "spherical_kmeans")
 def _kmeans(features: np.ndarray, num_groups: int, seed: int) -> np.ndarray:
     from sklearn.cluster import KMeans  # takes a second to import
 
-    return KMeans(num_groups, n_init=4, random_state=seed).fit_predict(features)  # type: ignore[arg-type]
+    return KMeans(num_groups, n_init=4, random_state=sklearn_seed(seed)).fit_predict(features)  # type: ignore[arg-type]
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
@@ -31,7 +32,11 @@ def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray
         return np.arange(train.shape[1]) % num_groups
     # float64 and int32: what its SVD takes without converting.
     graph = sparse.csr_matrix(train.astype(np.float64))[users][:, items]
-    found = SpectralCoclustering(num_groups, svd_method="randomized", random_state=seed).fit(graph).column_labels_
+    found = (
+        SpectralCoclustering(num_groups, svd_method="randomized", random_state=sklearn_seed(seed))
+        .fit(graph)
+        .column_labels_
+    )
     labels = np.full(train.shape[1], np.bincount(found, minlength=num_groups).argmax())
     labels[items] = found
     return labels

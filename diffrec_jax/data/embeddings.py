@@ -8,8 +8,19 @@ from scipy import sparse
 from diffrec_jax.data.interactions import DataError, item_counts
 
 
-def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
+def sklearn_seed(seed: int) -> int | np.random.RandomState:
+    """A seed as scikit-learn takes it: its own integers have 32 bits."""
+    return seed if seed < 2**32 else np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+
+
+def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarray | None = None) -> np.ndarray:
     """An array [I, D] from a .npy file, as float32.
+
+    Args:
+      path: of the file.
+      num_items: I.
+      item_ids: the original ids [I] of a dataset that has gaps in them: of a file with a row for each id from 0 on, the
+        rows of these are taken.
 
     Raises:
       DataError: the file is missing, is no array of finite numbers, or is of another number of items.
@@ -28,6 +39,8 @@ def read_item_embeddings(path: str | Path, num_items: int) -> np.ndarray:
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind not in "fiu":
         kind = getattr(embeddings, "dtype", type(embeddings).__name__)
         raise DataError(f"item embeddings {path} hold {kind}, not numbers: save floats [items, size]")
+    if item_ids is not None and embeddings.ndim == 2 and len(embeddings) == item_ids[-1] + 1:
+        embeddings = embeddings[item_ids]
     if embeddings.ndim != 2 or embeddings.shape[0] != num_items:
         raise DataError(
             f"item embeddings {path} have shape {list(embeddings.shape)}, the dataset has {num_items} items: "
@@ -64,7 +77,8 @@ def leading_item_factors(train: sparse.csr_array, size: int, *, seed: int = 0) -
     """
     from sklearn.utils.extmath import randomized_svd  # takes a second to import
 
-    found = randomized_svd(normalised_interactions(train), min(size, *train.shape), n_iter=6, random_state=seed)  # type: ignore[arg-type]
+    state, rank = sklearn_seed(seed), min(size, *train.shape)  # type: ignore[misc]
+    found = randomized_svd(normalised_interactions(train), rank, n_iter=6, random_state=state)  # type: ignore[arg-type]
     _, singular_values, item_vectors = found  # type: ignore[misc]
     return singular_values, item_vectors.T
 

@@ -1,6 +1,7 @@
 """Interactions of users with items: three CSR splits, each row in time order."""
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -56,15 +57,137 @@ def split_rows(matrix: sparse.csr_array, share: float) -> tuple[sparse.csr_array
     return part(is_old, num_old), part(~is_old, lengths - num_old)
 
 
+def pair_codes(matrix: sparse.csr_array) -> np.ndarray:
+    """A number for each stored entry that says its row and column, [nnz] int64."""
+    rows = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
+    return rows * matrix.shape[1] + matrix.indices
+
+
+def check_structure(matrix: sparse.csr_array, what: str) -> None:
+    """Raises DataError unless the arrays of a CSR matrix fit together."""
+    indptr, indices = matrix.indptr, matrix.indices
+    num_rows, num_columns = matrix.shape  # type: ignore[misc]
+    if len(indptr) != num_rows + 1 or indptr[0] != 0 or np.any(np.diff(indptr) < 0):
+        raise DataError(f"{what} is no valid CSR matrix: indptr has to rise from 0, with one entry more than rows")
+    if indptr[-1] != len(indices) or len(indices) != len(matrix.data):
+        raise DataError(
+            f"{what} is no valid CSR matrix: indptr ends with {indptr[-1]}, with {len(indices)} indices and "
+            f"{len(matrix.data)} values"
+        )
+    if len(indices) and not 0 <= indices.min() <= indices.max() < num_columns:
+        raise DataError(f"{what} has column indices from {indices.min()} to {indices.max()}, of {num_columns} columns")
+
+
+def check_no_repeats(matrix: sparse.csr_array, what: str) -> None:
+    """Raises DataError where a row of a CSR matrix stores a column twice: what sums and what sets would differ."""
+    codes = np.sort(pair_codes(matrix))
+    repeated = codes[1:][codes[1:] == codes[:-1]]
+    if len(repeated):
+        row, column = divmod(int(repeated[0]), matrix.shape[1])
+        raise DataError(
+            f"{what} stores {len(repeated):,} entries more than once, the first in row {row}, column {column}"
+        )
+
+
+def _as_csr(matrix: sparse.csr_array, what: str) -> sparse.csr_array:
+    """The matrix as csr_array of float32, its stored order kept.
+
+    Raises:
+      DataError: it is no CSR matrix of ones.
+    """
+    if not sparse.issparse(matrix) or matrix.format != "csr":
+        raise DataError(f"{what} is {type(matrix).__name__}: give a scipy.sparse.csr_array [users, items] (tocsr())")
+    check_structure(matrix, what)
+    other = np.flatnonzero(matrix.data != 1)  # NaN too
+    if len(other):
+        raise DataError(
+            f"{what} holds {len(other):,} values that are not 1, the first {matrix.data[other[0]]}: keep what counts "
+            "as an interaction (ratings: those above a threshold) and store it as 1"
+        )
+    if isinstance(matrix, sparse.csr_array) and matrix.dtype == np.float32:
+        return matrix
+    return sparse.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] of ones in time order."""
+    """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] of ones in time order.
+
+    A user and an item meet at most once, in one of the splits.
+
+    Raises:
+      DataError: the splits are no CSR matrices of ones, are of several shapes, or a pair occurs twice; the message says
+        where.
+    """
 
     name: str
     train: sparse.csr_array
     valid: sparse.csr_array
     test: sparse.csr_array
     warnings: tuple[str, ...] = ()
+    user_ids: np.ndarray | None = None
+    """The users' original ids, [num_users], where they are not 0, 1, 2, ..."""
+    item_ids: np.ndarray | None = None
+    """The items' original ids, [num_items], where they are not 0, 1, 2, ..."""
+
+    def __post_init__(self) -> None:
+        """Checks everything."""
+        for split in SPLITS:
+            object.__setattr__(self, split, _as_csr(getattr(self, split), f"{self.name}: {split}"))
+        shapes = {split: getattr(self, split).shape for split in SPLITS}
+        if len(set(shapes.values())) > 1:
+            told = ", ".join(f"{split} {list(shape)}" for split, shape in shapes.items())
+            raise DataError(f"{self.name}: the splits differ in shape ({told}): number users and items over all splits")
+        for name, size in (("user_ids", self.num_users), ("item_ids", self.num_items)):
+            ids = getattr(self, name)
+            if ids is not None and (np.shape(ids) != (size,) or len(np.unique(ids)) != size):
+                raise DataError(f"{self.name}: {name} have to be {size} different ids, one for each")
+        self._check_pairs()
+
+    def _check_pairs(self) -> None:
+        codes = np.concatenate([pair_codes(getattr(self, split)) for split in SPLITS])
+        split_of = np.repeat(np.arange(3), [getattr(self, split).nnz for split in SPLITS])
+        order = np.argsort(codes, kind="stable")
+        codes, split_of = codes[order], split_of[order]
+        same = codes[1:] == codes[:-1]
+        if not same.any():
+            return
+        first, second = split_of[:-1][same], split_of[1:][same]
+        kind = np.flatnonzero((first == first[0]) & (second == second[0]))
+        user, item = divmod(int(codes[:-1][same][0]), self.num_items)
+        pair = [int(self.original_user_ids[user]), int(self.original_item_ids[item])]
+        one, other = SPLITS[first[0]], SPLITS[second[0]]
+        if one == other:
+            raise DataError(
+                f"{self.name}: {one} holds {len(kind):,} pairs more than once, the first {pair}: keep one interaction "
+                "for each user and item"
+            )
+        raise DataError(
+            f"{self.name}: {len(kind):,} pairs are in both {one} and {other}, the first {pair}: put each interaction "
+            "into one split"
+        )
+
+    @property
+    def original_user_ids(self) -> np.ndarray:
+        """The users' own ids, [num_users]."""
+        return np.arange(self.num_users) if self.user_ids is None else self.user_ids
+
+    @property
+    def original_item_ids(self) -> np.ndarray:
+        """The items' own ids, [num_items]."""
+        return np.arange(self.num_items) if self.item_ids is None else self.item_ids
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the splits and, where they are not 0, 1, 2, ..., the original ids: the same wherever they lie."""
+        digest = hashlib.sha256(np.array(self.train.shape, np.int64).tobytes())
+        for split in SPLITS:
+            matrix = getattr(self, split)
+            digest.update(matrix.indptr.astype(np.int64).tobytes())
+            digest.update(matrix.indices.astype(np.int64).tobytes())
+        for ids in (self.user_ids, self.item_ids):
+            digest.update(b"" if ids is None else np.asarray(ids).tobytes())
+        return digest.hexdigest()
 
     @property
     def num_users(self) -> int:
@@ -91,8 +214,14 @@ class Dataset:
         train, valid = split_rows(self.train, share)
         if not valid.nnz:
             raise DataError(f"{self.name}: no training row is long enough for an inner split of {share:g}: take more")
-        warnings = coverage_warnings(train, valid, self.valid)
-        return Dataset(f"{self.name}, inner split {share:g}", train, valid, self.valid, warnings)
+        return replace(
+            self,
+            name=f"{self.name}, inner split {share:g}",
+            train=train,
+            valid=valid,
+            test=self.valid,
+            warnings=coverage_warnings(train, valid, self.valid),
+        )
 
     def summary(self) -> str:
         """One line of counts."""

@@ -1,6 +1,6 @@
 """Reader of the released layout: ``train_list.npy``, ``valid_list.npy``, ``test_list.npy`` in one folder.
 
-Each file holds an integer array [n, 2] of (user, item), in time order per user, with ids from 0 over all splits.
+Each file holds an integer array [n, 2] of (user, item), in time order per user. An id means the same in all three.
 """
 
 from pathlib import Path
@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, coverage_warnings, csr_from_pairs
-
-# Ids may have gaps (users without interactions), but an id far beyond their number is a raw id or a damaged file, and
-# would size every matrix and network.
-MAX_ID_GAP_FACTOR = 10
-MIN_ID_RANGE = 1000
 
 
 def _read_pairs(path: Path) -> np.ndarray:
@@ -43,55 +38,50 @@ def _read_pairs(path: Path) -> np.ndarray:
     return pairs
 
 
-def _check_id_range(pairs: dict[str, np.ndarray], folder: Path) -> tuple[int, int]:
-    sizes = []
-    for column, kind in enumerate(("user", "item")):
-        ids = np.concatenate([split[:, column] for split in pairs.values()])
-        num_distinct, largest = len(np.unique(ids)), int(ids.max())
-        if largest >= max(MAX_ID_GAP_FACTOR * num_distinct, MIN_ID_RANGE):
-            where = next(name for name, split in pairs.items() if int(split[:, column].max()) == largest)
-            raise DataError(
-                f"{folder / f'{where}_list.npy'} has {kind} id {largest:,} but only {num_distinct:,} {kind}s: "
-                f"renumber the {kind}s from 0 without large gaps"
-            )
-        sizes.append(largest + 1)
-    return sizes[0], sizes[1]
+def _original_ids(pairs: dict[str, np.ndarray], column: int, kind: str) -> tuple[np.ndarray, str | None]:
+    """The ids that occur, ascending, and a sentence on those that do not, None where they are 0, 1, 2, ..."""
+    ids = np.unique(np.concatenate([split[:, column] for split in pairs.values()]))
+    missing = int(ids[-1]) + 1 - len(ids)
+    if not missing:
+        return ids, None
+    return ids, (
+        f"{len(ids):,} {kind}s have ids up to {int(ids[-1]):,}: {missing:,} smaller ids have no interactions and are "
+        "left out"
+    )
 
 
-def _check_repeats(pairs: dict[str, np.ndarray], num_items: int, folder: Path) -> None:
-    codes = {name: split[:, 0].astype(np.int64) * num_items + split[:, 1] for name, split in pairs.items()}
-    for name, split_codes in codes.items():
-        values, counts = np.unique(split_codes, return_counts=True)
-        repeated = values[counts > 1]
-        if repeated.size:
-            pair = list(divmod(int(repeated[0]), num_items))
-            raise DataError(
-                f"{folder / f'{name}_list.npy'} holds {repeated.size:,} pairs more than once, the first {pair}: "
-                "keep one interaction for each user and item"
-            )
-    for first, second in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        shared = np.intersect1d(codes[first], codes[second], assume_unique=True)
-        if shared.size:
-            pair = list(divmod(int(shared[0]), num_items))
-            raise DataError(
-                f"{folder}: {shared.size:,} pairs are in both {first} and {second}, the first {pair}: "
-                "put each interaction into one split"
-            )
-
-
-def read_official(folder: str | Path, *, name: str | None = None) -> Dataset:
+def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bool = False) -> Dataset:
     """Reads and checks the three splits of a folder; users and items are numbered over all of them.
 
+    Ids that occur in no split are left out: they would be users whom nobody can serve and items that nobody can be
+    recommended, in every average. A warning counts them, and the dataset keeps the ids.
+
     Raises:
-      DataError: a file is missing, is no integer array [n, 2], is empty or pickled, has negative or far too large ids,
-        or a pair occurs twice, in one split or in two.
+      DataError: a file is missing, is no integer array [n, 2], is empty or pickled, has negative ids, or a pair occurs
+        twice, in one split or in two; or ids are left out and ``strict_ids``.
     """
     folder = Path(folder)
+    name = name or folder.name
     pairs = {split: _read_pairs(folder / f"{split}_list.npy") for split in SPLITS}
-    num_users, num_items = _check_id_range(pairs, folder)
-    _check_repeats(pairs, num_items, folder)
-    splits = {split: csr_from_pairs(array, num_users, num_items) for split, array in pairs.items()}
-    return Dataset(name=name or folder.name, warnings=coverage_warnings(**splits), **splits)
+    ids, gaps = zip(*(_original_ids(pairs, column, kind) for column, kind in enumerate(("user", "item"))))
+    found = [gap for gap in gaps if gap]
+    if found and strict_ids:
+        raise DataError(f"{folder}: {'; '.join(found)} (--strict_ids): number users and items from 0 without gaps")
+    for column, gap in enumerate(gaps):
+        for split in pairs.values() if gap else ():
+            split[:, column] = np.searchsorted(ids[column], split[:, column])
+    splits = {split: csr_from_pairs(array, len(ids[0]), len(ids[1])) for split, array in pairs.items()}
+    user_ids, item_ids = (of_axis.astype(np.int64) if gap else None for of_axis, gap in zip(ids, gaps))
+    try:
+        return Dataset(
+            name=name,
+            warnings=(*found, *coverage_warnings(**splits)),
+            user_ids=user_ids,
+            item_ids=item_ids,
+            **splits,
+        )
+    except DataError as error:
+        raise DataError(f"{folder}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
 def find_dataset_folder(dataset: str, setting: str, data_dir: str | Path) -> Path:

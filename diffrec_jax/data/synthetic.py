@@ -131,7 +131,7 @@ def make_synthetic(spec: SyntheticSpec, *, seed: int = 0, name: str = "synthetic
         split: csr_from_pairs(pairs[chosen], spec.num_users, spec.num_items)
         for split, chosen in (("train", in_train), ("valid", in_valid), ("test", ~in_train & ~in_valid))
     }
-    return Dataset(name=name, warnings=coverage_warnings(**splits), **splits)
+    return Dataset(name, **splits, warnings=coverage_warnings(**splits))  # type: ignore[arg-type]
 
 
 def _first_per_user(users: np.ndarray, most: np.ndarray, rng: np.random.Generator) -> np.ndarray:

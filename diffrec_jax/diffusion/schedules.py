@@ -57,8 +57,9 @@ def make_betas(
     """Variances beta_t of the single forward steps, [T] float64.
 
     ``linear-var`` makes 1 - abar_t linear from ``noise_scale * noise_min`` to ``noise_scale * noise_max``; ``linear``
-    makes the betas themselves linear there; ``cosine`` and ``binomial`` (1/(T+1) .. 1/2) take no noise arguments.
-    ``beta_fixed`` then replaces the first beta by 1e-5.
+    makes the betas themselves linear there; ``cosine`` and ``binomial`` (1/(T+1) .. 1/2) do not depend on them.
+    ``beta_fixed`` then replaces the first beta by 1e-5. A noise_scale of 0 means no noise, whatever else is given: all
+    betas are 0.
 
     Raises:
       ValueError: an unknown kind, T < 1, noise_min > noise_max, or a beta outside (0, 1).
@@ -69,10 +70,12 @@ def make_betas(
         raise ValueError(f"noise schedule {kind!r} is unknown: choose one of {', '.join(get_args(ScheduleKind))}")
     if num_timesteps < 1:
         raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+    if not noise_scale >= 0:
+        raise ValueError(f"noise_scale must be at least 0 (no noise), got {noise_scale}")
+    if noise_scale == 0:
+        return np.zeros(num_timesteps)
     steps = np.arange(num_timesteps, dtype=np.float64)
     if kind in ("linear", "linear-var"):
-        if not noise_scale > 0:
-            raise ValueError(f"noise_scale must be above 0, got {noise_scale}")
         if not 0 < noise_min <= noise_max:
             raise ValueError(f"need 0 < noise_min <= noise_max, got noise_min={noise_min}, noise_max={noise_max}")
         if not noise_scale * noise_max < 1:
@@ -99,24 +102,32 @@ def schedule_from_betas(betas: np.ndarray, dtype=jnp.float32) -> NoiseSchedule:
 
     ``dtype`` may be ``np.float64`` with the tables then kept as NumPy arrays, which is what a float64 reference wants.
 
+    Betas that are all 0 mean no noise: x_t is x_0, every loss weight is 1, and the reverse mean is the prediction
+    itself, as in the released code with a noise scale of 0. There is then no noise to predict.
+
     Raises:
-      ValueError: betas are not a vector of values in (0, 1).
+      ValueError: betas are not a vector of values in (0, 1), or all 0.
     """
     betas = np.array(betas, dtype=np.float64)
     if betas.ndim != 1 or betas.size == 0:
         raise ValueError(f"betas must be a non-empty vector, got shape {betas.shape}")
-    if not (np.all(betas > 0) and np.all(betas < 1)):
+    has_noise = bool(np.any(betas != 0))
+    if has_noise and not (np.all(betas > 0) and np.all(betas < 1)):
         raise ValueError(f"betas must lie in (0, 1), got values from {betas.min():g} to {betas.max():g}")
     alphas_cumprod = np.cumprod(1.0 - betas)
     previous_alphas_cumprod = np.concatenate([[1.0], alphas_cumprod[:-1]])
     # 1 - abar_t = (1 - abar_{t-1}) + abar_{t-1} beta_t: a sum of positive terms, nothing cancels.
     variances = np.cumsum(previous_alphas_cumprod * betas)
     previous_variances = np.concatenate([[0.0], variances[:-1]])
-    x0_loss_weights = np.ones_like(betas)
-    # SNR(t-1) - SNR(t) = (v_t - v_{t-1}) / (v_{t-1} v_t), and v_t - v_{t-1} = abar_{t-1} beta_t.
-    x0_loss_weights[1:] = (previous_alphas_cumprod * betas)[1:] / (previous_variances * variances)[1:]
-    epsilon_loss_weights = np.ones_like(betas)
-    epsilon_loss_weights[1:] = variances[1:] / (previous_variances[1:] ** 2 * (1.0 - betas[1:]))
+    x0_loss_weights, epsilon_loss_weights = np.ones_like(betas), np.ones_like(betas)
+    posterior_coef_x0, posterior_coef_xt, posterior_variances = np.ones_like(betas), np.zeros_like(betas), betas
+    if has_noise:
+        # SNR(t-1) - SNR(t) = (v_t - v_{t-1}) / (v_{t-1} v_t), and v_t - v_{t-1} = abar_{t-1} beta_t.
+        x0_loss_weights[1:] = (previous_alphas_cumprod * betas)[1:] / (previous_variances * variances)[1:]
+        epsilon_loss_weights[1:] = variances[1:] / (previous_variances[1:] ** 2 * (1.0 - betas[1:]))
+        posterior_coef_x0 = np.sqrt(previous_alphas_cumprod) * betas / variances
+        posterior_coef_xt = np.sqrt(1.0 - betas) * previous_variances / variances
+        posterior_variances = betas * previous_variances / variances
     cast = np.asarray if dtype == np.float64 else jnp.asarray
     tables = {
         "betas": betas,
@@ -124,9 +135,9 @@ def schedule_from_betas(betas: np.ndarray, dtype=jnp.float32) -> NoiseSchedule:
         "variances": variances,
         "sqrt_alphas_cumprod": np.sqrt(alphas_cumprod),
         "sqrt_variances": np.sqrt(variances),
-        "posterior_coef_x0": np.sqrt(previous_alphas_cumprod) * betas / variances,
-        "posterior_coef_xt": np.sqrt(1.0 - betas) * previous_variances / variances,
-        "posterior_variances": betas * previous_variances / variances,
+        "posterior_coef_x0": posterior_coef_x0,
+        "posterior_coef_xt": posterior_coef_xt,
+        "posterior_variances": posterior_variances,
         "x0_loss_weights": x0_loss_weights,
         "epsilon_loss_weights": epsilon_loss_weights,
     }

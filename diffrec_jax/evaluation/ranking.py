@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids
-from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, check_structure
 from diffrec_jax.data.recency import NO_RECENCY, Recency
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.metrics import METRICS
@@ -23,6 +23,10 @@ from diffrec_jax.typing import Array, Key, ScoreFn
 
 AveragingMode = Literal["official", "relevant_users"]
 DEFAULT_KS = (10, 20, 50, 100)
+
+
+class ScoresError(ValueError):
+    """Scores that cannot be ranked; the message names the first user."""
 
 
 class SplitTask(NamedTuple):
@@ -111,7 +115,8 @@ class Evaluator:
 
         def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, RowBatch]]):
             scores = self.score_fn(scoring_state, inputs, row_keys(self.make_key(), inputs))
-            return {
+            can_be_ranked = jnp.all(scores < jnp.inf, axis=1)  # false for NaN; -inf is "never recommend"
+            return can_be_ranked, {
                 name: _split_metrics(scores, seen, relevant, self.ks, self.devices.top_k)
                 for name, (seen, relevant) in splits.items()
             }
@@ -126,6 +131,7 @@ class Evaluator:
         *,
         user_ids: np.ndarray | None = None,
         on_batch: Callable[[int], None] = lambda num_users: None,
+        checked: bool = False,
     ) -> dict[str, SplitResult]:
         """Metrics of every task from one scoring of the input rows [U, I].
 
@@ -135,8 +141,18 @@ class Evaluator:
           tasks: the splits that share these inputs.
           user_ids: users to evaluate, all by default.
           on_batch: called with the number of users of each finished batch (progress, or a check for signals).
+          checked: the matrices are those of a Dataset, which has checked them.
+
+        Raises:
+          DataError: matrices of several shapes, that are no valid CSR, or that store an entry twice.
+          ScoresError: a score is NaN or infinite.
+          ValueError: there is no user to evaluate, or one beyond the rows.
         """
-        user_ids = np.arange(inputs.shape[0], dtype=np.int32) if user_ids is None else user_ids
+        user_ids = np.arange(inputs.shape[0], dtype=np.int32) if user_ids is None else np.asarray(user_ids)
+        if not checked:
+            _check_tasks(inputs, tasks)
+        if not len(user_ids) or not 0 <= user_ids.min() <= user_ids.max() < inputs.shape[0]:
+            raise ValueError(f"user_ids have to be one or more rows of the {inputs.shape[0]} of the data")
         collected: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in tasks}
         for users in iterate_user_ids(user_ids, self.batch_size):
 
@@ -144,7 +160,9 @@ class Evaluator:
                 return self.devices.make_batch(matrix, users, batch_size=self.batch_size)
 
             splits = {name: (block(task.seen), block(task.relevant)) for name, task in tasks.items()}
-            values = self.devices.fetch_rows(self._evaluate_batch(scoring_state, block(inputs), splits))  # type: ignore[attr-defined]
+            found = self._evaluate_batch(scoring_state, block(inputs), splits)  # type: ignore[attr-defined]
+            can_be_ranked, values = self.devices.fetch_rows(found)
+            _check_ranked(can_be_ranked[: len(users)], users)
             for name, found in values.items():
                 collected[name].append(tuple(part[: len(users)] for part in found))  # without the padding
             on_batch(len(users))
@@ -159,6 +177,41 @@ class Evaluator:
                 top_items=top_items,
             )
         return results
+
+
+def _check_tasks(inputs: sparse.csr_array, tasks: Mapping[str, SplitTask]) -> None:
+    matrices = {"inputs": inputs} | {
+        f"{name}: {part}": matrix for name, task in tasks.items() for part, matrix in task._asdict().items()
+    }
+    for name, matrix in matrices.items():
+        if matrix.shape != inputs.shape:
+            raise DataError(f"{name} has shape {matrix.shape}, the inputs have {inputs.shape}")
+        check_structure(matrix, name)
+        check_no_repeats(matrix, name)
+
+
+def _check_ranked(can_be_ranked: np.ndarray, users: np.ndarray) -> None:
+    failed = users[~can_be_ranked]
+    if len(failed):
+        raise ScoresError(
+            f"{len(failed)} of {len(users)} users of a batch have scores that are NaN or infinite and cannot be "
+            f"ranked, the first is user {failed[0]} (row of the data, from 0): the model has diverged, or its score_fn "
+            "is wrong"
+        )
+
+
+def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray | None = None) -> None:
+    """Raises ValueError if a mode leaves nobody to average over, of these users (default: all): before any work."""
+    if mode == "official":
+        return
+    for split in ("valid", "test"):
+        counts = np.diff(getattr(dataset, split).indptr)
+        counts = counts if user_ids is None else counts[user_ids]
+        if not counts.any():
+            raise ValueError(
+                f"none of the {len(counts):,} evaluated users has relevant items in {split}, so mode {mode!r} has "
+                "nothing to average: evaluate more users, or use mode official"
+            )
 
 
 def evaluate_dataset(
@@ -178,7 +231,7 @@ def evaluate_dataset(
 
     Reference: arXiv:2304.04971, section 4.1.
     """
-    run = {"user_ids": user_ids, "on_batch": on_batch}
+    run = {"user_ids": user_ids, "on_batch": on_batch, "checked": True}
     valid = {"valid": SplitTask(seen=dataset.train, relevant=dataset.valid)}
     test = {"test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test)}
     inputs = recency.weigh(dataset.train)

@@ -28,8 +28,8 @@ class FoldedDenoiser(NamedTuple):
 
 
 def can_fold(model: MLPDenoiser) -> bool:
-    """Whether the denoiser sees its input through a linear map only."""
-    return not model.normalize
+    """Whether the denoiser sees its input through a linear map only, and gives the output layer's output."""
+    return not (model.normalize or model.residual)
 
 
 def fold_denoiser(params: Params, *, with_noise: bool = False) -> FoldedDenoiser:

@@ -32,6 +32,8 @@ class Recommender(NamedTuple):
     """(model_state, info of the whole batch, row_mask [B]) -> model_state."""
     warm_start: Callable[[Params], Params] | None = None
     """On the host, before the first step: the initial parameters with what is computed from the training split."""
+    holds_params: bool = False
+    """Whether some of the parameters are to stay as ``warm_start`` made them: weight decay would shrink them."""
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
     item_embeddings: Callable[[Any], Array] | None = None

@@ -209,4 +209,5 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
         prepare_scoring=prepare_scoring,
         score_fn=score_fn,
         warm_start=warm_start if config.has_linear_part else None,
+        holds_params=config.has_linear_part,
     )

@@ -80,6 +80,8 @@ class DiffusionConfig:
                 f"inference noise steps T' must be between 0 and T = {self.num_timesteps}, "
                 f"got {self.num_inference_noise_steps}"
             )
+        if self.noise_scale == 0 and self.prediction_type == "epsilon":
+            raise ValueError("noise_scale 0 leaves no noise to predict: use x_0 prediction")
         self.make_schedule()
 
     @property

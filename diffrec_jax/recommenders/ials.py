@@ -14,6 +14,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
+from diffrec_jax.prng import check_seed
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.rows import embed, num_entries, row_starts
@@ -42,7 +43,8 @@ class IALSConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_at_least(1, embedding_size=self.embedding_size, num_iterations=self.num_iterations)
-        check_at_least(0, l2_exponent=self.l2_exponent, seed=self.seed)
+        check_at_least(0, l2_exponent=self.l2_exponent)
+        check_seed(self.seed)
         check_above_zero(l2=self.l2, unobserved_weight=self.unobserved_weight)
 
 
@@ -53,6 +55,10 @@ class IALSState(NamedTuple):
     """[I, D]."""
     gram: Array
     """items' items, [D, D]."""
+
+
+def _gram(table: Array) -> Array:
+    return jnp.matmul(table.T, table, precision=jax.lax.Precision.HIGHEST)
 
 
 def gram_of_rows(batch: RowBatch, table: Array) -> Array:
@@ -111,12 +117,14 @@ def solve_rows(config: IALSConfig, batch: RowBatch, state: IALSState) -> Array:
     Reference: arXiv:2110.14037.
     """
     table, gram = state
-    left = gram_of_rows(batch, table)
-    pairs = num_entries(batch, table.shape[0]) + config.unobserved_weight * table.shape[0]
-    l2 = config.l2 * pairs**config.l2_exponent
-    left = left + config.unobserved_weight * gram[None] + l2[:, None, None] * jnp.eye(table.shape[1])[None]
-    right = embed(batch, table)[:, :, None]
-    return solve_positive_definite(left, right)[:, :, 0]
+    # In full precision: an accelerator's shorter products would lose what the systems differ in.
+    with jax.default_matmul_precision("float32"):
+        left = gram_of_rows(batch, table)
+        pairs = num_entries(batch, table.shape[0]) + config.unobserved_weight * table.shape[0]
+        l2 = config.l2 * pairs**config.l2_exponent
+        left = left + config.unobserved_weight * gram[None] + l2[:, None, None] * jnp.eye(table.shape[1])[None]
+        right = embed(batch, table)[:, :, None]
+        return solve_positive_definite(left, right)[:, :, 0]
 
 
 def make_ials(config: IALSConfig) -> FittedRecommender:
@@ -124,7 +132,7 @@ def make_ials(config: IALSConfig) -> FittedRecommender:
 
     @jax.jit
     def solve(batch: RowBatch, table: Array) -> Array:
-        return solve_rows(config, batch, IALSState(table, table.T @ table))
+        return solve_rows(config, batch, IALSState(table, _gram(table)))
 
     def solve_all(matrix: sparse.csr_array, table: Array) -> Array:
         parts = []
@@ -139,7 +147,7 @@ def make_ials(config: IALSConfig) -> FittedRecommender:
         items = jnp.asarray(np.random.default_rng(config.seed).normal(0.0, stddev, shape), jnp.float32)
         for _ in range(config.num_iterations):
             items = solve_all(by_item, solve_all(train, items))
-        return IALSState(items, items.T @ items)
+        return IALSState(items, _gram(items))
 
     def score(state: IALSState, batch: RowBatch, row_keys: RowKeys) -> Array:
         del row_keys

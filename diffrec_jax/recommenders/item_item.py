@@ -15,6 +15,7 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.prng import check_seed
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, LinearFit, fit_linear_denoiser, item_blocks
@@ -136,7 +137,8 @@ class GFCFConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_at_least(1, rank=self.rank)
-        check_at_least(0, alpha=self.alpha, seed=self.seed)
+        check_at_least(0, alpha=self.alpha)
+        check_seed(self.seed)
 
 
 def make_gfcf(config: GFCFConfig) -> FittedRecommender:

@@ -239,5 +239,6 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         prepare_scoring=prepare_scoring,
         score_fn=score_fn,
         warm_start=warm_start if config.has_linear_part else None,
+        holds_params=config.has_linear_part,
         denoiser_params="denoiser",
     )

@@ -7,11 +7,16 @@ Of several processes, with the folder in a file system that they share, each wri
 does the rest and decides.
 """
 
+import contextlib
+import glob
 import hashlib
 import json
-import os
+import logging
 import shutil
-from collections.abc import Callable
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffrec_jax.files import write_atomically
 from diffrec_jax.training.parallel import from_primary, is_primary, wait_for_all
 
-MANIFEST, SHAPES = "manifest.json", "shapes.json"
+MANIFEST, SHAPES, ARRAYS = "manifest.json", "shapes.json", "state"
 
 
 class CheckpointError(RuntimeError):
@@ -39,16 +45,6 @@ def _sums(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new one, never a part."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def all_finite(tree: Any) -> jax.Array:
     """Whether every number of a pytree is finite."""
     floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
@@ -57,6 +53,70 @@ def all_finite(tree: Any) -> jax.Array:
 
 def _shapes(tree: Any) -> dict[str, list[int]]:
     return {jax.tree_util.keystr(path): list(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _free_bytes(folder: Path) -> int:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(there).free
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Orbax tells of one error that it raises by many tracebacks: what it logs, and writes that end after it."""
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+
+    def without_late_writes(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = without_late_writes  # stays after an error: the other writes end in their own time
+    try:
+        yield
+        sys.unraisablehook = hook
+    finally:
+        logging.disable(disabled)
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in short."""
+    text = next(iter(str(error).splitlines()), type(error).__name__)
+    if any(sign in text for sign in ("No space left", "RESOURCE_EXHAUSTED", "Disk quota exceeded")):
+        return "the disk is full"
+    return text if len(text) <= 200 else f"... {text[-200:]}"
+
+
+@contextlib.contextmanager
+def _as_orbax_takes_it(folder: Path) -> Iterator[Path]:
+    """A path of an existing folder: Orbax takes [, ? and * in one for a pattern, and then finds nothing."""
+    if not glob.has_magic(str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as elsewhere:
+        link = Path(elsewhere) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes a folder that threads may still be writing to, for some time."""
+    for _ in range(40):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.05)
+
+
+def _step_of(path: Path) -> int | None:
+    """The step whose folder this is by its name; None for anything else."""
+    return int(path.name) if path.name.isascii() and path.name.isdigit() and path.name == str(int(path.name)) else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder is a step's and holds nothing but what ``save`` writes, whole or in part."""
+    if _step_of(path) is None or not path.is_dir():
+        return False
+    return all(file.name.startswith((ARRAYS, MANIFEST, SHAPES)) for file in path.iterdir())
 
 
 class Checkpoints:
@@ -75,37 +135,55 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Steps with a manifest, ascending."""
-        return sorted(int(path.parent.name) for path in self.folder.glob(f"[0-9]*/{MANIFEST}"))
+        steps = (_step_of(path.parent) for path in self.folder.glob(f"[0-9]*/{MANIFEST}"))
+        return sorted(step for step in steps if step is not None)
 
-    def save(self, step: int, state: Any, *, best_step: int, like: Any = None) -> None:
-        """Writes a state, verifies it, and then removes what is neither among the newest nor the best.
+    def save(self, step: int, state: Any, *, best_steps: tuple[int, ...], like: Any = None) -> None:
+        """Writes a state, and then removes those that it wrote and that are neither among the newest nor the best.
 
         Args:
           step: its number.
           state: arrays; on several devices they may be padded.
-          best_step: the step to keep whatever its age.
+          best_steps: steps to keep whatever their age.
           like: the state's true shapes, where it is padded.
 
         Raises:
-          CheckpointError: what was written cannot be read back whole.
+          CheckpointError: it cannot be written; earlier steps are as they were.
         """
         target = self.folder / str(step)
+        if target.exists() and not _is_ours(target):
+            raise CheckpointError(f"{target} is in the way and no checkpoint of this project: move it elsewhere")
+        wait_for_all(f"step {step} may be written")
         if is_primary() and target.exists():
             shutil.rmtree(target)
         wait_for_all(f"room for step {step}")
-        arrays = target / "state"
-        with ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(arrays, state)
+        try:
+            self._write(target, state, like)
+        except (OSError, ValueError, RuntimeError) as error:
+            if is_primary():
+                _remove_unfinished(target)
+            free = _free_bytes(self.folder)
+            raise CheckpointError(
+                f"checkpoint {target} cannot be written ({_reason(error)}); {free:,} bytes are free there, and the "
+                "earlier checkpoints are untouched: make room, then resume"
+            ) from error
+        if is_primary():
+            keep = {*self.steps()[-self.num_newest :], *best_steps}
+            for path in self.folder.iterdir():
+                if _is_ours(path) and _step_of(path) not in keep:
+                    shutil.rmtree(path)
+        wait_for_all(f"step {step} is written")
+
+    def _write(self, target: Path, state: Any, like: Any) -> None:
+        arrays = target / ARRAYS
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with _quiet(), _as_orbax_takes_it(self.folder) as folder, ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(folder / target.name / ARRAYS, state)
         if not arrays.is_dir():
-            raise CheckpointError(f"checkpoint {arrays} was not written: is the disk full?")
+            raise OSError(f"{arrays} was not written")
         if is_primary():
             write_atomically(target / SHAPES, json.dumps(_shapes(state if like is None else like)))
             write_atomically(target / MANIFEST, json.dumps(_sums(arrays), indent=1))
-            keep = {*self.steps()[-self.num_newest :], best_step}
-            for path in self.folder.iterdir():
-                if path.is_dir() and not (path.name.isdigit() and int(path.name) in keep):
-                    shutil.rmtree(path)
-        wait_for_all(f"step {step} is written")
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a step, None when it is whole."""
@@ -114,7 +192,7 @@ class Checkpoints:
             expected = json.loads((target / MANIFEST).read_text())
         except (OSError, ValueError) as error:
             return f"its manifest cannot be read ({error})"
-        found = _sums(target / "state")
+        found = _sums(target / ARRAYS)
         for name in sorted({*expected, *found}):
             if expected.get(name) != found.get(name):
                 kind = "missing" if name not in found else "unexpected" if name not in expected else "damaged"
@@ -160,11 +238,11 @@ class Checkpoints:
             for name in sorted({*stored, *wanted}):
                 if stored.get(name) != wanted.get(name):
                     raise ValueError(f"{name} is {stored.get(name)} there and {wanted.get(name)} here")
-            with ocp.StandardCheckpointer() as checkpointer:
+            with _as_orbax_takes_it(self.folder) as folder, ocp.StandardCheckpointer() as checkpointer:
                 # Not strict: padding is cut off or added. The true shapes were compared.
-                return checkpointer.restore(target / "state", like if into is None else into, strict=False)
+                return checkpointer.restore(folder / str(step) / ARRAYS, like if into is None else into, strict=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(
-                f"checkpoint {self.folder / str(step)} does not fit this model: {str(error).splitlines()[0]}; use the "
+                f"checkpoint {self.folder / str(step)} does not fit this model: {_reason(error)}; use the "
                 "settings and the version of diffrec-jax that wrote it, or train anew in another folder"
             ) from error

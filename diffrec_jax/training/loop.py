@@ -1,7 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 import jax
@@ -12,11 +12,19 @@ from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
-from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, evaluate_dataset
+from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.prng import check_seed, default_prng_impl, make_key
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
-from diffrec_jax.training.run_log import RunDirectory
-from diffrec_jax.training.state import TrainState, init_train_state, select
+from diffrec_jax.training.run_log import OFF_SCHEDULE, RunDirectory, RunDirectoryError
+from diffrec_jax.training.state import (
+    NOTHING_SELECTED,
+    Selection,
+    TrainState,
+    best_of,
+    init_train_state,
+    select,
+)
 from diffrec_jax.training.step import ComputeDtype, make_train_step
 from diffrec_jax.typing import Key
 
@@ -54,7 +62,7 @@ class TrainConfig:
     """Epochs without a new best after which the run stops; 0 for never."""
     metric: str = "recall@20"
     seed: int = 1
-    prng_impl: str = "threefry2x32"
+    prng_impl: str = field(default_factory=default_prng_impl)
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -75,17 +83,30 @@ class TrainConfig:
             ("eval_every", 1),
             ("checkpoint_every_steps", 0),
             ("patience", 0),
-            ("seed", 0),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        check_seed(self.seed)
 
     def make_key(self) -> Key:
         """The root of every random draw of the run."""
-        return jax.random.key(self.seed, impl=self.prng_impl)
+        return make_key(self.seed, self.prng_impl)
 
-    def make_optimizer(self, denoiser_params: str | None = None) -> optax.GradientTransformation:
-        """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own."""
+    def total_steps(self, num_users: int) -> int:
+        """Steps of a whole run."""
+        limit = self.epochs * steps_per_epoch(num_users, self.batch_size)
+        return min(limit, self.max_steps) if self.max_steps else limit
+
+    def make_optimizer(
+        self, denoiser_params: str | None = None, *, holds_params: bool = False
+    ) -> optax.GradientTransformation:
+        """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own.
+
+        Raises:
+          ValueError: weight decay for a recommender that ``holds_params``.
+        """
+        if holds_params and self.weight_decay:
+            raise ValueError("weight_decay would shrink the fitted linear part, which is held: leave one of them out")
         main = optax.adamw(self.lr, weight_decay=self.weight_decay)
         if denoiser_params is None or self.denoiser_lr is None:
             return main
@@ -152,16 +173,18 @@ class Trainer:
                 f"batch_size {self.config.batch_size} is no multiple of {num_parts}, the devices it is split over "
                 "times accumulate_steps"
             )
+        check_relevant(self.dataset, self.mode, self.eval_user_ids)
         self.progress = self.progress or Progress()
         self.timings = Timings()
         self.checkpoints = Checkpoints(self.run_directory.checkpoints, on_warning=self.progress.message)
-        self.optimizer = self.config.make_optimizer(self.recommender.denoiser_params)
+        self.optimizer = self.config.make_optimizer(
+            self.recommender.denoiser_params, holds_params=self.recommender.holds_params
+        )
         self.train_rows = self.weighting.train.weigh(self.dataset.train)
         target = self.weighting.target
         self.targets = None if target is None else target.weights(self.dataset.train)
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
-        limit = self.config.epochs * self.steps_per_epoch
-        self.total_steps = min(limit, self.config.max_steps) if self.config.max_steps else limit
+        self.total_steps = self.config.total_steps(self.dataset.num_users)
         self._key = self.devices.make(self.config.make_key)()
         self._init_state = self.devices.make(self._make_state)
         self._all_finite = self.devices.compile(all_finite)
@@ -187,10 +210,9 @@ class Trainer:
         if self.recommender.warm_start is None:
             return state
         params = self.recommender.warm_start(self.devices.fetch(state.params))
-        keeps_average = not isinstance(state.averaged_params, tuple)
         return state._replace(
             params=self.devices.place(params),
-            averaged_params=self.devices.place(params) if keeps_average else (),
+            averaged_params=self.devices.place(params) if state.keeps_average else (),
         )
 
     def _make_state(self, key: Key) -> TrainState:
@@ -198,6 +220,11 @@ class Trainer:
 
     def _state_shapes(self) -> TrainState:
         return jax.eval_shape(lambda: self._make_state(self.config.make_key()))
+
+    def state_bytes(self) -> int:
+        """What one state and one gradient take: less than training does, which also holds blocks of rows and items."""
+        shapes = self._state_shapes()
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, shapes.params)))
 
     def restore(self, step: int) -> TrainState:
         """The state saved at a step, placed."""
@@ -214,13 +241,17 @@ class Trainer:
         if newest is None:
             raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint: resume the run first")
         state = self.restore(newest)
-        best_step = int(self.devices.fetch(state.selection.best_step))
+        best_step = int(self.best(state).best_step)
         if best_step == 0:
             raise CheckpointError(f"no evaluation of this run has given a finite {self.config.metric} yet: resume it")
         if best_step == newest:
             return state
         del state  # one at a time: each is three times the model
         return self.restore(best_step)
+
+    def best(self, state: TrainState) -> Selection:
+        """The best evaluation that a placed state knows of."""
+        return best_of(*self.devices.fetch((state.selection, state.last_selection)))
 
     def scoring_state(self, state: TrainState) -> Any:
         """What the recommender scores with, of a placed state."""
@@ -268,21 +299,44 @@ class Trainer:
             raise DivergedError(
                 f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower --lr"
             )
-        best_step = int(self.devices.fetch(state.selection.best_step))
-        self.checkpoints.save(step, self.devices.stored(state), like=self._state_shapes(), best_step=best_step)
+        selections = self.devices.fetch((state.selection, state.last_selection))
+        best_steps = tuple(int(selection.best_step) for selection in selections)
+        self.checkpoints.save(step, self.devices.stored(state), like=self._state_shapes(), best_steps=best_steps)
         self.timings.checkpoint_s += time.perf_counter() - started
 
-    def _start(self) -> tuple[TrainState, int]:
+    def check_budget(self) -> None:
+        """Raises RunDirectoryError if the run has already done more steps than it is to have in all."""
+        done = max(self.checkpoints.steps(), default=0)
+        if done > self.total_steps:
+            epoch = done / self.steps_per_epoch
+            raise RunDirectoryError(
+                f"{self.run_directory.path} has done {done} steps ({epoch:g} epochs), more than the {self.total_steps} "
+                "asked for: its result would not be that of a shorter run; raise --epochs (or --max_steps), or choose "
+                "another --run_dir"
+            )
+
+    def _start(self) -> tuple[TrainState, int, bool]:
+        """The state to begin with, its step, and whether nothing is left to do."""
         assert self.progress is not None
+        self.check_budget()
         step = self.checkpoints.newest_whole()
         if step is None:
             if self.run_directory.records():
                 self.run_directory.log({"event": "resume", "step": 0})
                 self.progress.message("no checkpoint to resume from: starting anew")
-            return self.init_state(), 0
-        self.run_directory.log({"event": "resume", "step": step})
+            return self.init_state(), 0, False
+        state = self.restore(step)
+        finished = step >= self.total_steps or (self._is_scheduled(step) and self._stops_early(state, step))
+        self.run_directory.log({"event": "resume", "step": step} | ({} if finished else {"goes_on": True}))
         self.progress.message(f"resuming from the checkpoint of step {step} (epoch {step / self.steps_per_epoch:g})")
-        return self.restore(step), step
+        if not finished:
+            # An uninterrupted run would not have stopped here to evaluate.
+            state = state._replace(last_selection=self.devices.place(NOTHING_SELECTED))
+        return state, step, finished
+
+    def _is_scheduled(self, step: int) -> bool:
+        """Whether every run evaluates after this step, however long it is."""
+        return step > 0 and step % (self.config.eval_every * self.steps_per_epoch) == 0
 
     def _stops_early(self, state: TrainState, step: int) -> bool:
         best_epoch = float(self.devices.fetch(state.selection.best_epoch))
@@ -294,14 +348,11 @@ class Trainer:
         Raises:
           DivergedError: the loss or the parameters are not finite; no checkpoint is overwritten.
           CheckpointError: no state was ever selected, or the best one is damaged.
+          RunDirectoryError: the run was already longer than it is to be.
         """
         assert self.progress is not None
         config, num_users = self.config, self.dataset.num_users
-        state, step = self._start()
-        evaluate_every = config.eval_every * self.steps_per_epoch
-        finished = step >= self.total_steps or (
-            step > 0 and step % evaluate_every == 0 and self._stops_early(state, step)
-        )
+        state, step, finished = self._start()
         window_started, window_steps = time.perf_counter(), 0
         while not finished:
             users = training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
@@ -317,7 +368,8 @@ class Trainer:
             self.progress.batch(step, self.total_steps)
 
             ends_epoch, ends_run = step % self.steps_per_epoch == 0, step >= self.total_steps
-            evaluates = step % evaluate_every == 0 or ends_run
+            scheduled = self._is_scheduled(step)
+            evaluates = scheduled or ends_run
             saves = bool(config.checkpoint_every_steps) and step % config.checkpoint_every_steps == 0
             if ends_epoch or evaluates or saves or window_steps >= MAX_UNCHECKED_STEPS:
                 loss_sum = self._check_finite(state, step)  # waits for the device
@@ -330,11 +382,11 @@ class Trainer:
                         "step": step,
                         "epoch": step / self.steps_per_epoch,
                         "loss": loss_sum / steps_in_epoch,
-                    }
+                    } | ({} if ends_epoch else OFF_SCHEDULE)
                     self.run_directory.log(record)
                     self.progress.epoch(record)
                 if evaluates:
-                    state = self._evaluate_and_select(state, step)
+                    state = self._evaluate_and_select(state, step, scheduled=scheduled)
                     finished = ends_run or self._stops_early(state, step)
                 if evaluates or saves:
                     self._save(state, step)
@@ -342,16 +394,19 @@ class Trainer:
         del state  # its memory is needed for the selected one
         return self.restore_best()
 
-    def _evaluate_and_select(self, state: TrainState, step: int) -> TrainState:
+    def _evaluate_and_select(self, state: TrainState, step: int, *, scheduled: bool) -> TrainState:
         assert self.progress is not None
         means = {split: result.mean(self.mode) for split, result in self.evaluate(state).items()}
         epoch = step / self.steps_per_epoch
-        before = self.devices.fetch(state.selection)
+        before = self.best(state)
         selection = select(before, means["valid"][self.config.metric], step, epoch)
-        record = {"event": "evaluation", "step": step, "epoch": epoch, **means}
+        record = {"event": "evaluation", "step": step, "epoch": epoch, **means} | ({} if scheduled else OFF_SCHEDULE)
         self.run_directory.log(record)
-        self.progress.evaluation(record, improved=selection is not before)
-        return state._replace(selection=self.devices.place(selection))
+        improved = selection is not before
+        self.progress.evaluation(record, improved=improved)
+        if not improved:
+            return state
+        return state._replace(**{"selection" if scheduled else "last_selection": self.devices.place(selection)})
 
 
 MAX_UNCHECKED_STEPS = 50

@@ -57,6 +57,11 @@ class Pmap(OneDevice):
         return self.num_local_devices * self.num_processes
 
     @property
+    def num_state_copies(self) -> int:
+        """One on each device."""
+        return self.num_local_devices
+
+    @property
     def axis_name(self) -> str | None:
         """The mapped axis."""
         return DEVICES
@@ -175,6 +180,11 @@ class Mesh(OneDevice):
     def num_row_shards(self) -> int:
         """Devices along ``data``."""
         return self.num_data_shards
+
+    @property
+    def num_state_copies(self) -> int:
+        """One for each part of the rows; of several processes, each holds its share."""
+        return -(-self.num_data_shards // jax.process_count())
 
     @property
     def grid(self) -> jax.sharding.Mesh:

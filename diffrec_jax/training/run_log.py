@@ -1,18 +1,28 @@
 """The run directory: config.json, metrics.jsonl, results.json beside the checkpoints. Everything downstream reads it.
 
 metrics.jsonl is append-only. A resumed run first appends a ``resume`` record naming the step it goes on from: records
-of later steps before that line were done again and are superseded.
+of later steps before that line were done again and are superseded. Where it ``goes_on`` to more steps, so are those
+that were made ``off_schedule``, because the run was to end there.
+
+config.json says all that a result depends on. results.json repeats its digest: results of another configuration, which
+an interrupted resume may leave, do not count as the run's.
 """
 
+import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from diffrec_jax.training.checkpoints import write_atomically
+from diffrec_jax.files import atomic_file, naming, write_atomically
+from diffrec_jax.training.lock import LOCK, hold
 
+CONFIG_DIGEST, LOCATION = "config_sha256", "location"
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
+OFF_SCHEDULE = {"off_schedule": True}
 ITEM_GROUPS, ITEM_EMBEDDINGS = "item_groups.npy", "item_embeddings.npy"
 
 
@@ -29,7 +39,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path, *, writes: bool = True):
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.writes = writes
 
     @property
@@ -37,13 +47,29 @@ class RunDirectory:
         """Folder of the checkpoints."""
         return self.path / "checkpoints"
 
+    @contextmanager
+    def held(self, *, numbered: bool = False) -> Iterator[None]:
+        """Holds the directory against other processes that write; it is made where it is missing.
+
+        Args:
+          numbered: takes a new one, with a number behind its name where that is taken.
+
+        Raises:
+          LockedError: another process holds it; the message says which.
+        """
+        if not self.writes:
+            yield
+            return
+        with hold(self.path, numbered=numbered) as self.path:
+            yield
+
     def check_unused(self) -> None:
         """Raises RunDirectoryError if a run, or anything else, is there already."""
         if (self.path / CONFIG).exists():
             raise RunDirectoryError(
                 f"{self.path} holds a run already: pass --resume to go on with it, or choose another --run_dir"
             )
-        if self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir())):
+        if self.path.is_file() or (self.path.is_dir() and any(file.name != LOCK for file in self.path.iterdir())):
             raise RunDirectoryError(f"{self.path} exists and is no run directory: choose another --run_dir")
 
     def create(self, config: dict[str, Any]) -> None:
@@ -71,8 +97,11 @@ class RunDirectory:
         return self._read_json(CONFIG, "give the --run_dir of an experiments.train run")
 
     def results(self) -> dict[str, Any] | None:
-        """The results of a finished run, None before."""
-        return self._read_json(RESULTS, "delete it and resume") if (self.path / RESULTS).exists() else None
+        """The results of a finished run; None before, and where they are those of another configuration."""
+        if not (self.path / RESULTS).exists():
+            return None
+        results = self._read_json(RESULTS, "delete it and resume")
+        return results if results.get(CONFIG_DIGEST) == config_digest(self.config()) else None
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         if self.writes:
@@ -92,14 +121,10 @@ class RunDirectory:
         Raises:
           RunDirectoryError: they differ beyond the (dotted) keys ``may_differ``; the message lists where.
         """
-        old, new = _flatten(self.config()), _flatten(json.loads(json.dumps(config)))
-        differing = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key not in may_differ]
-        if differing:
-            listed = ", ".join(f"{key} ({old.get(key)} there, {new.get(key)} asked for)" for key in differing[:5])
-            more = f" and {len(differing) - 5} more" if len(differing) > 5 else ""
+        listed = differences(self.config(), config, may_differ=may_differ)
+        if listed:
             raise RunDirectoryError(
-                f"{self.path} is a run of another configuration: {listed}{more}; "
-                "choose another --run_dir or repeat its flags"
+                f"{self.path} is a run of another configuration: {listed}; choose another --run_dir or repeat its flags"
             )
 
     def update_config(self, config: dict[str, Any]) -> None:
@@ -112,7 +137,7 @@ class RunDirectory:
             return
         path = self.path / METRICS
         torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        with path.open("a") as file:
+        with naming(path), path.open("a") as file:
             file.write(("\n" if torn else "") + json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
@@ -126,6 +151,8 @@ class RunDirectory:
                 continue
             if record.get("event") == "resume":
                 kept = [earlier for earlier in kept if earlier["step"] <= record["step"]]
+                if record.get("goes_on"):
+                    kept = [earlier for earlier in kept if not OFF_SCHEDULE.items() <= earlier.items()]
             else:
                 kept.append(record)
         return kept
@@ -133,10 +160,8 @@ class RunDirectory:
     def _write_array(self, name: str, array: np.ndarray) -> None:
         if not self.writes:
             return
-        temporary = self.path / (name + ".tmp")
-        with temporary.open("wb") as file:
+        with atomic_file(self.path / name) as file:
             np.save(file, array, allow_pickle=False)
-        temporary.replace(self.path / name)
 
     def write_item_embeddings(self, embeddings: np.ndarray) -> None:
         """Writes item_embeddings.npy [I, D], for whatever else is in need of them."""
@@ -165,7 +190,21 @@ class RunDirectory:
 
     def write_results(self, results: dict[str, Any]) -> None:
         """Writes results.json, which marks the run as finished."""
-        self._write_json(RESULTS, results)
+        self._write_json(RESULTS, results | {CONFIG_DIGEST: config_digest(self.config())})
+
+
+def config_digest(config: dict[str, Any]) -> str:
+    """SHA-256 of a configuration, as config.json holds it, but for where its data lie."""
+    identity = {key: value for key, value in config.items() if key != LOCATION}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], *, may_differ: tuple[str, ...] = ()) -> str:
+    """Where two configurations differ, for people; empty where they do not, beyond the dotted keys ``may_differ``."""
+    there, here = _flatten(old), _flatten(json.loads(json.dumps(new)))
+    keys = [key for key in sorted({*there, *here}) if there.get(key) != here.get(key) and key not in may_differ]
+    listed = ", ".join(f"{key} ({there.get(key)} there, {here.get(key)} asked for)" for key in keys[:5])
+    return listed + (f" and {len(keys) - 5} more" if len(keys) > 5 else "")
 
 
 def _flatten(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -22,6 +22,9 @@ class Selection(NamedTuple):
     """float32, the same in epochs."""
 
 
+NOTHING_SELECTED = Selection(np.float32(-np.inf), np.int32(0), np.float32(0))
+
+
 class TrainState(NamedTuple):
     """Parameters, optimizer, counters, loss history and model selection."""
 
@@ -34,13 +37,21 @@ class TrainState(NamedTuple):
     loss_sum: Array
     """float32 scalar: sum of the losses of the epoch's steps so far."""
     selection: Selection
+    """Of the evaluations every so many epochs."""
+    last_selection: Selection
+    """Of the evaluation at the end of a run, where that comes between those; forgotten when the run goes on."""
     averaged_params: Params
     """Exponential moving average of the parameters; an empty tuple where none is kept."""
 
     @property
     def scoring_params(self) -> Params:
         """What is evaluated: the averaged parameters where they are kept, else the parameters."""
-        return self.params if isinstance(self.averaged_params, tuple) else self.averaged_params
+        return self.averaged_params if self.keeps_average else self.params
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether averaged parameters are kept; parameters may be any pytree with leaves, a tuple too."""
+        return bool(jax.tree.leaves(self.averaged_params))
 
 
 def init_train_state(
@@ -54,9 +65,15 @@ def init_train_state(
         opt_state=optimizer.init(params),
         model_state=recommender.init_model_state(),
         loss_sum=jnp.zeros((), jnp.float32),
-        selection=Selection(jnp.float32(-jnp.inf), jnp.int32(0), jnp.float32(0)),
+        selection=jax.tree.map(jnp.asarray, NOTHING_SELECTED),
+        last_selection=jax.tree.map(jnp.asarray, NOTHING_SELECTED),
         averaged_params=jax.tree.map(jnp.copy, params) if keep_average else (),
     )
+
+
+def best_of(selection: Selection, last_selection: Selection) -> Selection:
+    """The better of a state's two selections, on the host; of equal ones the earlier."""
+    return last_selection if last_selection.best_value > selection.best_value else selection
 
 
 def select(selection: Selection, value: float, step: int, epoch: float) -> Selection:

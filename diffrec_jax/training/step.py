@@ -101,6 +101,7 @@ def make_train_step(
             ),
             loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + loss,
             selection=state.selection,
+            last_selection=state.last_selection,
             averaged_params=averaged_params,
         )
 

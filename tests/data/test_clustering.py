@@ -111,3 +111,23 @@ def test_wrong_item_embeddings_are_refused(tmp_path, content, message):
         np.save(tmp_path / "e.npy", content, allow_pickle=True)
     with pytest.raises(DataError, match=message):
         read_item_embeddings(tmp_path / "e.npy", 4)
+
+
+def test_embeddings_of_all_ids_serve_a_dataset_with_gaps(tmp_path):
+    """A file has a row for each original id; where it has one for each item, they are taken as they are."""
+    table = np.arange(24.0).reshape(8, 3)
+    np.save(tmp_path / "e.npy", table)
+    ids = np.array([1, 4, 5, 7])
+    np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids), table[ids])
+    np.save(tmp_path / "e.npy", table[:4])
+    np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids), table[:4])
+    np.save(tmp_path / "e.npy", table[:7])
+    with pytest.raises(DataError, match=r"have shape \[7, 3\], the dataset has 4 items"):
+        read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids)
+
+
+@pytest.mark.parametrize("method", ["kmeans", "spectral", "random"])
+def test_large_seeds_group_too(method):
+    embeddings = np.random.default_rng(0).normal(size=(TRAIN.shape[1], 4))
+    found = [group_items(method, 3, train=TRAIN, embeddings=embeddings, seed=seed) for seed in (2**62, 2**62)]
+    np.testing.assert_array_equal(*found)

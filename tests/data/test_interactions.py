@@ -1,7 +1,11 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
 from diffrec_jax.data import DataError, Dataset, append_rows, csr_from_pairs
 from diffrec_jax.data.interactions import coverage_warnings, split_rows
@@ -39,13 +43,13 @@ def test_an_inner_split_parts_training_rows_and_never_sees_the_test(lengths, sha
     pairs = np.array([(user, item) for user, length in enumerate(lengths) for item in range(length)], int).reshape(
         -1, 2
     )
-    train = csr_from_pairs(pairs, len(lengths), 10)
+    train = csr_from_pairs(pairs, len(lengths), 12)
     old, new = split_rows(train, share)
     for user, length in enumerate(lengths):
         kept = old[[user]].indices.tolist()
         assert kept + new[[user]].indices.tolist() == list(range(length))
         assert len(kept) == max(min(length, 1), length - round(share * length))
-    valid, test = (csr_from_pairs(np.array([[0, item]]), len(lengths), 10) for item in (7, 8))
+    valid, test = (csr_from_pairs(np.array([[0, item]]), len(lengths), 12) for item in (10, 11))
     dataset = Dataset("d", train, valid, test)
     if not new.nnz:
         with pytest.raises(DataError, match="no training row is long enough"):
@@ -53,4 +57,78 @@ def test_an_inner_split_parts_training_rows_and_never_sees_the_test(lengths, sha
         return
     inner = dataset.inner_split(share)
     assert inner.test is valid
-    assert inner.num_items == 10 and inner.valid.nnz == new.nnz
+    assert inner.num_items == 12 and inner.valid.nnz == new.nnz
+
+
+def split(pairs, shape=(3, 5)):
+    return csr_from_pairs(np.array(pairs), *shape)
+
+
+GOOD = {"train": split([[0, 3], [0, 1], [1, 2]]), "valid": split([[0, 0], [1, 4]]), "test": split([[2, 0]])}
+
+
+def with_arrays(matrix, **arrays):
+    """The matrix with some of its arrays replaced, unchecked as a careless caller leaves it."""
+    made = matrix.copy()
+    for name, array in arrays.items():
+        setattr(made, name, np.asarray(array))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"valid": split([[0, 0]], (3, 6))}, r"differ in shape \(train \[3, 5\], valid \[3, 6\], test \[3, 5\]\)"),
+        ({"valid": split([[0, 0]], (4, 5))}, "differ in shape"),
+        ({"train": split([[0, 3], [1, 2], [0, 3]])}, r"train holds 1 pairs more than once, the first \[0, 3\]"),
+        ({"test": split([[1, 4]])}, r"1 pairs are in both valid and test, the first \[1, 4\]"),
+        ({"test": split([[0, 3], [0, 1]])}, r"2 pairs are in both train and test, the first \[0, 1\]"),
+        ({"train": GOOD["train"].tocoo()}, r"train is coo_array: give a scipy.sparse.csr_array"),
+        ({"train": GOOD["train"].toarray()}, "train is ndarray"),
+        ({"train": 5 * GOOD["train"]}, "train holds 3 values that are not 1, the first 5.0"),
+        ({"train": 0 * GOOD["train"]}, "train holds 3 values that are not 1, the first 0.0"),
+        ({"train": np.nan * GOOD["train"]}, "the first nan"),
+        ({"train": with_arrays(GOOD["train"], indptr=[0, 3, 2, 3])}, "indptr has to rise from 0"),
+        ({"train": with_arrays(GOOD["train"], indptr=[0, 1, 2])}, "indptr has to rise from 0"),
+        ({"train": with_arrays(GOOD["train"], indptr=[0, 1, 2, 9])}, "indptr ends with 9, with 3 indices"),
+        ({"train": with_arrays(GOOD["train"], indices=[0, 1, 5])}, "column indices from 0 to 5, of 5 columns"),
+        ({"user_ids": np.array([4, 4, 5])}, "user_ids have to be 3 different ids"),
+        ({"item_ids": np.arange(4)}, "item_ids have to be 5 different ids"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_dataset_says_what_is_wrong_with_it(changes, message):
+    Dataset("d", **GOOD)
+    with pytest.raises(DataError, match=f"d: .*{message}"):
+        Dataset("d", **GOOD | changes)
+
+
+def test_other_kinds_of_csr_are_taken_with_their_order():
+    arrays = np.ones(3, np.int8), GOOD["train"].indices, GOOD["train"].indptr
+    dataset = Dataset("d", **GOOD | {"train": sparse.csr_matrix(arrays, shape=(3, 5))})
+    assert isinstance(dataset.train, sparse.csr_array) and dataset.train.dtype == np.float32
+    np.testing.assert_array_equal(dataset.train.indices, [3, 1, 2])
+
+
+def test_errors_name_the_original_ids():
+    with pytest.raises(DataError, match=r"the first \[20, 9\]"):
+        Dataset("d", **GOOD | {"test": split([[1, 4]])}, user_ids=np.array([10, 20, 30]), item_ids=np.arange(5, 10))
+
+
+def test_the_fingerprint_is_that_of_the_interactions_and_their_order():
+    first = Dataset("a", **GOOD).fingerprint
+    assert Dataset("b", **GOOD, warnings=("x",)).fingerprint == first
+    others = [
+        {"train": split([[0, 1], [0, 3], [1, 2]])},
+        {"test": split([[2, 1]])},
+        {"user_ids": np.array([1, 2, 3])},
+        {name: split(np.argwhere(matrix.toarray()), (3, 6)) for name, matrix in GOOD.items()},
+    ]
+    assert len({first, *(Dataset("a", **GOOD | other).fingerprint for other in others)}) == 5
+
+
+def test_importing_the_data_and_evaluation_layers_is_quick():
+    """SciPy's statistics and scikit-learn take a second or more: they are imported where they are used."""
+    code = "import sys, diffrec_jax.data, diffrec_jax.evaluation; print({'sklearn', 'scipy.stats'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    assert done.stdout == "set()\n"

@@ -28,6 +28,43 @@ def test_what_only_the_test_knows_is_kept_and_warned_of(tmp_path):
     dataset = read_official(write(tmp_path, GOOD))
     assert [warning.split(" occur")[0] for warning in dataset.warnings] == ["1 users", "1 items"]
     assert dataset.test.toarray()[3, 1] == 1
+    assert dataset.user_ids is None and dataset.item_ids is None
+
+
+@pytest.mark.parametrize(
+    ("user", "item", "said"),
+    [
+        (lambda u: 7 * u + 3, lambda i: i, ["4 users have ids up to 24: 21 smaller ids"]),
+        (lambda u: u + 1, lambda i: i + 1, ["4 users have ids up to 4: 1 smaller ids", "4 items have ids up to 4: 1"]),
+        (lambda u: u, lambda i: i + 10**12, ["4 items have ids up to 1,000,000,000,003: 1,000,000,000,000 smaller"]),
+    ],
+    ids=["gaps", "from 1", "far away"],
+)
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_ids_that_do_not_occur_are_left_out_counted_and_remembered(tmp_path, user, item, said, dtype):
+    plain = read_official(write(tmp_path / "plain", GOOD))
+    renamed = {name: np.stack([user(pairs[:, 0]), item(pairs[:, 1])], axis=1) for name, pairs in GOOD.items()}
+    folder = write(tmp_path / "renamed", {name: pairs.astype(dtype) for name, pairs in renamed.items()})
+    dataset = read_official(folder)
+    for split in ("train", "valid", "test"):
+        np.testing.assert_array_equal(getattr(dataset, split).toarray(), getattr(plain, split).toarray())
+        np.testing.assert_array_equal(getattr(dataset, split).indices, getattr(plain, split).indices)
+    np.testing.assert_array_equal(dataset.original_user_ids, user(np.arange(4)))
+    np.testing.assert_array_equal(dataset.original_item_ids, item(np.arange(4)))
+    assert len(dataset.warnings) == len(said) + len(plain.warnings)
+    for sentence, warning in zip(said, dataset.warnings):
+        assert warning.startswith(sentence) and "have no interactions and are left out" in warning
+    assert dataset.inner_split(0.4).user_ids is dataset.user_ids
+    with pytest.raises(DataError, match=r"have no interactions and are left out.*number users and items from 0"):
+        read_official(folder, strict_ids=True)
+    read_official(tmp_path / "plain", strict_ids=True)
+
+
+def test_pairs_that_occur_twice_are_named_by_their_own_ids(tmp_path):
+    folder = write(tmp_path, {name: pairs + 100 for name, pairs in GOOD.items()})
+    np.save(folder / "test_list.npy", np.array([[100, 102]]))
+    with pytest.raises(DataError, match=r"1 pairs are in both valid and test, the first \[100, 102\]"):
+        read_official(folder)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +75,10 @@ def test_what_only_the_test_knows_is_kept_and_warned_of(tmp_path):
         ("valid", np.array([[0, 1, 2]]), r"shape \[1, 3\]"),
         ("test", np.zeros((0, 2), np.int64), "test_list.npy is empty"),
         ("test", np.array([[0, 3], [1, -2]]), r"1 rows with a negative id, the first \[1, -2\] in row 1"),
-        ("train", np.array([[0, 10**9]]), "train_list.npy has item id 1,000,000,000 but only"),
-        ("train", np.array([[10**12, 1]]), "has user id 1,000,000,000,000 but only"),
         (
             "train",
             np.array([[0, 1], [1, 2], [0, 1]]),
-            r"train_list.npy holds 1 pairs more than once, the first \[0, 1\]",
+            r"train holds 1 pairs more than once, the first \[0, 1\]",
         ),
         ("test", np.array([[0, 2]]), r"1 pairs are in both valid and test, the first \[0, 2\]"),
         ("valid", np.array([[0, 1]]), r"1 pairs are in both train and valid"),

@@ -194,8 +194,8 @@ VALID = {"num_timesteps": 5, "noise_scale": 0.1, "noise_min": 0.1, "noise_max": 
     [
         ({"kind": "quadratic"}, "'quadratic' is unknown: choose one of linear, linear-var, cosine, binomial"),
         ({"num_timesteps": 0}, "num_timesteps must be at least 1, got 0"),
-        ({"noise_scale": 0.0}, "noise_scale must be above 0, got 0.0"),
-        ({"noise_scale": float("nan")}, "noise_scale must be above 0, got nan"),
+        ({"noise_scale": -0.1}, r"noise_scale must be at least 0 \(no noise\), got -0.1"),
+        ({"noise_scale": float("nan")}, r"noise_scale must be at least 0 \(no noise\), got nan"),
         ({"noise_min": 0.3}, "0 < noise_min <= noise_max, got noise_min=0.3, noise_max=0.2"),
         ({"noise_min": 0.0}, "0 < noise_min <= noise_max, got noise_min=0.0"),
         ({"noise_scale": 5.0}, "noise_scale \\* noise_max must be below 1.*got 1$"),

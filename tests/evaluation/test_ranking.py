@@ -6,10 +6,20 @@ import pytest
 from hypothesis import given, settings
 from scipy import sparse
 
-from diffrec_jax.data import Dataset, Recency, csr_from_pairs, find_dataset_folder, make_row_batch, read_official
-from diffrec_jax.evaluation import Evaluator, SplitTask, evaluate_dataset, top_k_items
+from diffrec_jax.data import (
+    DataError,
+    Dataset,
+    Recency,
+    csr_from_pairs,
+    find_dataset_folder,
+    make_row_batch,
+    read_official,
+)
+from diffrec_jax.devices import ONE_DEVICE
+from diffrec_jax.evaluation import Evaluator, ScoresError, SplitTask, check_relevant, evaluate_dataset, top_k_items
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.rows import to_dense
+from diffrec_jax.training.parallel import Mesh, Pmap
 
 
 def csr(dense):
@@ -136,3 +146,48 @@ def test_popularity_on_ml_1m_gives_the_independently_computed_figures(data_dir):
     means = results["test"].mean()
     rounded = [round(means[name], 4) for name in ("recall@10", "recall@20", "ndcg@10", "ndcg@20")]
     assert rounded == [0.0535, 0.0993, 0.0587, 0.0721]
+
+
+def test_matrices_that_do_not_fit_together_are_refused():
+    scores, nothing = jnp.zeros((2, 3)), csr(np.zeros((2, 3)))
+    twice = sparse.csr_array((np.ones(2, np.float32), np.array([1, 1]), np.array([0, 2, 2])), shape=(2, 3))
+    evaluator = Evaluator(dense_score_fn, ks=(1,))
+    for task, message in (
+        (SplitTask(nothing, csr(np.zeros((2, 4)))), r"test: relevant has shape \(2, 4\), the inputs have \(2, 3\)"),
+        (SplitTask(csr(np.zeros((3, 3))), nothing), "test: seen has shape"),
+        (SplitTask(nothing, twice), "test: relevant stores 1 entries more than once, the first in row 0, column 1"),
+        (SplitTask(twice, nothing), "test: seen stores 1 entries more than once"),
+    ):
+        with pytest.raises(DataError, match=message):
+            evaluator(scores, nothing, {"test": task})
+    for users in ([], [2], [-1]):
+        with pytest.raises(ValueError, match="user_ids have to be one or more rows of the 2"):
+            evaluator(scores, nothing, {"test": SplitTask(nothing, nothing)}, user_ids=np.array(users, int))
+
+
+@pytest.mark.parametrize("devices", [ONE_DEVICE, Pmap(2), Mesh(2, 2, 6)], ids=["one", "pmap", "mesh"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_scores_that_cannot_be_ranked_name_the_first_user(devices, bad):
+    """On any devices; -inf is allowed, and rows that only fill a batch may hold anything."""
+    scores, nothing = np.zeros((7, 6), np.float32), csr(np.zeros((7, 6)))
+
+    def score_fn(table, batch, row_keys):
+        return jnp.where(batch.row_mask[:, None], table[batch.user_ids], jnp.nan)
+
+    evaluator = Evaluator(score_fn, ks=(1,), batch_size=4, devices=devices)
+    tasks = {"test": SplitTask(nothing, csr(np.eye(7, 6)))}
+    scores[2, 1] = -np.inf
+    assert evaluator(devices.place(scores), nothing, tasks)["test"].per_user["recall@1"][0] == 1
+    scores[4, 0] = scores[5, 3] = bad
+    with pytest.raises(ScoresError, match="2 of 3 users .* the first is user 4"):
+        evaluator(devices.place(scores), nothing, tasks)
+
+
+def test_a_mode_that_leaves_nobody_is_refused_before_any_work():
+    which = np.array([[0, 1, 2], [0, 0, 9], [0, 1, 9]])
+    dataset = Dataset("tiny", *(csr(which == split) for split in range(3)))
+    check_relevant(dataset, "relevant_users")
+    check_relevant(dataset, "official", np.array([1]))
+    for users, split in (([1], "valid"), ([1, 2], "test")):
+        with pytest.raises(ValueError, match=f"none of the {len(users)} evaluated users has relevant items in {split}"):
+            check_relevant(dataset, "relevant_users", np.array(users))

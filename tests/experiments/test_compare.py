@@ -1,19 +1,33 @@
 import csv
-import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 
+from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS
 from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.run_log import RunDirectory, config_digest
+from experiments.assemble import HOW, how_measured
 from experiments.cli import ConfigError
-from experiments.compare import check_comparable, find_runs, group_runs, load_run, make_columns, to_csv, to_latex
+from experiments.compare import (
+    check_comparable,
+    find_runs,
+    group_runs,
+    load_run,
+    make_columns,
+    to_csv,
+    to_latex,
+    to_markdown,
+    to_terminal,
+)
 from experiments.config import DataConfig, EvaluationConfig, RunConfig
 from experiments.models import MODELS
+from experiments.report import make_console
 from tests.experiments.test_scripts import TINY, run
 
+DATASET = make_synthetic(SyntheticSpec(30, 20, 200, num_clusters=2))
 USERS = np.arange(30, dtype=np.int32)
 
 
@@ -26,7 +40,6 @@ def make_run(
     config = RunConfig(
         model, "tuned", DataConfig("ml-1m", "clean", None, None), EvaluationConfig(), family.config_class(), trained
     )
-    path.mkdir(parents=True)
     values = level + 0.01 * np.sin(np.arange(len(users)) + seed)
     metrics = {f"{name}@{k}": values for name in METRICS for k in DEFAULT_KS}
     means = {name: float(column.mean()) for name, column in metrics.items()}
@@ -34,10 +47,14 @@ def make_run(
         "model": model, "dataset": "ml-1m", "setting": "clean", "seed": config.seed, "preset": "tuned", "mode": mode,
         "num_params": 1234, "valid": means, "test": means, "timings": {"train_s": 12.3}, "peak_rss_bytes": 2**30,
     }  # fmt: skip
-    (path / "config.json").write_text(json.dumps(dataclasses.asdict(config) | {"data_sha256": data}))
-    (path / "results.json").write_text(json.dumps(results))
+    stored = config.to_dict(DATASET) | {"data_sha256": data}
+    directory = RunDirectory(path)
+    directory.create(stored)
+    directory.write_results(results)
     if keep:
-        np.savez(path / "per_user_test.npz", user_ids=users, num_relevant=np.ones(len(users)), **metrics)
+        how = json.dumps(how_measured(config, config_digest(stored)))
+        columns = {"user_ids": users, "num_relevant": np.ones(len(users)), HOW: how}
+        np.savez(path / "per_user_test.npz", **columns, **metrics)
     return path
 
 
@@ -78,6 +95,38 @@ def test_only_like_is_compared(tmp_path, other, message):
         check_comparable(runs[:1], ("recall@7",))
 
 
+def test_users_metrics_have_to_be_those_of_the_results(tmp_path):
+    """Measured otherwise, before the run went on, or of unknown origin: none of them is compared."""
+    path = make_run(tmp_path / "a")
+    results = json.loads((path / "results.json").read_text())
+    with np.load(path / "per_user_test.npz") as archive:
+        kept = dict(archive)
+    how = json.loads(str(kept[HOW]))
+    for change, message in (
+        ({HOW: json.dumps(how | {"test_with_valid_input": True})}, r"test_with_valid_input \(False there, True"),
+        ({HOW: json.dumps(how | {"config_sha256": "other"})}, "config_sha256"),
+        ({HOW: "{}"}, "config_sha256"),
+        ({"recall@20": kept["recall@20"] + 0.001}, r"recall@20 is 0\.\d+ there and"),
+    ):
+        np.savez(path / "per_user_test.npz", **kept | change)
+        with pytest.raises(ConfigError, match=f"is not of the results beside it: .*{message}"):
+            load_run(path)
+    np.savez(path / "per_user_test.npz", **kept)
+    assert load_run(path).results == results
+
+
+def test_tables_hold_any_name(tmp_path):
+    groups = group_runs([load_run(make_run(tmp_path / r"a|b_$\{^}~[red]")), load_run(make_run(tmp_path / "b", lr=0.5))])
+    columns = make_columns(groups, "recall@20", 0, [None, None], [1.0, 0.02])
+    markdown = to_markdown(columns, 2, "title").splitlines()
+    assert all(line.replace(r"\|", "").count("|") == len(columns) + 1 for line in markdown[2:])
+    assert r"a|b\_\$\textbackslash{}\{\textasciicircum{}\}\textasciitilde{}[red]" in to_latex(columns, 2)
+    console = make_console()
+    with console.capture() as captured:
+        console.print(to_terminal(columns, 2, "of [x]"))
+    assert "[red]" in captured.get() and "of [x]" in captured.get()
+
+
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     without = make_run(tmp_path / "without", keep=False)
     with pytest.raises(ConfigError, match=r"experiments.evaluate --run_dir=\S+without --per_user"):
@@ -98,7 +147,7 @@ def test_the_table_has_means_deviations_and_a_bold_best(tmp_path):
     values = [run.results["test"]["recall@20"] for run in runs[:2]]
     assert float(rows[0]["recall@20"]) == pytest.approx(np.mean(values), abs=1e-12)
     assert float(rows[0]["recall@20 std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
-    assert rows[1]["recall@20 std"] == "" and rows[1]["seeds"] == "1" and rows[1]["coverage@20"] == ""
+    assert rows[1]["recall@20 std"] == "" and rows[1]["seeds"] == "1" and rows[1]["s / 1,000 users"] == ""
     latex = to_latex(columns, 2)
     assert latex.count(r"\textbf") == 4 and r"[95\%]" in latex and r"$\pm$" in latex
     assert all(line.count("&") == latex.splitlines()[2].count("&") for line in latex.splitlines() if "&" in line)

@@ -27,7 +27,7 @@ TINY = [
 
 def environment(tmp_path):
     values = {key: value for key, value in os.environ.items() if key not in ("DIFFREC_DATA_DIR", "XLA_FLAGS")}
-    return values | {"JAX_PLATFORMS": "cpu", "MPLCONFIGDIR": str(tmp_path / "mpl"), "COLUMNS": "120"}
+    return values | {"JAX_PLATFORMS": "cpu", "MPLCONFIGDIR": str(tmp_path / "mpl"), "COLUMNS": "200"}
 
 
 def run(tmp_path, script, *flags, expect=0):
@@ -105,6 +105,13 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["--model=oracle"], "--model=oracle is unknown: choose one of diffrec"),
         (["--dims=200,x"], "--dims=200,x: '200,x' is no list of positive integers"),
         (["--noise_min=0.5", "--noise_max=0.1"], "need 0 < noise_min <= noise_max"),
+        (["--seed=-1"], "seed"),
+        (["--seed=99999999999999999999"], "seed"),
+        (
+            ["--model=diffrec", "--dims=200000", "--synthetic_items=900000", "--synthetic_users=9"],
+            "DiffRec needs about",
+        ),
+        (["--noise_scale=0", "--mean_type=epsilon"], "no noise to predict"),
         (["--noise_scale=1000"], "must be below 1, the variance of pure noise"),
         (["--sampling_steps=9"], "T' must be between 0 and T = 5, got 9"),
         (["--dataset=nowhere", "--data_dir=."], "dataset 'nowhere' (setting 'clean') is not at"),
@@ -130,7 +137,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["--target_recency=exp:5", "--mean_type=epsilon"], "--target_recency needs --mean_type=x0"),
         (["--model=l_diffrec", "--item_embeddings=nowhere.npy"], "item embeddings nowhere.npy do not exist"),
         (["--linear_rank=5000"], "linear_rank must be at most the"),
-        (["--linear_rank=5", "--weight_decay=0.1"], "--weight_decay would shrink the fitted linear part"),
+        (["--linear_rank=5", "--weight_decay=0.1"], "weight_decay would shrink the fitted linear part"),
         (["--linear_rank=5", "--synthetic_items=900000", "--synthetic_users=9"], "DiffRec needs about"),
         (["--model=l_diffrec", "--codec=linear"], "the linear codec has one layer each way"),
         (["--model=l_diffrec", "--num_groups=200", "--grouping=random"], "cannot be split over 200 item groups"),
@@ -183,6 +190,8 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
     assert len(lines) == 1 and "dataset 'nowhere'" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--in_dims=9", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "--in_dims means nothing to DiffRec" in lines[0]
+    lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--epochs=2", expect=2).stderr.splitlines()
+    assert len(lines) == 1 and "has done 30 steps (6 epochs), more than the 10 asked for" in lines[0]
     lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "holds a run already: pass --resume" in lines[0]
     assert before == {entry: entry.read_bytes() for entry in path.rglob("*") if entry.is_file()}

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import Recency, RowWeighting, group_items
+from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import DivergedError, Progress
 from diffrec_jax.training.parallel import Pmap
+from diffrec_jax.training.run_log import RunDirectoryError
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
 
@@ -168,6 +170,76 @@ def test_a_longer_budget_goes_on_as_if_it_had_been_there_from_the_start(uninterr
     make_trainer(tmp_path / "run", epochs=2).run()
     longer = make_trainer(tmp_path / "run", epochs=6)
     assert_equal_states(longer.run(), best)
+
+
+def test_a_longer_budget_forgets_the_evaluation_at_the_earlier_end(uninterrupted, tmp_path):
+    """3 epochs end between the evaluations of every second one; a run that goes on would not have stopped there."""
+    whole, best = uninterrupted
+    for first in ({"epochs": 3}, {"max_steps": 6}, {"max_steps": 9}):
+        path = tmp_path / "-".join(map(str, first.items()))
+        make_trainer(path, **first).run()
+        longer = make_trainer(path, epochs=6)
+        assert_equal_states(longer.run(), best)
+        assert_equal_states(longer.restore(24), whole.restore(24))
+        assert final_records(longer) == final_records(whole)
+
+
+def test_the_evaluation_at_the_end_counts_where_the_run_ends(tmp_path):
+    """Also after a resume that finds nothing to do, and where it is the best."""
+    trainer = make_trainer(tmp_path / "run", epochs=3, eval_every=2)
+    best = trainer.run()
+    evaluations = [record for record in trainer.run_directory.records() if record["event"] == "evaluation"]
+    assert [record["epoch"] for record in evaluations] == [2, 3]
+    top = max(evaluations, key=lambda record: record["valid"]["recall@20"])
+    assert float(trainer.best(best).best_epoch) == top["epoch"]
+    again = make_trainer(tmp_path / "run", epochs=3, eval_every=2)
+    assert_equal_states(again.run(), best)
+    assert [record for record in again.run_directory.records() if record["event"] == "evaluation"] == evaluations
+
+
+def test_a_shorter_budget_is_refused_and_nothing_changes(tmp_path):
+    make_trainer(tmp_path / "run", epochs=4).run()
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(RunDirectoryError, match=r"has done 16 steps \(4 epochs\), more than the 8 asked for"):
+        make_trainer(tmp_path / "run", epochs=2).run()
+    assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_averages_of_parameters_in_a_tuple_are_scored(tmp_path):
+    """Parameters may be any pytree: a tuple of them is no sign that no average is kept."""
+    inner = make_diffrec(MODEL, DATASET.num_items)
+    recommender = inner._replace(
+        init_params=lambda key: (inner.init_params(key),),
+        loss_fn=lambda params, *rest: inner.loss_fn(params[0], *rest),
+        prepare_scoring=lambda params: inner.prepare_scoring(params[0]),
+    )
+    with_tuple = make_trainer(tmp_path / "tuple", recommender=recommender, ema_decay=0.8, epochs=2)
+    with_dict = make_trainer(tmp_path / "dict", ema_decay=0.8, epochs=2)
+    found, expected = (trainer.evaluate(trainer.run())["valid"].mean() for trainer in (with_tuple, with_dict))
+    assert found == expected
+    assert with_tuple.init_state().keeps_average and not make_trainer(tmp_path / "x").init_state().keeps_average
+
+
+def test_weight_decay_that_would_shrink_what_is_held_is_refused(tmp_path):
+    linear = dataclasses.replace(MODEL, linear_rank=4)
+    recommender = make_diffrec(linear, DATASET.num_items, fit_linear=lambda *_: None)
+    with pytest.raises(ValueError, match="weight_decay would shrink the fitted linear part"):
+        make_trainer(tmp_path / "run", recommender=recommender, weight_decay=0.1)
+    make_trainer(tmp_path / "run", recommender=recommender)
+    make_trainer(tmp_path / "other", weight_decay=0.1)
+
+
+def test_scores_that_are_no_numbers_stop_the_run_and_are_never_the_best(tmp_path):
+    healthy = make_diffrec(MODEL, DATASET.num_items)
+
+    def score_fn(state, batch, row_keys):
+        scores = healthy.score_fn(state, batch, row_keys)
+        return jnp.where(batch.user_ids[:, None] == 7, jnp.nan, scores)
+
+    trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(score_fn=score_fn))
+    with pytest.raises(ScoresError, match="7"):
+        trainer.run()
+    assert trainer.checkpoints.steps() == []
 
 
 def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):

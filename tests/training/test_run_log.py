@@ -1,6 +1,6 @@
 import pytest
 
-from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
+from diffrec_jax.training.run_log import LOCATION, OFF_SCHEDULE, RunDirectory, RunDirectoryError, differences
 
 
 @pytest.fixture
@@ -54,3 +54,27 @@ def test_unreadable_files_are_named(run, tmp_path):
     with pytest.raises(RunDirectoryError, match="is not valid JSON"):
         run.config()
     assert run.results() is None
+
+
+def test_records_off_schedule_hold_until_the_run_goes_on(run):
+    run.log({"event": "evaluation", "step": 4})
+    run.log({"event": "evaluation", "step": 6, **OFF_SCHEDULE})
+    run.log({"event": "resume", "step": 6})
+    assert [record["step"] for record in run.records()] == [4, 6]
+    run.log({"event": "resume", "step": 6, "goes_on": True})
+    assert [record["step"] for record in run.records()] == [4]
+
+
+def test_results_of_another_configuration_are_not_the_runs(run):
+    run.write_results({"recall": 0.5})
+    assert run.results()["recall"] == 0.5
+    run.update_config(run.config() | {LOCATION: {"folder": "/elsewhere"}})
+    assert run.results()["recall"] == 0.5  # the data may move
+    run.update_config(run.config() | {"dims": [3]})
+    assert run.results() is None
+
+
+def test_differences_are_named():
+    old, new = {"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 1, "c": 3}}
+    assert differences(old, new) == "a.c (2 there, 3 asked for)"
+    assert differences(old, new, may_differ=("a.c",)) == ""

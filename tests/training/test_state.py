@@ -1,8 +1,8 @@
 import numpy as np
 
-from diffrec_jax.training.state import Selection, select
+from diffrec_jax.training.state import NOTHING_SELECTED, Selection, best_of, select
 
-NONE_YET = Selection(np.float32(-np.inf), np.int32(0), np.float32(0))
+NONE_YET = NOTHING_SELECTED
 
 
 def test_only_a_larger_finite_value_is_selected():
@@ -12,3 +12,10 @@ def test_only_a_larger_finite_value_is_selected():
     assert select(first, float("nan"), 20, 2.0) is first
     assert select(first, float("inf"), 20, 2.0) is first
     assert int(select(first, 0.10001, 20, 2.0).best_step) == 20  # a fifth digit counts
+
+
+def test_the_better_selection_counts_and_of_equal_ones_the_earlier():
+    early, late = (Selection(np.float32(0.5), np.int32(step), np.float32(step)) for step in (1, 2))
+    assert best_of(early, late) is early
+    assert best_of(early, late._replace(best_value=np.float32(0.6))).best_step == 2
+    assert best_of(NONE_YET, late) is late

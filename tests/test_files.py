@@ -1,0 +1,44 @@
+import errno
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diffrec_jax.files import atomic_file, naming, safe_name, write_atomically
+
+
+def test_atomic_writing_leaves_no_second_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    write_atomically(path, "new")
+    assert path.read_text() == "new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_fails_leaves_the_old_content_and_names_the_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomically(path, "old")
+    with pytest.raises(OSError, match="No space left") as found, atomic_file(path) as file:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert found.value.filename == str(path)
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_that_names_a_file_keeps_its_name(tmp_path):
+    with pytest.raises(FileNotFoundError) as found, naming(tmp_path):
+        (tmp_path / "nothing").open()
+    assert found.value.filename == str(tmp_path / "nothing")
+
+
+@given(st.text(min_size=1, max_size=400), st.text(min_size=1, max_size=400))
+def test_names_are_files_and_differ_where_the_texts_do(first, second):
+    names = [safe_name(text) for text in (first, second)]
+    assert (names[0] == names[1]) == (first == second)
+    for name in names:
+        assert "/" not in name and len(name.encode()) < 250
+
+
+def test_readable_names_stay_as_they_are():
+    assert safe_name("lr=1e-4_dims=200,600_seed=1") == "lr=1e-4_dims=200,600_seed=1"
+    assert safe_name("exp:5@0.8") != safe_name("exp:5:0.8")
