@@ -72,22 +72,25 @@ class OurSampling:
 class PeerSampling:
     """The same by the peer; its own untrained weights unless ``params`` are given."""
 
-    def __init__(self, shape: Shape, dataset: Dataset, params: Params | None = None):
-        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items)
+    def __init__(self, shape: Shape, dataset: Dataset, params: Params | None = None, device: str = "cpu"):
+        self.device = device
+        self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items, device)
         if params is not None:
             load_weights(self.model, params)
         self.model.eval()
         self.users = list(range(min(shape.training.batch_size, dataset.num_users)))
         self.rows, self.seen = DenseRows(dataset.train), dataset.train_and_valid
 
+    def _inputs(self) -> Tensor:
+        return self.rows.__getitems__(self.users).to(self.device)
+
     def scores(self) -> Tensor:
         """Scores of every item, [400, I]."""
-        return self.diffusion.sample(self.model, self.rows.__getitems__(self.users))
+        return self.diffusion.sample(self.model, self._inputs())
 
     def recommend(self) -> np.ndarray:
         """Ids of the best unseen items, [400, 100]."""
-        x_0 = self.rows.__getitems__(self.users)
-        return recommend(self.diffusion, self.model, x_0, self.seen[self.users], K).numpy()
+        return recommend(self.diffusion, self.model, self._inputs(), self.seen[self.users], K).cpu().numpy()
 
 
 def check_agreement(ours: OurSampling, peer: PeerSampling) -> str:

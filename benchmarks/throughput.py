@@ -165,6 +165,7 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     record: dict[str, Any] = {
         "device": jax.devices()[0].device_kind,
         **case._asdict(),
+        "matmul_precision": FLAGS.matmul_precision,
         "devices": devices.num_devices,
         "step_s": steps,
         "compile_s": max(first_s - step_s, 0.0),
@@ -209,11 +210,10 @@ def measure_peer(shape: Shape, dataset: Dataset) -> dict[str, float]:
     training = PeerTraining(plain, dataset, device)
     step_s = statistics.median(seconds_each(training.step, FLAGS.repeats))
     found = {"peer_train_users_per_s": shape.training.batch_size / step_s}
-    if device == "cpu":
-        work = PeerSampling(plain, dataset).recommend
-        found["peer_inference_users_per_s"] = shape.training.batch_size / statistics.median(
-            seconds_each(work, max(1, FLAGS.repeats // 2))
-        )
+    work = PeerSampling(plain, dataset, device=device).recommend
+    found["peer_inference_users_per_s"] = shape.training.batch_size / statistics.median(
+        seconds_each(work, max(1, FLAGS.repeats // 2))
+    )
     return found
 
 
@@ -296,6 +296,9 @@ def main() -> None:
         make_devices(case.way, make_shape(case.shape).spec.num_items)
     if FLAGS.out:
         Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
+    # Both sides multiply alike: PyTorch's own default is float32, JAX's the fastest that the device has.
+    jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
+    torch.set_float32_matmul_precision("highest" if FLAGS.matmul_precision == "float32" else "high")
     console, records, datasets, peers, rates = make_console(), [], {}, {}, {}
     for case in cases:
         shape = shape_of(case)
@@ -310,9 +313,7 @@ def main() -> None:
         record |= peers.get((case.shape, case.batch), {}) if case.model == "diffrec" else {}
         record |= {"versions": versions() | {"torch": torch.__version__}, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         records.append(record)
-        console.print(
-            f"{' '.join(map(str, case))}: {record['train_users_per_s']:,.0f} users/s in training", markup=False
-        )
+        console.print(f"{' '.join(map(str, case))}: {record['train_users_per_s']:,.0f} users/s in training")
         if FLAGS.out:
             with Path(FLAGS.out).open("a") as file:
                 file.write(json.dumps(record) + "\n")
@@ -320,8 +321,8 @@ def main() -> None:
     if old is not None:
         found = regressions(old, records)
         for line in found:
-            console.print(f"slower: {line}", markup=False)
-        console.print(f"{len(found)} regressions against {FLAGS.compare}", markup=False)
+            console.print(f"slower: {line}")
+        console.print(f"{len(found)} regressions against {FLAGS.compare}")
 
 
 def define_flags() -> None:
@@ -333,6 +334,9 @@ def define_flags() -> None:
     flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16: what the factors of products are rounded to.")
     flags.DEFINE_list("losses", ["plain"], "DiffRec's: plain, sketch:K, gram, sketch:K+gram (see experiments.train).")
     flags.DEFINE_integer("repeats", 5, "Timed steps.", lower_bound=1)
+    flags.DEFINE_enum(
+        "matmul_precision", "tensorfloat32", ("float32", "tensorfloat32"), "Of float32 products on a GPU."
+    )
     flags.DEFINE_boolean("peer", True, "Measure the PyTorch peer, once a shape and batch size.")
     flags.DEFINE_string("out", None, "Append a JSON object a case to this file.")
     flags.DEFINE_string("compare", None, "A file that --out wrote: print what has become slower by more than a tenth.")
@@ -344,6 +348,7 @@ def define_flags() -> None:
         "dtypes",
         "losses",
         "repeats",
+        "matmul_precision",
         "peer",
         "out",
         "compare",

@@ -65,7 +65,8 @@ def endless(loader: DataLoader) -> Iterator[Tensor]:
 def timestep_embedding(t: Tensor, size: int) -> Tensor:
     """Sinusoidal embedding, cosines then sines, [B, size]."""
     half = size // 2
-    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, dtype=torch.float32) / half)
+    places = torch.arange(half, dtype=torch.float32, device=t.device)
+    frequencies = torch.exp(-math.log(10_000.0) * places / half)
     angles = t[:, None].float() * frequencies[None]
     embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
     return nn.functional.pad(embedding, (0, size - 2 * half))

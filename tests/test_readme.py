@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
@@ -11,8 +12,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTAL
 
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_example_runs(example, capsys):
-    exec(compile(example, str(README), "exec"), {})
-    assert capsys.readouterr().out.strip()
+    names = {}
+    exec(compile(example, str(README), "exec"), names)
+    output = capsys.readouterr().out
+    # The example's own line: the shape of the scores and their error, far below that of scoring 0 everywhere.
+    shape, error = re.fullmatch(r"(\(\d+, \d+\)) (\d\.\d+)\n", output).groups()
+    assert shape == str(names["x_0"].shape)
+    assert 0 < float(error) < 0.2 * float(np.mean(np.square(names["x_0"])))
 
 
 def test_there_is_an_example_of_the_pure_functions():

@@ -5,8 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.embeddings import sklearn_seed
 from diffrec_jax.data.interactions import DataError, item_counts
+from diffrec_jax.data.seeds import check_seed, sklearn_seed
 
 GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "popularity", "random"]
 EMBEDDING_GROUPINGS: tuple[GroupingMethod, ...] = ("kmeans", "spherical_kmeans")
@@ -66,13 +66,15 @@ def group_items(
       num_groups: C, each with at least one item.
       train: training split [U, I].
       embeddings: [I, D], for kmeans of either kind.
-      seed: of what is drawn.
+      seed: of what is drawn, in [0, 2^63).
 
     Raises:
-      DataError: more groups than items, embeddings of another number of items, or a group that stays empty.
+      DataError: more groups than items, embeddings of another number of items, a group that stays empty, or a seed out
+        of range.
 
     Reference: arXiv:2304.04971, L-DiffRec (k-means on LightGCN embeddings).
     """
+    check_seed(seed)
     num_items = train.shape[1]
     if not 1 <= num_groups <= num_items:
         raise DataError(f"{num_groups} item groups of {num_items} items: choose between 1 and {num_items} (num_groups)")

@@ -6,11 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, item_counts
-
-
-def sklearn_seed(seed: int) -> int | np.random.RandomState:
-    """A seed as scikit-learn takes it: its own integers have 32 bits."""
-    return seed if seed < 2**32 else np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+from diffrec_jax.data.seeds import sklearn_seed
 
 
 def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarray | None = None) -> np.ndarray:
@@ -39,16 +35,20 @@ def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarr
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind not in "fiu":
         kind = getattr(embeddings, "dtype", type(embeddings).__name__)
         raise DataError(f"item embeddings {path} hold {kind}, not numbers: save floats [items, size]")
-    if item_ids is not None and embeddings.ndim == 2 and len(embeddings) == item_ids[-1] + 1:
+    num_ids = num_items if item_ids is None else int(item_ids.max()) + 1
+    if item_ids is not None and embeddings.ndim == 2 and len(embeddings) == num_ids:
         embeddings = embeddings[item_ids]
     if embeddings.ndim != 2 or embeddings.shape[0] != num_items:
+        of_ids = "" if item_ids is None else f" or, with a row for each id from 0 on, [{num_ids}, size]"
         raise DataError(
             f"item embeddings {path} have shape {list(embeddings.shape)}, the dataset has {num_items} items: "
-            f"give one of shape [{num_items}, size], made for this dataset and setting"
+            f"give one of shape [{num_items}, size]{of_ids}, made for this dataset and setting"
         )
+    with np.errstate(over="ignore"):  # what is too large for float32 is said below
+        embeddings = embeddings.astype(np.float32)
     if not np.isfinite(embeddings).all():
-        raise DataError(f"item embeddings {path} hold numbers that are not finite: make them again")
-    return embeddings.astype(np.float32)
+        raise DataError(f"item embeddings {path} hold numbers that are not finite in float32: make them again")
+    return embeddings
 
 
 def inverse_root_degrees(train: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:

@@ -64,7 +64,9 @@ def pair_codes(matrix: sparse.csr_array) -> np.ndarray:
 
 
 def check_structure(matrix: sparse.csr_array, what: str) -> None:
-    """Raises DataError unless the arrays of a CSR matrix fit together."""
+    """Raises DataError unless this is a CSR matrix whose arrays fit together."""
+    if not sparse.issparse(matrix) or matrix.format != "csr":
+        raise DataError(f"{what} is {type(matrix).__name__}: give a scipy.sparse.csr_array [users, items] (tocsr())")
     indptr, indices = matrix.indptr, matrix.indices
     num_rows, num_columns = matrix.shape  # type: ignore[misc]
     if len(indptr) != num_rows + 1 or indptr[0] != 0 or np.any(np.diff(indptr) < 0):
@@ -81,7 +83,7 @@ def check_structure(matrix: sparse.csr_array, what: str) -> None:
 def check_no_repeats(matrix: sparse.csr_array, what: str) -> None:
     """Raises DataError where a row of a CSR matrix stores a column twice: what sums and what sets would differ."""
     codes = np.sort(pair_codes(matrix))
-    repeated = codes[1:][codes[1:] == codes[:-1]]
+    repeated = np.unique(codes[1:][codes[1:] == codes[:-1]])
     if len(repeated):
         row, column = divmod(int(repeated[0]), matrix.shape[1])
         raise DataError(
@@ -95,8 +97,6 @@ def _as_csr(matrix: sparse.csr_array, what: str) -> sparse.csr_array:
     Raises:
       DataError: it is no CSR matrix of ones.
     """
-    if not sparse.issparse(matrix) or matrix.format != "csr":
-        raise DataError(f"{what} is {type(matrix).__name__}: give a scipy.sparse.csr_array [users, items] (tocsr())")
     check_structure(matrix, what)
     other = np.flatnonzero(matrix.data != 1)  # NaN too
     if len(other):
@@ -109,6 +109,23 @@ def _as_csr(matrix: sparse.csr_array, what: str) -> sparse.csr_array:
     return sparse.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
+def _as_ids(ids: np.ndarray, size: int, what: str) -> np.ndarray | None:
+    """Original ids [size] as int64; None where they are 0, 1, 2, ...
+
+    Raises:
+      DataError: they are not ``size`` different integers from 0 on.
+    """
+    ids = np.asarray(ids)
+    if (
+        ids.shape != (size,)
+        or ids.dtype.kind not in "iu"
+        or len(np.unique(ids)) != size
+        or not 0 <= ids.min() <= ids.max() <= np.iinfo(np.int64).max
+    ):
+        raise DataError(f"{what} have to be {size} different ids, one for each: integers from 0 to 2^63 - 1")
+    return None if np.array_equal(ids, np.arange(size)) else ids.astype(np.int64, copy=False)
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] of ones in time order.
@@ -116,8 +133,8 @@ class Dataset:
     A user and an item meet at most once, in one of the splits.
 
     Raises:
-      DataError: the splits are no CSR matrices of ones, are of several shapes, or a pair occurs twice; the message says
-        where.
+      DataError: the splits are no CSR matrices of ones, are of several shapes, or a pair occurs twice; or the ids are
+        not one for each. The message says where.
     """
 
     name: str
@@ -126,9 +143,9 @@ class Dataset:
     test: sparse.csr_array
     warnings: tuple[str, ...] = ()
     user_ids: np.ndarray | None = None
-    """The users' original ids, [num_users], where they are not 0, 1, 2, ..."""
+    """The users' original ids, [num_users] int64, where they are not 0, 1, 2, ..."""
     item_ids: np.ndarray | None = None
-    """The items' original ids, [num_items], where they are not 0, 1, 2, ..."""
+    """The items' original ids, [num_items] int64, where they are not 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
         """Checks everything."""
@@ -139,9 +156,8 @@ class Dataset:
             told = ", ".join(f"{split} {list(shape)}" for split, shape in shapes.items())
             raise DataError(f"{self.name}: the splits differ in shape ({told}): number users and items over all splits")
         for name, size in (("user_ids", self.num_users), ("item_ids", self.num_items)):
-            ids = getattr(self, name)
-            if ids is not None and (np.shape(ids) != (size,) or len(np.unique(ids)) != size):
-                raise DataError(f"{self.name}: {name} have to be {size} different ids, one for each")
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _as_ids(getattr(self, name), size, f"{self.name}: {name}"))
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -153,17 +169,17 @@ class Dataset:
         if not same.any():
             return
         first, second = split_of[:-1][same], split_of[1:][same]
-        kind = np.flatnonzero((first == first[0]) & (second == second[0]))
-        user, item = divmod(int(codes[:-1][same][0]), self.num_items)
+        alike = np.unique(codes[1:][same][(first == first[0]) & (second == second[0])])
+        user, item = divmod(int(alike[0]), self.num_items)
         pair = [int(self.original_user_ids[user]), int(self.original_item_ids[item])]
         one, other = SPLITS[first[0]], SPLITS[second[0]]
         if one == other:
             raise DataError(
-                f"{self.name}: {one} holds {len(kind):,} pairs more than once, the first {pair}: keep one interaction "
+                f"{self.name}: {one} holds {len(alike):,} pairs more than once, the first {pair}: keep one interaction "
                 "for each user and item"
             )
         raise DataError(
-            f"{self.name}: {len(kind):,} pairs are in both {one} and {other}, the first {pair}: put each interaction "
+            f"{self.name}: {len(alike):,} pairs are in both {one} and {other}, the first {pair}: put each interaction "
             "into one split"
         )
 
@@ -185,8 +201,9 @@ class Dataset:
             matrix = getattr(self, split)
             digest.update(matrix.indptr.astype(np.int64).tobytes())
             digest.update(matrix.indices.astype(np.int64).tobytes())
-        for ids in (self.user_ids, self.item_ids):
-            digest.update(b"" if ids is None else np.asarray(ids).tobytes())
+        for name in ("user_ids", "item_ids"):
+            if (ids := getattr(self, name)) is not None:
+                digest.update(name.encode() + ids.tobytes())
         return digest.hexdigest()
 
     @property
@@ -220,13 +237,30 @@ class Dataset:
             train=train,
             valid=valid,
             test=self.valid,
-            warnings=coverage_warnings(train, valid, self.valid),
+            warnings=(
+                *gap_warnings(self.original_user_ids, self.original_item_ids),
+                *coverage_warnings(train, valid, self.valid),
+            ),
         )
 
     def summary(self) -> str:
         """One line of counts."""
         counts = ", ".join(f"{split} {getattr(self, split).nnz:,}" for split in SPLITS)
         return f"{self.name}: {self.num_users:,} users, {self.num_items:,} items; interactions: {counts}"
+
+
+def gap_warnings(user_ids: np.ndarray, item_ids: np.ndarray) -> tuple[str, ...]:
+    """A sentence for each kind of original ids, of users and of items, that are not all from 0 to the largest."""
+    sentences = []
+    for kind, ids in (("users", user_ids), ("items", item_ids)):
+        largest = int(ids.max())
+        missing = largest + 1 - len(ids)
+        if missing:
+            sentences.append(
+                f"{len(ids):,} {kind} have ids up to {largest:,}: {missing:,} smaller ids have no interactions and are "
+                "left out"
+            )
+    return tuple(sentences)
 
 
 def coverage_warnings(train: sparse.csr_array, valid: sparse.csr_array, test: sparse.csr_array) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, coverage_warnings, csr_from_pairs
+from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, coverage_warnings, csr_from_pairs, gap_warnings
 
 
 def _read_pairs(path: Path) -> np.ndarray:
@@ -35,19 +35,9 @@ def _read_pairs(path: Path) -> np.ndarray:
             f"{path} has {negative.size:,} rows with a negative id, the first {pairs[row].tolist()} in row {row}: "
             "count ids from 0"
         )
-    return pairs
-
-
-def _original_ids(pairs: dict[str, np.ndarray], column: int, kind: str) -> tuple[np.ndarray, str | None]:
-    """The ids that occur, ascending, and a sentence on those that do not, None where they are 0, 1, 2, ..."""
-    ids = np.unique(np.concatenate([split[:, column] for split in pairs.values()]))
-    missing = int(ids[-1]) + 1 - len(ids)
-    if not missing:
-        return ids, None
-    return ids, (
-        f"{len(ids):,} {kind}s have ids up to {int(ids[-1]):,}: {missing:,} smaller ids have no interactions and are "
-        "left out"
-    )
+    if pairs.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{path} has ids up to {pairs.max()}, beyond int64: number users and items from 0")
+    return pairs.astype(np.int64, copy=False)  # of several types, NumPy would compare them as float64
 
 
 def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bool = False) -> Dataset:
@@ -57,25 +47,24 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
     recommended, in every average. A warning counts them, and the dataset keeps the ids.
 
     Raises:
-      DataError: a file is missing, is no integer array [n, 2], is empty or pickled, has negative ids, or a pair occurs
-        twice, in one split or in two; or ids are left out and ``strict_ids``.
+      DataError: a file is missing, is no integer array [n, 2], is empty or pickled, has ids that are negative or beyond
+        int64, or a pair occurs twice, in one split or in two; or ids are left out and ``strict_ids``.
     """
     folder = Path(folder)
     name = name or folder.name
     pairs = {split: _read_pairs(folder / f"{split}_list.npy") for split in SPLITS}
-    ids, gaps = zip(*(_original_ids(pairs, column, kind) for column, kind in enumerate(("user", "item"))))
-    found = [gap for gap in gaps if gap]
-    if found and strict_ids:
-        raise DataError(f"{folder}: {'; '.join(found)} (--strict_ids): number users and items from 0 without gaps")
-    for column, gap in enumerate(gaps):
-        for split in pairs.values() if gap else ():
-            split[:, column] = np.searchsorted(ids[column], split[:, column])
-    splits = {split: csr_from_pairs(array, len(ids[0]), len(ids[1])) for split, array in pairs.items()}
-    user_ids, item_ids = (of_axis.astype(np.int64) if gap else None for of_axis, gap in zip(ids, gaps))
+    user_ids, item_ids = (np.unique(np.concatenate([split[:, axis] for split in pairs.values()])) for axis in range(2))
+    gaps = gap_warnings(user_ids, item_ids)
+    if gaps and strict_ids:
+        raise DataError(f"{folder}: {'; '.join(gaps)} (--strict_ids): number users and items from 0 without gaps")
+    for split in pairs.values() if gaps else ():
+        for axis, ids in enumerate((user_ids, item_ids)):
+            split[:, axis] = np.searchsorted(ids, split[:, axis])
+    splits = {split: csr_from_pairs(array, len(user_ids), len(item_ids)) for split, array in pairs.items()}
     try:
         return Dataset(
             name=name,
-            warnings=(*found, *coverage_warnings(**splits)),
+            warnings=(*gaps, *coverage_warnings(**splits)),
             user_ids=user_ids,
             item_ids=item_ids,
             **splits,

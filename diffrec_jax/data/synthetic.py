@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffrec_jax.data.interactions import DataError, Dataset, coverage_warnings, csr_from_pairs
+from diffrec_jax.data.seeds import check_seed
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def make_synthetic(spec: SyntheticSpec, *, seed: int = 0, name: str = "synthetic
     """A dataset of exactly ``spec``'s counts, split per user by time; the same for the same spec and seed.
 
     Raises:
-      DataError: the counts do not fit together.
+      DataError: the counts do not fit together, or the seed is not in [0, 2^63).
     """
+    check_seed(seed)
     if min(spec.num_users, spec.num_items, spec.num_clusters, spec.clusters_per_user) < 1:
         raise DataError("a synthetic dataset needs at least one user, item and cluster")
     fewest, most = MIN_PER_USER * spec.num_users, int(spec.num_items * MAX_SHARE_OF_ITEMS) * spec.num_users

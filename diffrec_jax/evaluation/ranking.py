@@ -30,7 +30,10 @@ class ScoresError(ValueError):
 
 
 class SplitTask(NamedTuple):
-    """What one split asks: rank all items but the ``seen`` ones, and find the ``relevant`` ones. Both are [U, I]."""
+    """What one split asks: rank all items but the ``seen`` ones, and find the ``relevant`` ones. Both are [U, I].
+
+    What is stored counts, whatever its value.
+    """
 
     seen: sparse.csr_array
     relevant: sparse.csr_array
@@ -146,13 +149,11 @@ class Evaluator:
         Raises:
           DataError: matrices of several shapes, that are no valid CSR, or that store an entry twice.
           ScoresError: a score is NaN or infinite.
-          ValueError: there is no user to evaluate, or one beyond the rows.
+          ValueError: there is no user to evaluate, or user_ids are no integers [n] that number rows.
         """
-        user_ids = np.arange(inputs.shape[0], dtype=np.int32) if user_ids is None else np.asarray(user_ids)
         if not checked:
             _check_tasks(inputs, tasks)
-        if not len(user_ids) or not 0 <= user_ids.min() <= user_ids.max() < inputs.shape[0]:
-            raise ValueError(f"user_ids have to be one or more rows of the {inputs.shape[0]} of the data")
+        user_ids = _checked_users(user_ids, inputs.shape[0])
         collected: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in tasks}
         for users in iterate_user_ids(user_ids, self.batch_size):
 
@@ -184,10 +185,21 @@ def _check_tasks(inputs: sparse.csr_array, tasks: Mapping[str, SplitTask]) -> No
         f"{name}: {part}": matrix for name, task in tasks.items() for part, matrix in task._asdict().items()
     }
     for name, matrix in matrices.items():
+        check_structure(matrix, name)
         if matrix.shape != inputs.shape:
             raise DataError(f"{name} has shape {matrix.shape}, the inputs have {inputs.shape}")
-        check_structure(matrix, name)
         check_no_repeats(matrix, name)
+
+
+def _checked_users(user_ids: np.ndarray | None, num_users: int) -> np.ndarray:
+    """The users to evaluate, by default all; a mask of booleans would pass for users 0 and 1."""
+    user_ids = np.arange(num_users, dtype=np.int32) if user_ids is None else np.asarray(user_ids)
+    are_numbers = user_ids.ndim == 1 and len(user_ids) and user_ids.dtype.kind in "iu"
+    if not are_numbers or not 0 <= user_ids.min() <= user_ids.max() < num_users:
+        raise ValueError(
+            f"user_ids have to be one or more rows of the {num_users} of the data, as integers [n] from 0 on"
+        )
+    return user_ids
 
 
 def _check_ranked(can_be_ranked: np.ndarray, users: np.ndarray) -> None:
@@ -201,12 +213,15 @@ def _check_ranked(can_be_ranked: np.ndarray, users: np.ndarray) -> None:
 
 
 def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray | None = None) -> None:
-    """Raises ValueError if a mode leaves nobody to average over, of these users (default: all): before any work."""
+    """Raises ValueError if a mode leaves nobody to average over, of these users (default: all): before any work.
+
+    So it does if user_ids are none, or number no rows.
+    """
+    user_ids = _checked_users(user_ids, dataset.num_users)
     if mode == "official":
         return
     for split in ("valid", "test"):
-        counts = np.diff(getattr(dataset, split).indptr)
-        counts = counts if user_ids is None else counts[user_ids]
+        counts = np.diff(getattr(dataset, split).indptr)[user_ids]
         if not counts.any():
             raise ValueError(
                 f"none of the {len(counts):,} evaluated users has relevant items in {split}, so mode {mode!r} has "

@@ -46,8 +46,20 @@ def test_sides_agree_and_every_row_is_timed(name, dataset):
 @pytest.mark.parametrize("name", ["sampling", "evaluation"])
 def test_either_side_runs_alone(name, side, dataset):
     work = BENCHMARKS[name].make_side(side, SHAPE, dataset)
-    work()
-    work()
+    first, second = work(), work()
+    if name == "sampling":
+        users = 40
+        assert first.shape == (users, 100) and 0 <= first.min() and first.max() < dataset.num_items
+        seen = dataset.train_and_valid
+        for user in range(users):
+            mine = set(seen.indices[seen.indptr[user] : seen.indptr[user + 1]].tolist())
+            unseen = first[user][: dataset.num_items - len(mine)]
+            assert len(set(unseen.tolist())) == len(unseen) and not mine & set(unseen.tolist())
+        np.testing.assert_array_equal(first, second)
+    else:
+        assert first == second
+        for split in ("valid", "test"):
+            assert 0 < first[split]["recall@20"] < first[split]["recall@100"] <= 1
 
 
 def test_the_latent_step_is_timed_and_accounts_for_its_state(dataset):
@@ -94,6 +106,18 @@ def test_training_notices_another_optimizer(monkeypatch):
 def test_peer_refuses_what_it_does_not_know():
     with pytest.raises(ValueError, match="no such model"):
         torch_peer.make_peer(DiffRecConfig(prediction_type="epsilon"), 10)
+
+
+def test_the_peer_stays_on_its_device():
+    """PyTorch's meta device computes no values but tells, as a GPU would, of a tensor that is elsewhere."""
+    where = torch_peer.torch.device("meta")
+    t = torch_peer.torch.zeros(3, dtype=torch_peer.torch.int64, device=where)
+    assert torch_peer.timestep_embedding(t, 10).device == where
+    diffusion, model = torch_peer.make_peer(SHAPE.recommender, 20, "meta")
+    x_0 = torch_peer.torch.zeros(3, 20, device=where)
+    assert model(x_0, t).device == where
+    scores = diffusion.sample(model, x_0)
+    assert (scores.device, tuple(scores.shape)) == (where, (3, 20))
 
 
 def test_peer_schedule_is_ours():

@@ -104,6 +104,7 @@ def test_item_embeddings_are_read_as_they_are(tmp_path):
         (np.array([["a"]] * 4), "hold <U1, not numbers"),
         (np.array([[{}]] * 4), "cannot be read as a plain NumPy array"),
         (np.full((4, 2), np.nan), "not finite"),
+        (np.full((4, 2), 1e300), "not finite in float32"),
     ],
 )
 def test_wrong_item_embeddings_are_refused(tmp_path, content, message):
@@ -122,8 +123,15 @@ def test_embeddings_of_all_ids_serve_a_dataset_with_gaps(tmp_path):
     np.save(tmp_path / "e.npy", table[:4])
     np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids), table[:4])
     np.save(tmp_path / "e.npy", table[:7])
-    with pytest.raises(DataError, match=r"have shape \[7, 3\], the dataset has 4 items"):
+    with pytest.raises(DataError, match=r"have shape \[7, 3\], the dataset has 4 items.* each id from 0 on, \[8, size\]"):
         read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids)
+
+
+def test_embeddings_are_picked_by_ids_in_any_order(tmp_path):
+    table = np.arange(24.0).reshape(8, 3)
+    np.save(tmp_path / "e.npy", table)
+    ids = np.array([7, 1, 5])
+    np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 3, item_ids=ids), table[ids])
 
 
 @pytest.mark.parametrize("method", ["kmeans", "spectral", "random"])

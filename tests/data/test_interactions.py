@@ -1,3 +1,4 @@
+import hashlib
 import subprocess
 import sys
 
@@ -81,6 +82,7 @@ def with_arrays(matrix, **arrays):
         ({"valid": split([[0, 0]], (3, 6))}, r"differ in shape \(train \[3, 5\], valid \[3, 6\], test \[3, 5\]\)"),
         ({"valid": split([[0, 0]], (4, 5))}, "differ in shape"),
         ({"train": split([[0, 3], [1, 2], [0, 3]])}, r"train holds 1 pairs more than once, the first \[0, 3\]"),
+        ({"train": split([[0, 3], [0, 3], [0, 3]])}, "train holds 1 pairs more than once"),
         ({"test": split([[1, 4]])}, r"1 pairs are in both valid and test, the first \[1, 4\]"),
         ({"test": split([[0, 3], [0, 1]])}, r"2 pairs are in both train and test, the first \[0, 1\]"),
         ({"train": GOOD["train"].tocoo()}, r"train is coo_array: give a scipy.sparse.csr_array"),
@@ -94,6 +96,9 @@ def with_arrays(matrix, **arrays):
         ({"train": with_arrays(GOOD["train"], indices=[0, 1, 5])}, "column indices from 0 to 5, of 5 columns"),
         ({"user_ids": np.array([4, 4, 5])}, "user_ids have to be 3 different ids"),
         ({"item_ids": np.arange(4)}, "item_ids have to be 5 different ids"),
+        ({"user_ids": np.array([-1, 0, 1])}, "user_ids have to be 3 different ids, one for each: integers from 0"),
+        ({"user_ids": np.array([0.5, 1, 2])}, "user_ids have to be 3 different ids, one for each: integers from 0"),
+        ({"user_ids": np.array([0, 1, 2**63], np.uint64)}, "integers from 0 to"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -125,6 +130,29 @@ def test_the_fingerprint_is_that_of_the_interactions_and_their_order():
         {name: split(np.argwhere(matrix.toarray()), (3, 6)) for name, matrix in GOOD.items()},
     ]
     assert len({first, *(Dataset("a", **GOOD | other).fingerprint for other in others)}) == 5
+
+
+def test_the_fingerprint_is_as_written_down():
+    """It is stored with every run: another formula would make strangers of them."""
+    digest = hashlib.sha256(np.int64([3, 5]).tobytes())
+    for matrix in GOOD.values():
+        digest.update(np.int64(matrix.indptr).tobytes() + np.int64(matrix.indices).tobytes())
+    assert Dataset("a", **GOOD).fingerprint == digest.hexdigest()
+    digest.update(b"item_ids" + np.int64([1, 2, 3, 4, 9]).tobytes())
+    assert Dataset("a", **GOOD, item_ids=np.array([1, 2, 3, 4, 9])).fingerprint == digest.hexdigest()
+
+
+def test_the_fingerprint_knows_whose_the_ids_are_and_not_their_type():
+    square = {name: split(np.argwhere(matrix.toarray()), (5, 5)) for name, matrix in GOOD.items()}
+    ids = np.array([1, 2, 3, 4, 9])
+    fingerprints = [
+        Dataset("a", **square, **of).fingerprint
+        for of in ({}, {"user_ids": ids}, {"item_ids": ids}, {"user_ids": ids, "item_ids": ids})
+    ]
+    assert len(set(fingerprints)) == 4
+    assert Dataset("a", **square, user_ids=ids.astype(np.uint16)).fingerprint == fingerprints[1]
+    plain = Dataset("a", **square, user_ids=np.arange(5))
+    assert plain.user_ids is None and plain.fingerprint == fingerprints[0]
 
 
 def test_importing_the_data_and_evaluation_layers_is_quick():

@@ -54,10 +54,22 @@ def test_ids_that_do_not_occur_are_left_out_counted_and_remembered(tmp_path, use
     assert len(dataset.warnings) == len(said) + len(plain.warnings)
     for sentence, warning in zip(said, dataset.warnings):
         assert warning.startswith(sentence) and "have no interactions and are left out" in warning
-    assert dataset.inner_split(0.4).user_ids is dataset.user_ids
+    inner = dataset.inner_split(0.4)
+    assert inner.user_ids is dataset.user_ids
+    assert inner.warnings[: len(said)] == dataset.warnings[: len(said)]
     with pytest.raises(DataError, match=r"have no interactions and are left out.*number users and items from 0"):
         read_official(folder, strict_ids=True)
     read_official(tmp_path / "plain", strict_ids=True)
+
+
+@pytest.mark.parametrize("start", [0, 2**53, 2**62])
+def test_files_of_several_types_hold_the_same_ids(tmp_path, start):
+    """NumPy compares int64 with uint64 as float64, which does not tell 2^53 and 2^53 + 1 apart."""
+    renamed = {name: pairs + np.array([0, start]) for name, pairs in GOOD.items()}
+    renamed["valid"] = renamed["valid"].astype(np.uint64)
+    dataset = read_official(write(tmp_path, renamed))
+    np.testing.assert_array_equal(dataset.original_item_ids, start + np.arange(4))
+    assert dataset.original_item_ids.dtype == np.int64
 
 
 def test_pairs_that_occur_twice_are_named_by_their_own_ids(tmp_path):
@@ -84,6 +96,7 @@ def test_pairs_that_occur_twice_are_named_by_their_own_ids(tmp_path):
         ("valid", np.array([[0, 1]]), r"1 pairs are in both train and valid"),
         ("train", np.array([{"a": 1}, None], dtype=object), "cannot be read as a plain NumPy array"),
         ("train", np.array([[True, False]]), "holds bool, not integers"),
+        ("train", np.array([[0, 2**63]], np.uint64), "train_list.npy has ids up to 9223372036854775808, beyond int64"),
     ],
 )
 def test_malformed_splits_are_refused(tmp_path, split, pairs, message):

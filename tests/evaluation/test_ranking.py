@@ -157,12 +157,23 @@ def test_matrices_that_do_not_fit_together_are_refused():
         (SplitTask(csr(np.zeros((3, 3))), nothing), "test: seen has shape"),
         (SplitTask(nothing, twice), "test: relevant stores 1 entries more than once, the first in row 0, column 1"),
         (SplitTask(twice, nothing), "test: seen stores 1 entries more than once"),
+        (SplitTask(nothing, nothing.tocoo()), "test: relevant is coo_array: give a scipy.sparse.csr_array"),
     ):
         with pytest.raises(DataError, match=message):
             evaluator(scores, nothing, {"test": task})
-    for users in ([], [2], [-1]):
+    with pytest.raises(DataError, match="inputs is ndarray"):
+        evaluator(scores, np.zeros((2, 3)), {})
+    for users in (np.array([], int), [2], [-1], [False, True], [0.5], [[0, 1]]):
         with pytest.raises(ValueError, match="user_ids have to be one or more rows of the 2"):
-            evaluator(scores, nothing, {"test": SplitTask(nothing, nothing)}, user_ids=np.array(users, int))
+            evaluator(scores, nothing, {"test": SplitTask(nothing, nothing)}, user_ids=np.array(users))
+
+
+def test_columns_are_not_read_as_rows():
+    """A square CSC matrix has arrays of the same lengths as a CSR one."""
+    scores, nothing = jnp.zeros((3, 3)), csr(np.zeros((3, 3)))
+    with pytest.raises(DataError, match="test: relevant is csc_array"):
+        relevant = sparse.csc_array(np.triu(np.ones((3, 3), np.float32)))
+        Evaluator(dense_score_fn, ks=(1,))(scores, nothing, {"test": SplitTask(nothing, relevant)})
 
 
 @pytest.mark.parametrize("devices", [ONE_DEVICE, Pmap(2), Mesh(2, 2, 6)], ids=["one", "pmap", "mesh"])
@@ -191,3 +202,6 @@ def test_a_mode_that_leaves_nobody_is_refused_before_any_work():
     for users, split in (([1], "valid"), ([1, 2], "test")):
         with pytest.raises(ValueError, match=f"none of the {len(users)} evaluated users has relevant items in {split}"):
             check_relevant(dataset, "relevant_users", np.array(users))
+    for mode in ("relevant_users", "official"):
+        with pytest.raises(ValueError, match="user_ids have to be one or more rows of the 3"):
+            check_relevant(dataset, mode, np.array([3]))

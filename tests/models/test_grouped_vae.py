@@ -88,7 +88,8 @@ def test_no_group_sees_the_items_of_another():
     )
     first_latents = split_size(8, tuple(np.bincount(model.item_groups)))[0]
     assert not np.allclose(before[:, :first_latents], after[:, :first_latents])
-    np.testing.assert_array_equal(before[:, first_latents:], after[:, first_latents:])
+    # Up to the order of sums, which a GPU leaves open; a leak would be of the size of the change above.
+    np.testing.assert_allclose(before[:, first_latents:], after[:, first_latents:], rtol=0, atol=1e-6)
 
     gradient = jax.grad(lambda z: model.apply(variables, z, method="decode")[:, first].sum())(jnp.ones((1, 8)))
     np.testing.assert_array_equal(gradient[:, first_latents:], 0)
