@@ -411,27 +411,27 @@ def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
     )
 
 
-def resumed_run_config(stored: RunConfig) -> RunConfig:
+def resumed_run_config(stored: RunConfig, values: FlagValues = FLAGS) -> RunConfig:
     """A stored configuration with what the command line sets: nothing but the run directory needs to be repeated.
 
     Raises:
       ConfigError, DataError: something given is wrong; the message says what and what to do.
     """
     family = MODELS[stored.model]
-    _check_applies(FLAGS, family)
+    _check_applies(values, family)
     recommender, training = stored.recommender, stored.training
-    recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(FLAGS, family))
+    recommender = _checked(family.config_class, dataclasses.asdict(recommender) | _given_recommender(values, family))
     if training is not None:
-        training = _checked(TrainConfig, dataclasses.asdict(training) | _given(FLAGS, TRAINING_FIELDS))
-    recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency(FLAGS))
-    groups = stored.groups and dataclasses.replace(stored.groups, **_given(FLAGS, GROUPS_FIELDS))
+        training = _checked(TrainConfig, dataclasses.asdict(training) | _given(values, TRAINING_FIELDS))
+    recency = _checked(RecencyConfig, dataclasses.asdict(stored.recency) | _given_recency(values))
+    groups = stored.groups and dataclasses.replace(stored.groups, **_given(values, GROUPS_FIELDS))
     names = ("model", "preset", "matmul_precision")
-    named = {name: getattr(stored, name) for name in names} | _given(FLAGS, {name: name for name in names})
-    evaluation = evaluation_over(stored.evaluation)
+    named = {name: getattr(stored, name) for name in names} | _given(values, {name: name for name in names})
+    evaluation = evaluation_over(stored.evaluation, values)
     return _consistent(
         RunConfig(
             **named,
-            data=relocated(stored.data, _given(FLAGS, SYNTHETIC_FIELDS)),
+            data=relocated(stored.data, _given(values, SYNTHETIC_FIELDS), values),
             evaluation=evaluation,
             recommender=recommender,
             training=training,
@@ -441,14 +441,14 @@ def resumed_run_config(stored: RunConfig) -> RunConfig:
     )
 
 
-def relocated(data: DataConfig, sizes: dict[str, Any] | None = None) -> DataConfig:
+def relocated(data: DataConfig, sizes: dict[str, Any] | None = None, values: FlagValues = FLAGS) -> DataConfig:
     """A run's data as the flags say where they are now, or where they were; whether they are the same, their
     fingerprint says.
 
     Raises:
       ConfigError, DataError: they are neither there nor, by their name, in the default folder.
     """
-    given = _given(FLAGS, {name: name for name in ("dataset", "setting", "data_dir", "inner_split") if name in FLAGS})
+    given = _given(values, {name: name for name in ("dataset", "setting", "data_dir", "inner_split") if name in values})
     is_there = data.folder is None or Path(data.folder).is_dir()
     if not given and not sizes and is_there:
         return data

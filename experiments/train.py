@@ -23,7 +23,7 @@ from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
 from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.parallel import is_primary, wait_for_all
-from diffrec_jax.training.run_log import RunDirectory, config_digest, differences
+from diffrec_jax.training.run_log import LOCATION, RunDirectory, config_digest, differences
 from experiments import flags
 from experiments.assemble import (
     check_evaluation,
@@ -233,6 +233,7 @@ def run(
             stored["item_embeddings_sha256"] = before["item_embeddings_sha256"]
         run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
         if finished is not None and not differences(before, stored, may_differ=("version", *LOCATION_KEYS)):
+            run_directory.update_config(before | {LOCATION: stored[LOCATION]})
             console.print(f"{run_directory.path} is finished: more --epochs would go on with it")
             show(finished, config.evaluation.ks, run_directory, console)
             return None

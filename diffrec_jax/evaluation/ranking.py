@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
@@ -17,6 +16,7 @@ from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, 
 from diffrec_jax.data.recency import NO_RECENCY, Recency
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.metrics import METRICS
+from diffrec_jax.prng import make_key
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
 from diffrec_jax.top_k import top_k
 from diffrec_jax.typing import Array, Key, ScoreFn
@@ -111,7 +111,7 @@ class Evaluator:
     ks: tuple[int, ...] = DEFAULT_KS
     batch_size: int = 400
     devices: OneDevice = ONE_DEVICE
-    make_key: Callable[[], Key] = lambda: jax.random.key(0)
+    make_key: Callable[[], Key] = lambda: make_key(0)
 
     def __post_init__(self) -> None:
         """Compiles lazily, once per shape."""

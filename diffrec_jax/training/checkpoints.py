@@ -162,10 +162,11 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             if is_primary():
                 _remove_unfinished(target)
-            free = _free_bytes(self.folder)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
             raise CheckpointError(
-                f"checkpoint {target} cannot be written ({_reason(error)}); {free:,} bytes are free there, and the "
-                "earlier checkpoints are untouched: make room, then resume"
+                f"checkpoint {target} cannot be written ({_reason(error)}): it takes about {size:,} bytes, and "
+                f"{_free_bytes(self.folder):,} are free there; the earlier checkpoints are untouched: make room, then "
+                "resume"
             ) from error
         if is_primary():
             keep = {*self.steps()[-self.num_newest :], *best_steps}

@@ -49,7 +49,7 @@ def test_either_side_runs_alone(name, side, dataset):
     first, second = work(), work()
     if name == "sampling":
         users = 40
-        assert first.shape == (users, 100) and 0 <= first.min() and first.max() < dataset.num_items
+        assert first.shape == (users, 100) and first.min() >= 0 and first.max() < dataset.num_items
         seen = dataset.train_and_valid
         for user in range(users):
             mine = set(seen.indices[seen.indptr[user] : seen.indptr[user + 1]].tolist())

@@ -123,7 +123,7 @@ def test_embeddings_of_all_ids_serve_a_dataset_with_gaps(tmp_path):
     np.save(tmp_path / "e.npy", table[:4])
     np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids), table[:4])
     np.save(tmp_path / "e.npy", table[:7])
-    with pytest.raises(DataError, match=r"have shape \[7, 3\], the dataset has 4 items.* each id from 0 on, \[8, size\]"):
+    with pytest.raises(DataError, match=r"have shape \[7, 3\], the dataset has 4 items.* id from 0 on, \[8, size\]"):
         read_item_embeddings(tmp_path / "e.npy", 4, item_ids=ids)
 
 

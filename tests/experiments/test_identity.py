@@ -1,5 +1,6 @@
 """What is shown is what was asked for: results, files and runs are known by what made them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.training.run_log import RunDirectory
 from experiments.cli import ConfigError
-from experiments.config import default_k, new_run_config
+from experiments.config import default_k, new_run_config, resumed_run_config
 from experiments.flags import IntListParser
 from experiments.runs import check_existing, parse_train_flags
 from experiments.sweep import default_metrics, run_name
@@ -92,6 +93,16 @@ def test_the_content_of_an_embeddings_file_counts(tmp_path):
         check_existing({tmp_path / "r": flags})
 
 
+def test_a_run_goes_on_with_its_own_generator():
+    """Whatever the default is where it is resumed; flags that are given count."""
+    stored = new_run_config(parse_train_flags([*TINY, "--prng_impl=rbg"]))
+    assert resumed_run_config(stored, parse_train_flags([])).training.prng_impl == "rbg"
+    assert resumed_run_config(stored, parse_train_flags(["--epochs=9"])).training.epochs == 9
+    unknown = dataclasses.replace(stored, training=dataclasses.replace(stored.training, prng_impl="dice"))
+    with pytest.raises(ConfigError, match="dice"):
+        resumed_run_config(unknown, parse_train_flags([]))
+
+
 def test_wrong_flags_of_a_run_are_told_before_any_run():
     with pytest.raises(ConfigError, match="after --: flags of experiments.train"):
         parse_train_flags(["--no_such_flag=1"])
@@ -144,9 +155,9 @@ def test_a_run_finds_its_data_by_what_they_are(tmp_path):
     (line,) = run(tmp_path, "evaluate", f"--run_dir={path}", f"--dataset={other}", expect=2).stderr.splitlines()
     assert "is not the data that" in line
     assert expected in run(tmp_path, "evaluate", f"--run_dir={path}", f"--dataset={moved}").stdout
+    assert "is finished" in run(tmp_path, "train", f"--run_dir={path}", "--resume", f"--dataset={moved}").stdout
     (path / "results.json").unlink()  # as an interrupted run leaves it
-    assert expected in run(tmp_path, "train", f"--run_dir={path}", "--resume", f"--dataset={moved}").stdout
-    assert "is finished" in run(tmp_path, "train", f"--run_dir={path}", "--resume").stdout  # the new place is known
+    assert expected in run(tmp_path, "train", f"--run_dir={path}", "--resume").stdout  # the new place is known
     (line,) = run(
         tmp_path, "train", f"--run_dir={path}", "--resume", f"--dataset={other}", expect=2
     ).stderr.splitlines()
@@ -218,7 +229,7 @@ def test_a_disk_that_fills_up_ends_in_one_line(tmp_path, limit):
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2 and len(lines) == 1, done.stderr
-    assert lines[0].startswith(f"error: checkpoint {tmp_path / 'run' / 'checkpoints'}") and "bytes are free" in lines[0]
+    assert lines[0].startswith(f"error: checkpoint {tmp_path / 'run' / 'checkpoints'}") and "are free there" in lines[0]
 
 
 def test_a_directory_that_cannot_be_made_ends_in_one_line(tmp_path):

@@ -96,7 +96,9 @@ def test_a_disk_that_fills_up_costs_the_new_checkpoint_alone(checkpoints, monkey
         raise OSError(28, "No space left on device", str(path))
 
     monkeypatch.setattr(module, "write_atomically", full)
-    with pytest.raises(CheckpointError, match=r"2 cannot be written \(the disk is full\); .* bytes are free there"):
+    with pytest.raises(
+        CheckpointError, match=r"2 cannot be written \(the disk is full\): it takes about 52 bytes, and .* are free"
+    ):
         checkpoints.save(2, state(2), best_steps=(1,))
     assert checkpoints.newest_whole() == 1
     assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
