@@ -1,10 +1,9 @@
-"""Seeds and random bits: one rule for keys from seeds, and one default generator."""
+"""Keys from seeds, and the default generator of random bits."""
 
 import jax
 
+from diffrec_jax.seeds import check_seed
 from diffrec_jax.typing import Key
-
-MAX_SEED = 2**63 - 1
 
 
 def default_prng_impl() -> str:
@@ -14,12 +13,6 @@ def default_prng_impl() -> str:
     training step with it, so it is the default of JAX 0.10 alone.
     """
     return "threefry4x32" if jax.__version_info__ < (0, 11) else "threefry2x32"
-
-
-def check_seed(seed: int, name: str = "seed") -> None:
-    """Raises ValueError unless the seed is in [0, 2^63)."""
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"{name} must be between 0 and 2^63 - 1, got {seed}")
 
 
 def make_key(seed: int, impl: str | None = None) -> Key:

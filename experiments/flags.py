@@ -13,10 +13,10 @@ from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
 from diffrec_jax.diffusion import PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.prng import MAX_SEED
 from diffrec_jax.recommenders.autoencoders import Likelihood
 from diffrec_jax.recommenders.diffusing import TimestepSampling
 from diffrec_jax.recommenders.l_diffrec import Codec
+from diffrec_jax.seeds import MAX_SEED
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.parallel import ParallelKind
 from diffrec_jax.training.step import ComputeDtype

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, item_counts
-from diffrec_jax.data.seeds import check_seed, sklearn_seed
+from diffrec_jax.seeds import check_seed, sklearn_seed
 
 GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "popularity", "random"]
 EMBEDDING_GROUPINGS: tuple[GroupingMethod, ...] = ("kmeans", "spherical_kmeans")

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, item_counts
-from diffrec_jax.data.seeds import sklearn_seed
+from diffrec_jax.seeds import sklearn_seed
 
 
 def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarray | None = None) -> np.ndarray:

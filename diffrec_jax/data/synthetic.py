@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffrec_jax.data.interactions import DataError, Dataset, coverage_warnings, csr_from_pairs
-from diffrec_jax.data.seeds import check_seed
+from diffrec_jax.seeds import check_seed
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ The metrics of each user are computed on the device; only they and the top K ids
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
@@ -54,12 +54,18 @@ class SplitResult:
         """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` does not.
 
         Raises:
-          ValueError: no user is left to average over.
+          ValueError: no user is left to average over, or there is no such mode.
         """
+        _check_mode(mode)
         chosen = np.ones(len(self.user_ids), bool) if mode == "official" else self.num_relevant > 0
         if not chosen.any():
             raise ValueError(f"no user has relevant items, so mode {mode!r} has nothing to average")
         return {name: float(np.mean(values[chosen], dtype=np.float64)) for name, values in self.per_user.items()}
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in get_args(AveragingMode):
+        raise ValueError(f"mode {mode!r} is unknown: choose one of {', '.join(get_args(AveragingMode))}")
 
 
 TopK = Callable[[Array, int], tuple[Array, Array]]
@@ -215,8 +221,9 @@ def _check_ranked(can_be_ranked: np.ndarray, users: np.ndarray) -> None:
 def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray | None = None) -> None:
     """Raises ValueError if a mode leaves nobody to average over, of these users (default: all): before any work.
 
-    So it does if user_ids are none, or number no rows.
+    So it does if there is no such mode, and if user_ids are none, or number no rows.
     """
+    _check_mode(mode)
     user_ids = _checked_users(user_ids, dataset.num_users)
     if mode == "official":
         return

@@ -14,10 +14,10 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
-from diffrec_jax.prng import check_seed
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.rows import embed, num_entries, row_starts
+from diffrec_jax.seeds import check_seed
 from diffrec_jax.typing import Array, RowKeys
 
 BATCH_SIZE = 512

@@ -15,11 +15,11 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.interactions import item_counts
-from diffrec_jax.prng import check_seed
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, LinearFit, fit_linear_denoiser, item_blocks
 from diffrec_jax.rows import embed
+from diffrec_jax.seeds import check_seed
 from diffrec_jax.typing import Array, RowKeys
 
 

@@ -13,8 +13,9 @@ from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
-from diffrec_jax.prng import check_seed, default_prng_impl, make_key
+from diffrec_jax.prng import default_prng_impl, make_key
 from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.seeds import check_seed
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
 from diffrec_jax.training.run_log import OFF_SCHEDULE, RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import (

@@ -198,6 +198,8 @@ def test_a_mode_that_leaves_nobody_is_refused_before_any_work():
     which = np.array([[0, 1, 2], [0, 0, 9], [0, 1, 9]])
     dataset = Dataset("tiny", *(csr(which == split) for split in range(3)))
     check_relevant(dataset, "relevant_users")
+    with pytest.raises(ValueError, match="mode 'relevant' is unknown: choose one of official, relevant_users"):
+        check_relevant(dataset, "relevant")
     check_relevant(dataset, "official", np.array([1]))
     for users, split in (([1], "valid"), ([1, 2], "test")):
         with pytest.raises(ValueError, match=f"none of the {len(users)} evaluated users has relevant items in {split}"):

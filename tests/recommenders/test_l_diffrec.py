@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import itertools
 
 import jax
 import jax.numpy as jnp
@@ -161,8 +160,8 @@ def test_normalised_encoders_take_no_notice_of_a_rows_scale_and_reconstruct_the_
     assert np.all(losses_and_scores(1, 2 * TRAIN.data)[0] > losses)
 
 
-# Every number of groups with and without out_dims; the activations take turns, because each case is compiled.
-CASES = list(zip([*range(1, 6)] * 2, [()] * 5 + [(10,)] * 5, itertools.cycle(ACTIVATIONS)))
+# Every number of groups, with and without out_dims, and every activation: few, because each case is compiled.
+CASES = list(zip([1, 2, 3, 4, 5, 2], [(), (10,)] * 3, ACTIVATIONS))
 
 
 def test_the_cases_have_every_activation():
@@ -182,7 +181,7 @@ def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_grou
     for part in ("autoencoder", "denoiser"):
         assert optax.tree.norm(jax.tree.map(jnp.subtract, state.params[part], before[part])) > 0
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.save(1, state, best_step=1)
+    checkpoints.save(1, state, best_steps=(1,))
     restored = checkpoints.restore(1, jax.eval_shape(lambda: state))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.data import DataError, SyntheticSpec, csr_from_pairs, group_items, make_synthetic, svd_item_embeddings
-from diffrec_jax.data.seeds import sklearn_seed
+from diffrec_jax.data import SyntheticSpec, csr_from_pairs, group_items, make_synthetic, svd_item_embeddings
+from diffrec_jax.seeds import sklearn_seed
 
 TRAIN = csr_from_pairs(np.array([[0, 0], [0, 1], [1, 2], [2, 3]]), 3, 4)
 SPEC = SyntheticSpec(num_users=20, num_items=20, num_interactions=150, num_clusters=2)
@@ -44,5 +44,5 @@ def test_synthetic_data_have_a_seed_of_63_bits():
     ids=["synthetic", "svd", "kmeans", "spectral", "random"],
 )
 def test_other_seeds_are_refused(draw, seed):
-    with pytest.raises(DataError, match=f"seed must be between 0 and 2.63 - 1, got {seed}"):
+    with pytest.raises(ValueError, match=f"seed must be between 0 and 2.63 - 1, got {seed}"):
         draw(seed)
