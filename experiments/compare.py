@@ -364,7 +364,8 @@ def make_runs(models: list[str], seeds: tuple[int, ...], folder: Path, train_fla
 def provenance(runs: list[Run]) -> str:
     """What the table is made of."""
     listed = ", ".join(str(run.path) for run in runs)
-    return f"Data {runs[0].data_sha256}; diffrec-jax {runs[0].results['versions']['diffrec-jax']}; runs {listed}."
+    versions = ", ".join(sorted({run.results["versions"]["diffrec-jax"] for run in runs}))
+    return f"Data {runs[0].data_sha256}; diffrec-jax {versions}; runs {listed}."
 
 
 def main() -> None:
