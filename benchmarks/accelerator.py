@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from rich.console import Console
 
+from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
-from experiments.cli import ConfigError, start
+from experiments.cli import start
 from experiments.flags import FLAGS, GROUPS
 from experiments.report import make_console
 from experiments.versions import versions

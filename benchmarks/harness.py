@@ -20,14 +20,14 @@ import torch
 from absl import flags
 from rich.table import Table
 
+from diffrec_jax.config import PRESETS, ConfigError
 from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
+from diffrec_jax.memory import keep_freed_memory
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.typing import Params
-from experiments.cli import ConfigError, start
-from experiments.config import PRESETS
+from experiments.cli import start
 from experiments.flags import FLAGS, GROUPS
-from experiments.memory import keep_freed_memory
 from experiments.report import make_console
 from experiments.versions import versions
 

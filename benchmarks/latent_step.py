@@ -15,12 +15,12 @@ import numpy as np
 
 from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
 from benchmarks.train_step import OurTraining
+from diffrec_jax.config import PRESETS
 from diffrec_jax.data import Dataset, group_items
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.memory import GIB
 from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import TrainConfig
-from experiments.config import PRESETS
-from experiments.memory import GIB
 
 NUM_GROUPS = 2
 

@@ -25,15 +25,16 @@ from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate, time_inte
 from benchmarks.latent_step import make_training
 from benchmarks.sampling import PeerSampling
 from benchmarks.train_step import OurTraining, PeerTraining
+from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset, make_synthetic
 from diffrec_jax.devices import ONE_DEVICE, OneDevice
 from diffrec_jax.evaluation import top_k_items
+from diffrec_jax.memory import peak_rss_bytes
 from diffrec_jax.recommenders import make_diffrec
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.parallel import Mesh, make_parallel
-from experiments.cli import ConfigError, start
+from experiments.cli import start
 from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
-from experiments.memory import peak_rss_bytes
 from experiments.report import make_console
 from experiments.versions import versions
 

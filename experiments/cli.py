@@ -6,21 +6,18 @@ from collections.abc import Callable
 import jax
 from absl import app, flags, logging
 
+from diffrec_jax.config import ConfigError
 from diffrec_jax.data import DataError
 from diffrec_jax.evaluation import ScoresError
+from diffrec_jax.memory import keep_freed_memory
 from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError
 from diffrec_jax.training.run_log import RunDirectoryError
 from experiments.flags import grouped_help
-from experiments.memory import keep_freed_memory
 
 USER_ERROR = 2
 OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --dims, or take a larger machine"
-
-
-class ConfigError(ValueError):
-    """Flags or presets that do not make a valid configuration."""
 
 
 USER_ERRORS = (
@@ -62,7 +59,7 @@ def run_main(main: Callable[[], None]) -> int:
 def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> None:
     """Parses the flags, runs ``main`` and exits: 0, 2 for what the user can put right, 130 when interrupted.
 
-    ``keep_memory`` is ``experiments.memory.keep_freed_memory``.
+    ``keep_memory`` is ``diffrec_jax.memory.keep_freed_memory``.
     """
     asks_for_help = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
     if asks_for_help & set(sys.argv[1:]):

@@ -22,16 +22,16 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
+from diffrec_jax.assembly import HOW, how_measured, per_user_path
+from diffrec_jax.config import ConfigError, RunConfig, default_k
 from diffrec_jax.evaluation import PairedComparison, compare_users, holm, parse_metric
 from diffrec_jax.files import write_atomically
+from diffrec_jax.memory import GIB
+from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_log import CONFIG_DIGEST, RunDirectory, differences
 from experiments import flags
-from experiments.assemble import HOW, how_measured, per_user_path
-from experiments.cli import ConfigError, start
-from experiments.config import RunConfig, default_k
+from experiments.cli import start
 from experiments.flags import FLAGS
-from experiments.memory import GIB
-from experiments.models import MODELS
 from experiments.report import make_console, plot_comparison, table_title
 from experiments.runs import cut_train_flags, run_all, summarise
 

@@ -8,10 +8,7 @@ The run's own files are left as they are: users' metrics that are measured other
 import dataclasses
 from pathlib import Path
 
-from diffrec_jax.training.parallel import is_primary
-from diffrec_jax.training.run_log import RunDirectory, config_digest
-from experiments import flags
-from experiments.assemble import (
+from diffrec_jax.assembly import (
     check_evaluation,
     evaluate_fitted,
     find_item_groups,
@@ -19,11 +16,15 @@ from experiments.assemble import (
     make_trainer,
     write_per_user,
 )
-from experiments.cli import ConfigError, start
-from experiments.config import RunConfig, evaluation_over, relocated, scored_from
+from diffrec_jax.config import ConfigError, RunConfig, scored_from
+from diffrec_jax.registry import MODELS
+from diffrec_jax.training.parallel import is_primary
+from diffrec_jax.training.run_log import RunDirectory, config_digest
+from experiments import flags
+from experiments.cli import start
+from experiments.config import evaluation_over, relocated
 from experiments.flags import FLAGS
 from experiments.machines import join_processes, make_devices, set_up_jax
-from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, results_table
 
 
@@ -59,7 +60,7 @@ def main() -> None:
                 test_with_valid_input=config.evaluation.test_with_valid_input,
             )
     else:
-        results = evaluate_fitted(config, config.make_fitted(), dataset, devices)
+        results = evaluate_fitted(config, config.make_fitted(dataset), dataset, devices)
     if FLAGS.per_user and is_primary():
         digest = config_digest(stored)
         how, how_of_run = (how_measured(c, digest) for c in (config, config_of_run))

@@ -9,6 +9,7 @@ from typing import Any
 
 from absl import flags
 
+from diffrec_jax.config import DEFAULT_MATMUL_PRECISION, MatmulPrecision
 from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
 from diffrec_jax.diffusion import PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
@@ -22,8 +23,6 @@ from diffrec_jax.training.parallel import ParallelKind
 from diffrec_jax.training.step import ComputeDtype
 
 FLAGS = flags.FLAGS
-MATMUL_PRECISIONS = ("float32", "tensorfloat32", "default")
-DEFAULT_MATMUL_PRECISION = "tensorfloat32"
 GROUPS: dict[str, list[str]] = {}
 
 
@@ -359,7 +358,7 @@ def define_device_flags(values: flags.FlagValues = FLAGS) -> None:
     define("enum", "matmul_precision", DEFAULT_MATMUL_PRECISION,
             "Of float32 products on an accelerator. float32: in full, as on a CPU; tensorfloat32: with factors of 10 "
             "bits on an NVIDIA GPU, of 16 on a TPU; default: the backend's own, on a TPU factors of 8 bits.",
-            values=MATMUL_PRECISIONS)  # fmt: skip
+            values=MatmulPrecision.__args__)  # fmt: skip
     define("boolean", "compilation_cache", True, "Keep compiled programs in the user's cache directory for later runs; "
             "$JAX_COMPILATION_CACHE_DIR names another place.")  # fmt: skip
     define("string", "coordinator_address", None, "HOST:PORT of the first process.")

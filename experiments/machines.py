@@ -6,11 +6,11 @@ from typing import Any
 import jax
 from rich.console import Console
 
+from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.training.parallel import make_parallel
 from experiments.cache import keep_compiled_programs
-from experiments.cli import ConfigError
 from experiments.flags import FLAGS
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from absl.flags import Error, FlagValues
 
+from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
+from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_log import LOCATION, RunDirectory, differences
 from experiments import flags
-from experiments.cli import ConfigError
 from experiments.config import new_run_config
-from experiments.models import MODELS
 
 
 def cut_train_flags() -> list[str]:

@@ -15,11 +15,11 @@ from typing import Any
 
 from rich.table import Table
 
+from diffrec_jax.config import ConfigError, default_k
 from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_log import RunDirectory
 from experiments import flags
-from experiments.cli import ConfigError, start
-from experiments.config import default_k
+from experiments.cli import start
 from experiments.flags import FLAGS
 from experiments.report import make_console
 from experiments.runs import cut_train_flags, run_all, summarise

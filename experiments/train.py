@@ -14,18 +14,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from diffrec_jax.data import Dataset, item_counts
-from diffrec_jax.devices import OneDevice
-from diffrec_jax.evaluation import SplitResult, beyond_accuracy
-from diffrec_jax.files import safe_name
-from diffrec_jax.models import split_size
-from diffrec_jax.recommenders import PopularityConfig, make_popularity
-from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
-from diffrec_jax.training.loop import Trainer
-from diffrec_jax.training.parallel import is_primary, wait_for_all
-from diffrec_jax.training.run_log import LOCATION, RunDirectory, config_digest, differences
-from experiments import flags
-from experiments.assemble import (
+from diffrec_jax.assembly import (
     check_evaluation,
     check_memory,
     check_training_memory,
@@ -40,12 +29,24 @@ from experiments.assemble import (
     seconds_per_1000_users,
     write_per_user,
 )
-from experiments.cli import ConfigError, start
-from experiments.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, RunConfig, new_run_config, resumed_run_config
+from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, ConfigError, RunConfig
+from diffrec_jax.data import Dataset, item_counts
+from diffrec_jax.devices import OneDevice
+from diffrec_jax.evaluation import SplitResult, beyond_accuracy
+from diffrec_jax.files import safe_name
+from diffrec_jax.memory import GIB, peak_rss_bytes
+from diffrec_jax.models import split_size
+from diffrec_jax.recommenders import PopularityConfig, make_popularity
+from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
+from diffrec_jax.registry import MODELS
+from diffrec_jax.training.loop import Trainer
+from diffrec_jax.training.parallel import is_primary, wait_for_all
+from diffrec_jax.training.run_log import LOCATION, RunDirectory, config_digest, differences
+from experiments import flags
+from experiments.cli import start
+from experiments.config import new_run_config, resumed_run_config
 from experiments.flags import FLAGS
 from experiments.machines import Watchdog, join_processes, make_devices, set_up_jax
-from experiments.memory import GIB, peak_rss_bytes
-from experiments.models import MODELS
 from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
 from experiments.versions import versions
 
@@ -116,7 +117,7 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
 
 def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Console) -> Outcome:
     """Fits a closed-form model and evaluates it."""
-    recommender, title = config.make_fitted(), MODELS[config.model].title
+    recommender, title = config.make_fitted(dataset), MODELS[config.model].title
     evaluator = make_evaluator(config, recommender.score_fn, devices)
     console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB")
     started = time.perf_counter()
@@ -198,7 +199,7 @@ def main() -> None:
     check_devices(config, devices)
     check_evaluation(config, dataset)
     if not config.training:
-        check_memory(config, config.make_fitted().fit_bytes(dataset.train), dataset)
+        check_memory(config, config.make_fitted(dataset).fit_bytes(dataset.train), dataset)
     if config.has_linear_part:
         check_memory(config, linear_factors_bytes(dataset.train), dataset)
     run_directory = found or RunDirectory(default_run_dir(config))

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("torch", reason="the PyTorch peer needs the extra: pip install 'diffrec-jax[bench]'")
 
 from benchmarks import throughput
-from experiments.cli import ConfigError
+from diffrec_jax.config import ConfigError
 
 RECORD = {
     "device": "cpu", "model": "diffrec", "shape": "ml-1m", "batch": 400, "way": "one", "devices": 1,

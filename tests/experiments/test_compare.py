@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 
+from diffrec_jax.assembly import HOW, how_measured
+from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS
+from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_log import RunDirectory, config_digest
-from experiments.assemble import HOW, how_measured
-from experiments.cli import ConfigError
 from experiments.compare import (
     check_comparable,
     find_runs,
@@ -22,8 +23,6 @@ from experiments.compare import (
     to_markdown,
     to_terminal,
 )
-from experiments.config import DataConfig, EvaluationConfig, RunConfig
-from experiments.models import MODELS
 from experiments.report import make_console
 from tests.experiments.test_scripts import TINY, run
 

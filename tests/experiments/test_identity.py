@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffrec_jax.config import ConfigError, default_k
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.training.run_log import RunDirectory
-from experiments.cli import ConfigError
-from experiments.config import default_k, new_run_config, resumed_run_config
+from experiments.config import new_run_config, resumed_run_config
 from experiments.flags import IntListParser
 from experiments.runs import check_existing, parse_train_flags
 from experiments.sweep import default_metrics, run_name
@@ -76,7 +76,7 @@ def test_every_part_of_a_configuration_counts(tmp_path, other, message):
 def test_the_version_of_the_project_counts(tmp_path, monkeypatch):
     config = new_run_config(parse_train_flags(TINY))
     RunDirectory(tmp_path / "r").create(config.to_dict(config.data.load()))
-    monkeypatch.setattr("experiments.config.__version__", "99.0")
+    monkeypatch.setattr("diffrec_jax.config.__version__", "99.0")
     with pytest.raises(ConfigError, match=r"version \(.* there, 99.0 asked for\)"):
         check_existing({tmp_path / "r": TINY})
 

@@ -3,16 +3,15 @@ import dataclasses
 import numpy as np
 import pytest
 
+from diffrec_jax import assembly
+from diffrec_jax import config as configuration
+from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, GroupsConfig, RunConfig, scored_from
 from diffrec_jax.data import parse_recency
 from diffrec_jax.data.clustering import group_items
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_log import RunDirectory
-from experiments import assemble
-from experiments import config as configuration
-from experiments.cli import ConfigError
-from experiments.config import DataConfig, EvaluationConfig, GroupsConfig, RunConfig, scored_from
 
 DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
 EVALUATION = EvaluationConfig(ks=(5,))
@@ -24,15 +23,15 @@ def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkey
         "training": {"epochs": 2, "eval_every": 1, "metric": "recall@5", "lr": 0.05},
         "recommender": {"embedding_size": 4, "num_layers": 1},
     }
-    monkeypatch.setattr(configuration, "_load_preset", lambda model, data, wanted: ("tuned", preset))
+    monkeypatch.setattr(configuration, "load_preset", lambda model, data: ("tuned", preset))
     config = RunConfig(
         "l_diffrec", "tuned", DATA, EVALUATION, LDiffRecConfig(), TrainConfig(),
         groups=GroupsConfig(num_groups=3, item_embeddings="lightgcn"),
     )  # fmt: skip
     dataset = DATA.load()
-    groups = assemble.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), OneDevice())
+    groups = assembly.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), OneDevice())
     lightgcn = configuration.embedding_run_config(config, "lightgcn")
-    vectors = assemble.trained_item_embeddings(lightgcn, dataset, OneDevice(), None)
+    vectors = assembly.trained_item_embeddings(lightgcn, dataset, OneDevice(), None)
     assert vectors.shape == (40, 4) and vectors.std() > 0.01
     np.testing.assert_array_equal(groups, group_items("kmeans", 3, train=dataset.train, embeddings=vectors, seed=0))
     assert not list(tmp_path.iterdir())
@@ -50,10 +49,11 @@ def test_a_trained_model_is_scored_from_other_weights():
 
 def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatch):
     config = RunConfig("ease", "tuned", DATA, EVALUATION, EaseConfig())
-    dataset, recommender = DATA.load(), config.make_fitted()
+    dataset = DATA.load()
+    recommender = config.make_fitted(dataset)
     refused = recommender._replace(fit=lambda train: pytest.fail("was fitted"))
-    monkeypatch.setattr(assemble, "available_bytes", lambda: recommender.fit_bytes(dataset.train) - 1)
+    monkeypatch.setattr(assembly, "available_bytes", lambda: recommender.fit_bytes(dataset.train) - 1)
     with pytest.raises(ConfigError, match=r"EASE needs about \d+\.\d GiB for 40 items and 60 users, and .* are free"):
-        assemble.fit_scoring_state(config, refused, dataset)
-    monkeypatch.setattr(assemble, "available_bytes", lambda: None)  # unknown: it is tried
-    assert assemble.fit_scoring_state(config, recommender, dataset).shape == (40, 40)
+        assembly.fit_scoring_state(config, refused, dataset)
+    monkeypatch.setattr(assembly, "available_bytes", lambda: None)  # unknown: it is tried
+    assert assembly.fit_scoring_state(config, recommender, dataset).shape == (40, 40)

@@ -6,7 +6,7 @@ import pytest
 
 COUNT_FAULTS = """
 import resource
-from experiments.memory import keep_freed_memory
+from diffrec_jax.memory import keep_freed_memory
 
 assert not {keep} or keep_freed_memory()
 for _ in range(3):

@@ -10,22 +10,21 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffrec_jax.config import ConfigError, RunConfig, embedding_run_config
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import OneDevice
 from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.files import atomic_file, safe_name
+from diffrec_jax.memory import GIB, available_bytes
 from diffrec_jax.prng import make_key
 from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
+from diffrec_jax.registry import MODELS, Context
 from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.parallel import from_primary
 from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
-from experiments.cli import ConfigError
-from experiments.config import RunConfig, embedding_run_config
-from experiments.memory import GIB, available_bytes
-from experiments.models import MODELS
 
 
 def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: OneDevice) -> Evaluator:
@@ -116,7 +115,7 @@ def make_trainer(
     assert config.training is not None
     if item_groups is not None:
         devices = devices.for_item_groups(item_groups)
-    recommender = config.make_recommender(dataset, item_groups, make_fit_linear(config, dataset))
+    recommender = config.make_recommender(Context(dataset, item_groups, make_fit_linear(config, dataset)))
     try:
         return Trainer(
             recommender=recommender,

@@ -1,0 +1,356 @@
+"""The typed configuration of a run: from a preset and what overrides it, or read back from a run directory."""
+
+import dataclasses
+import hashlib
+import os
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from diffrec_jax.data import (
+    EMBEDDING_GROUPINGS,
+    NAMED_SPECS,
+    Dataset,
+    GroupingMethod,
+    RowWeighting,
+    group_items,
+    make_synthetic,
+    parse_recency,
+    read_item_embeddings,
+    read_official,
+    svd_item_embeddings,
+)
+from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
+from diffrec_jax.recommenders import FittedRecommender, Recommender
+from diffrec_jax.registry import MODELS, Context
+from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.run_log import LOCATION
+from diffrec_jax.version import __version__
+
+MatmulPrecision = Literal["float32", "tensorfloat32", "default"]
+DEFAULT_MATMUL_PRECISION: MatmulPrecision = "tensorfloat32"
+PRESETS = Path(__file__).parent / "presets"
+WHERE = ("dataset", "setting", "folder")
+"""Of a DataConfig, where the data are: what they are, their fingerprint says."""
+LOCATION_KEYS = tuple(f"{LOCATION}.{name}" for name in WHERE)
+# What a resumed run may have otherwise than the run it goes on with: none of it changes the steps already done.
+MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "version", *LOCATION_KEYS)
+
+
+class ConfigError(ValueError):
+    """A configuration that is not valid; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class RecencyConfig:
+    """Recency weights, as ``parse_recency`` reads them.
+
+    Raises:
+      ValueError: one is not understood.
+    """
+
+    train: str = "none"
+    target: str | None = None
+    """None: the training row itself."""
+    infer: str | None = None
+    """None: as in training."""
+
+    def __post_init__(self) -> None:
+        """Parses every text once."""
+        self.make()
+
+    def make(self) -> RowWeighting:
+        """The weights."""
+        train = parse_recency(self.train)
+        return RowWeighting(
+            train=train,
+            target=None if self.target is None else parse_recency(self.target),
+            infer=train if self.infer is None else parse_recency(self.infer),
+        )
+
+
+@dataclass(frozen=True)
+class GroupsConfig:
+    """How the item groups of a latent model are made."""
+
+    num_groups: int = 2
+    grouping: GroupingMethod = "kmeans"
+    item_embeddings: str = "svd"
+    """``svd``, ``lightgcn``, or the path of a .npy file, as given or in the dataset's folder."""
+    svd_size: int = 64
+    seed: int = 0
+
+    @property
+    def needs_embeddings(self) -> bool:
+        """Whether item embeddings are looked at."""
+        return self.grouping in EMBEDDING_GROUPINGS and self.num_groups > 1
+
+    def embeddings_file(self, folder: str | None) -> Path | None:
+        """The file of item embeddings; None where they are made."""
+        if not self.needs_embeddings or self.item_embeddings in ("svd", "lightgcn"):
+            return None
+        path = Path(self.item_embeddings)
+        in_folder = Path(folder or ".") / path
+        return in_folder if in_folder.exists() and not path.exists() else path
+
+    def make(self, dataset: Dataset, folder: str | None, train_embeddings: Callable[[str], np.ndarray]) -> np.ndarray:
+        """The group of each item, [I]; ``train_embeddings`` gives those of a --model trained for them.
+
+        Raises:
+          DataError: the embeddings are missing or wrong, or the items cannot be grouped so.
+        """
+        embeddings = None
+        file = self.embeddings_file(folder)
+        if file is not None:
+            embeddings = read_item_embeddings(file, dataset.num_items, item_ids=dataset.item_ids)
+        elif self.needs_embeddings and self.item_embeddings == "svd":
+            embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
+        elif self.needs_embeddings:
+            embeddings = train_embeddings("lightgcn")
+        return group_items(self.grouping, self.num_groups, train=dataset.train, embeddings=embeddings, seed=self.seed)
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How results are measured."""
+
+    ks: tuple[int, ...] = DEFAULT_KS
+    mode: AveragingMode = "official"
+    test_with_valid_input: bool = False
+    eval_users: int = 0
+    eval_batch_size: int = 400
+
+    def user_ids(self, dataset: Dataset) -> np.ndarray | None:
+        """The users to evaluate, None for all: a fixed sample, the same for every seed of a run.
+
+        Raises:
+          ConfigError: more are asked for than there are.
+        """
+        if self.eval_users > dataset.num_users:
+            raise ConfigError(f"--eval_users={self.eval_users} but {dataset.name} has {dataset.num_users} users")
+        if not self.eval_users:
+            return None
+        return np.sort(np.random.default_rng(0).permutation(dataset.num_users)[: self.eval_users]).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data."""
+
+    dataset: str
+    setting: str
+    folder: str | None
+    """Where it was found; None for synthetic data."""
+    synthetic: dict[str, Any] | None
+    inner_split: float = 0.0
+    """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
+
+    def load(self, *, strict_ids: bool = False) -> Dataset:
+        """Reads or makes the dataset.
+
+        Raises:
+          DataError: it is missing or malformed, or its ids have gaps and ``strict_ids``.
+        """
+        dataset = self._load(strict_ids=strict_ids)
+        return dataset.inner_split(self.inner_split) if self.inner_split else dataset
+
+    def _load(self, *, strict_ids: bool) -> Dataset:
+        if self.synthetic is not None:
+            spec = {key: value for key, value in self.synthetic.items() if key != "seed"}
+            base = dataclasses.replace(NAMED_SPECS[self.dataset], **spec)
+            return make_synthetic(base, seed=self.synthetic["seed"], name=self.dataset)
+        assert self.folder is not None
+        return read_official(self.folder, strict_ids=strict_ids)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run does."""
+
+    model: str
+    preset: str
+    data: DataConfig
+    evaluation: EvaluationConfig
+    recommender: Any
+    training: TrainConfig | None = None
+    """None for models that are fitted."""
+    recency: RecencyConfig = RecencyConfig()
+    groups: GroupsConfig | None = None
+    """None for models without item groups."""
+    matmul_precision: MatmulPrecision = DEFAULT_MATMUL_PRECISION
+    """Of float32 products on an accelerator."""
+
+    def make_recommender(self, context: Context) -> Recommender:
+        """The functions of a model that is trained.
+
+        Raises:
+          ConfigError: the layers are too narrow for the item groups.
+        """
+        try:
+            return MODELS[self.model].make(self.recommender, context)  # type: ignore[return-value]
+        except ValueError as error:
+            raise ConfigError(error) from error
+
+    @property
+    def has_linear_part(self) -> bool:
+        """Whether training starts from a fitted linear denoiser."""
+        return getattr(self.recommender, "has_linear_part", False)
+
+    def make_fitted(self, dataset: Dataset) -> FittedRecommender:
+        """The functions of a model that is fitted."""
+        return MODELS[self.model].make(self.recommender, Context(dataset))  # type: ignore[return-value]
+
+    @property
+    def seed(self) -> int | None:
+        """Of the run; None where nothing is drawn."""
+        return self.training.seed if self.training else getattr(self.recommender, "seed", None)
+
+    def to_dict(self, dataset: Dataset) -> dict[str, Any]:
+        """For config.json: everything that a result depends on, and, under ``location``, where the data were."""
+        values = dataclasses.asdict(self)
+        location = {name: values["data"].pop(name) for name in WHERE}
+        file = self.groups.embeddings_file(self.data.folder) if self.groups else None
+        embeddings_sha256 = file_sha256(file) if file is not None and file.is_file() else None
+        return values | {
+            LOCATION: location,
+            "data_sha256": dataset.fingerprint,
+            "item_embeddings_sha256": embeddings_sha256,
+            "version": __version__,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """The inverse of ``to_dict``.
+
+        Raises:
+          ConfigError: the values are no configuration of this version.
+        """
+        try:
+            family = MODELS[values["model"]]
+            return cls(
+                model=values["model"],
+                preset=values["preset"],
+                data=DataConfig(**values["data"], **values[LOCATION]),
+                evaluation=EvaluationConfig(**tuples(values["evaluation"])),
+                recommender=family.config_class(**tuples(values["recommender"])),
+                training=TrainConfig(**values["training"]) if family.is_trained else None,
+                recency=RecencyConfig(**values["recency"]),
+                groups=GroupsConfig(**values["groups"]) if family.has_item_groups else None,
+                matmul_precision=values["matmul_precision"],
+            )
+        except (KeyError, TypeError) as error:
+            raise ConfigError(
+                f"config.json is not of this version of the project, {__version__}, but of "
+                f"{values.get('version', '0.1.0')} ({error}): use that one, or train anew"
+            ) from error
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tuples(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with lists, as JSON and TOML have them, as tuples."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+
+
+def default_data_dir() -> str:
+    """$DIFFREC_DATA_DIR, then data."""
+    return os.environ.get("DIFFREC_DATA_DIR") or "data"
+
+
+def preset_path(model: str, data: DataConfig) -> Path | None:
+    """The preset file of a model and dataset; synthetic data of a real dataset's size takes that dataset's.
+
+    The model's default.toml where the dataset has none; None where the model has no presets.
+    """
+    name = data.dataset.removeprefix("synthetic-")
+    setting = "" if name == "synthetic" else f"_{data.setting}"
+    own = [] if "/" in name else [PRESETS / model / f"{name}{setting}.toml"]
+    return next((path for path in [*own, PRESETS / model / "default.toml"] if path.exists()), None)
+
+
+def load_preset(model: str, data: DataConfig, wanted: str | None = None) -> tuple[str, dict[str, Any]]:
+    """The name and the values of a preset; by default ours where there is one, else the released one.
+
+    Raises:
+      ConfigError: there is no such preset.
+    """
+    path = preset_path(model, data)
+    presets = tomllib.loads(path.read_text()) if path else {"none": {}}
+    name = wanted or next(name for name in ("tuned", "released", "none") if name in presets)
+    if name not in presets:
+        raise ConfigError(f"there is no preset {name!r} of {model} for this dataset, only {', '.join(presets)}")
+    return name, presets[name]
+
+
+def checked(config_class: type, values: dict[str, Any]) -> Any:
+    """A configuration of these values.
+
+    Raises:
+      ConfigError: one is out of range.
+    """
+    try:
+        return config_class(**tuples(values))
+    except ValueError as error:
+        raise ConfigError(error) from error
+
+
+def default_k(ks: Iterable[int]) -> int:
+    """The K that is looked at where none is asked for: 20 or, without it, the largest that is evaluated."""
+    return 20 if 20 in ks else max(ks)
+
+
+def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
+    """The configuration of a model that is trained for its item embeddings alone: its preset for the same data."""
+    assert config.groups is not None and config.training is not None
+    name, preset = load_preset(model, config.data)
+    own = {"prng_impl": config.training.prng_impl, "metric": config.training.metric, "seed": config.groups.seed}
+    return RunConfig(
+        model=model,
+        preset=name,
+        data=config.data,
+        evaluation=config.evaluation,
+        recommender=MODELS[model].config_class(**tuples(preset.get("recommender", {}))),
+        training=TrainConfig(**own | preset.get("training", {})),
+    )
+
+
+def check_consistent(config: RunConfig) -> RunConfig:
+    """The configuration itself.
+
+    Raises:
+      ConfigError: its parts do not go together.
+    """
+    if config.training is not None:
+        try:
+            parse_metric(config.training.metric, config.evaluation.ks)
+            jax.eval_shape(config.training.make_key)
+            config.training.make_optimizer(holds_params=config.has_linear_part)
+        except ValueError as error:
+            raise ConfigError(error) from error
+        predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"
+        if config.recency.target is not None and predicts_noise:
+            raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")
+    return config
+
+
+def scored_from(config: RunConfig, infer_recency: str | None) -> RunConfig:
+    """The configuration with other weights of the rows scored from; as it is for None.
+
+    Raises:
+      ConfigError: the weights are not understood, or the model has no use for them.
+    """
+    if infer_recency is None:
+        return config
+    if not MODELS[config.model].weighs_rows:
+        raise ConfigError(f"--infer_recency means nothing to {MODELS[config.model].title}: leave it out")
+    recency = checked(RecencyConfig, dataclasses.asdict(config.recency) | {"infer": infer_recency})
+    return dataclasses.replace(config, recency=recency)

@@ -1,0 +1,132 @@
+"""Every model by its name: what configures it and how it is made. ``register_model`` adds one from outside."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffrec_jax import recommenders as made
+from diffrec_jax.data import Dataset
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, Recommender
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a model may be made of, beside its configuration."""
+
+    dataset: Dataset
+    item_groups: np.ndarray | None = None
+    """[I], for models that have item groups."""
+    fit_linear: FitLinear | None = None
+    """Fits the linear part that a model starts from, where it has one."""
+
+
+Make = Callable[[Any, Context], Recommender | FittedRecommender]
+"""(config, context) -> the model's functions."""
+
+
+@dataclass(frozen=True)
+class ModelFamily:
+    """How a model is configured and made."""
+
+    title: str
+    config_class: type
+    """A frozen dataclass."""
+    make: Make
+    is_trained: bool = True
+    """By gradients (``make`` gives a Recommender); others are fitted (a FittedRecommender)."""
+    has_item_groups: bool = False
+    weighs_rows: bool = True
+    """Whether recency weights of a row change anything."""
+
+    @property
+    def fields(self) -> set[str]:
+        """Names of what its configuration holds."""
+        return {field.name for field in dataclasses.fields(self.config_class)}
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether a seed changes anything."""
+        return self.is_trained or "seed" in self.fields
+
+
+def _diffrec(config: made.DiffRecConfig, context: Context) -> Recommender:
+    return made.make_diffrec(config, context.dataset.num_items, context.fit_linear)
+
+
+def _l_diffrec(config: made.LDiffRecConfig, context: Context) -> Recommender:
+    assert context.item_groups is not None
+    return made.make_l_diffrec(config, context.item_groups, context.fit_linear)
+
+
+def _of_dataset(make: Callable[[Any, Dataset], Recommender]) -> Make:
+    return lambda config, context: make(config, context.dataset)
+
+
+def _of_train(make: Callable[[Any, Any], Recommender]) -> Make:
+    return lambda config, context: make(config, context.dataset.train)
+
+
+def _alone(make: Callable[[Any], FittedRecommender]) -> Make:
+    return lambda config, context: make(config)
+
+
+_autoencoder, _bpr = _of_dataset(made.make_autoencoder), _of_train(made.make_bpr)
+
+# T- and LT-DiffRec and T-EASE are presets of recency weights: nothing in the models knows of them.
+MODELS: dict[str, ModelFamily] = {
+    "diffrec": ModelFamily("DiffRec", made.DiffRecConfig, _diffrec),
+    "t_diffrec": ModelFamily("T-DiffRec", made.DiffRecConfig, _diffrec),
+    "l_diffrec": ModelFamily("L-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
+    "lt_diffrec": ModelFamily("LT-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
+    "mf": ModelFamily("MF", made.MFConfig, _bpr, weighs_rows=False),
+    "lightgcn": ModelFamily("LightGCN", made.LightGCNConfig, _bpr, weighs_rows=False),
+    "cdae": ModelFamily("CDAE", made.CDAEConfig, _autoencoder),
+    "multidae": ModelFamily("MultiDAE", made.MultiDAEConfig, _autoencoder),
+    "multidae_pp": ModelFamily("MultiDAE++", made.MultiDAEPlusConfig, _autoencoder),
+    "multivae": ModelFamily("MultiVAE", made.MultiVAEConfig, _autoencoder),
+    "sasrec": ModelFamily("SASRec", made.SASRecConfig, _of_train(made.make_sasrec), weighs_rows=False),
+    "popularity": ModelFamily(
+        "Popularity", made.PopularityConfig, _alone(made.make_popularity), is_trained=False, weighs_rows=False
+    ),
+    "itemknn": ModelFamily("ItemKNN", made.ItemKNNConfig, _alone(made.make_item_knn), is_trained=False),
+    "rp3beta": ModelFamily("RP3beta", made.RP3betaConfig, _alone(made.make_rp3beta), is_trained=False),
+    "ease": ModelFamily("EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False),
+    "t_ease": ModelFamily("T-EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False),
+    "slim": ModelFamily("SLIM", made.SlimConfig, _alone(made.make_slim), is_trained=False),
+    "gfcf": ModelFamily("GF-CF", made.GFCFConfig, _alone(made.make_gfcf), is_trained=False),
+    "ials": ModelFamily("iALS", made.IALSConfig, _alone(made.make_ials), is_trained=False),
+}
+
+
+def register_model(
+    name: str,
+    config_class: type,
+    make: Make,
+    *,
+    title: str | None = None,
+    is_trained: bool = True,
+    has_item_groups: bool = False,
+    weighs_rows: bool = True,
+) -> None:
+    """Adds a model from outside: it is then trained, evaluated and compared like ours.
+
+    Args:
+      name: what it is asked for by.
+      config_class: a frozen dataclass whose fields all have defaults.
+      make: (config, context) -> Recommender, or FittedRecommender where it is not trained.
+      title: what tables call it; the name by default.
+      is_trained: by gradients.
+      has_item_groups: whether the context has to hold item groups.
+      weighs_rows: whether recency weights of a row change anything.
+
+    Raises:
+      ValueError: there is a model of that name, or config_class is no frozen dataclass.
+    """
+    if name in MODELS:
+        raise ValueError(f"there is a model {name!r} already: choose another name")
+    if not dataclasses.is_dataclass(config_class) or not config_class.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+        raise ValueError(f"the configuration of {name!r} has to be a frozen dataclass, not {config_class!r}")
+    MODELS[name] = ModelFamily(title or name, config_class, make, is_trained, has_item_groups, weighs_rows)
