@@ -4,6 +4,7 @@ from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch,
 from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, group_items
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
 from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
+from diffrec_jax.data.logs import from_interactions, split_by_time
 from diffrec_jax.data.official import find_dataset_folder, read_official
 from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeighting, parse_recency
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
@@ -23,6 +24,7 @@ __all__ = [
     "append_rows",
     "csr_from_pairs",
     "find_dataset_folder",
+    "from_interactions",
     "group_items",
     "item_counts",
     "make_row_batch",
@@ -31,6 +33,7 @@ __all__ = [
     "parse_recency",
     "read_item_embeddings",
     "read_official",
+    "split_by_time",
     "steps_per_epoch",
     "svd_item_embeddings",
     "training_user_ids",

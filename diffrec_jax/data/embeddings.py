@@ -35,11 +35,12 @@ def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarr
     if not isinstance(embeddings, np.ndarray) or embeddings.dtype.kind not in "fiu":
         kind = getattr(embeddings, "dtype", type(embeddings).__name__)
         raise DataError(f"item embeddings {path} hold {kind}, not numbers: save floats [items, size]")
-    num_ids = num_items if item_ids is None else int(item_ids.max()) + 1
-    if item_ids is not None and embeddings.ndim == 2 and len(embeddings) == num_ids:
+    counts_ids = item_ids is not None and item_ids.dtype.kind == "i" and item_ids.min() >= 0
+    num_ids = int(item_ids.max()) + 1 if item_ids is not None and counts_ids else num_items
+    if item_ids is not None and counts_ids and embeddings.ndim == 2 and len(embeddings) == num_ids:
         embeddings = embeddings[item_ids]
     if embeddings.ndim != 2 or embeddings.shape[0] != num_items:
-        of_ids = "" if item_ids is None else f" or, with a row for each id from 0 on, [{num_ids}, size]"
+        of_ids = "" if not counts_ids else f" or, with a row for each id from 0 on, [{num_ids}, size]"
         raise DataError(
             f"item embeddings {path} have shape {list(embeddings.shape)}, the dataset has {num_items} items: "
             f"give one of shape [{num_items}, size]{of_ids}, made for this dataset and setting"

@@ -1,8 +1,10 @@
 """Interactions of users with items: three CSR splits, each row in time order."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -48,13 +50,21 @@ def split_rows(matrix: sparse.csr_array, share: float) -> tuple[sparse.csr_array
     """Each row's oldest part and its newest ``share``, rounded to whole entries; the oldest part keeps one at least."""
     lengths = np.diff(matrix.indptr)
     num_old = np.minimum(lengths, np.maximum(1, lengths - np.rint(share * lengths).astype(np.int64)))
-    is_old = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths) < np.repeat(num_old, lengths)
+    old, new = cut_rows(matrix, [num_old])
+    return old, new
 
-    def part(chosen: np.ndarray, counts: np.ndarray) -> sparse.csr_array:
-        indptr = np.concatenate([[0], np.cumsum(counts)])
-        return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
 
-    return part(is_old, num_old), part(~is_old, lengths - num_old)
+def cut_rows(matrix: sparse.csr_array, ends: Sequence[np.ndarray]) -> list[sparse.csr_array]:
+    """Each row cut, in its stored order, after so many entries: ``ends``, [rows] each and rising; the rest is last."""
+    lengths = np.diff(matrix.indptr)
+    place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
+    parts, start = [], np.zeros_like(lengths)
+    for end in (*ends, lengths):
+        chosen = (place >= np.repeat(start, lengths)) & (place < np.repeat(end, lengths))
+        indptr = np.concatenate([[0], np.cumsum(end - start)])
+        parts.append(sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape))
+        start = end
+    return parts
 
 
 def pair_codes(matrix: sparse.csr_array) -> np.ndarray:
@@ -109,21 +119,34 @@ def _as_csr(matrix: sparse.csr_array, what: str) -> sparse.csr_array:
     return sparse.csr_array((matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
-def _as_ids(ids: np.ndarray, size: int, what: str) -> np.ndarray | None:
-    """Original ids [size] as int64; None where they are 0, 1, 2, ...
+def as_ids(ids: Any, what: str) -> np.ndarray:
+    """Ids [n] as int64 or, where they are texts, as NumPy strings.
 
     Raises:
-      DataError: they are not ``size`` different integers from 0 on.
+      DataError: they are neither, or one is missing.
     """
     ids = np.asarray(ids)
-    if (
-        ids.shape != (size,)
-        or ids.dtype.kind not in "iu"
-        or len(np.unique(ids)) != size
-        or not 0 <= ids.min() <= ids.max() <= np.iinfo(np.int64).max
-    ):
-        raise DataError(f"{what} have to be {size} different ids, one for each: integers from 0 to 2^63 - 1")
-    return None if np.array_equal(ids, np.arange(size)) else ids.astype(np.int64, copy=False)
+    if ids.dtype.kind == "O" and all(isinstance(value, str) for value in ids):
+        ids = ids.astype(np.str_)
+    if ids.ndim != 1 or ids.dtype.kind not in "iuU":
+        raise DataError(f"{what} are {ids.dtype}, {ids.ndim}-dimensional: give a vector of integers or of strings")
+    if ids.dtype.kind == "U":
+        return ids
+    if ids.size and ids.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{what} go up to {ids.max()}, beyond int64: give them as strings")
+    return ids.astype(np.int64, copy=False)
+
+
+def _one_for_each(ids: np.ndarray, size: int, what: str) -> np.ndarray | None:
+    """Original ids [size]; None where they are 0, 1, 2, ...
+
+    Raises:
+      DataError: they are not ``size`` different integers or strings.
+    """
+    ids = as_ids(ids, what)
+    if len(ids) != size or len(np.unique(ids)) != size:
+        raise DataError(f"{what} have to be {size} different ids, one for each")
+    return None if ids.dtype.kind == "i" and np.array_equal(ids, np.arange(size)) else ids
 
 
 @dataclass(frozen=True)
@@ -141,11 +164,12 @@ class Dataset:
     train: sparse.csr_array
     valid: sparse.csr_array
     test: sparse.csr_array
-    warnings: tuple[str, ...] = ()
+    reading_warnings: tuple[str, ...] = ()
+    """What whoever read the data left out or changed."""
     user_ids: np.ndarray | None = None
-    """The users' original ids, [num_users] int64, where they are not 0, 1, 2, ..."""
+    """The users' original ids, [num_users] int64 or strings, where they are not 0, 1, 2, ..."""
     item_ids: np.ndarray | None = None
-    """The items' original ids, [num_items] int64, where they are not 0, 1, 2, ..."""
+    """The items' original ids, [num_items] int64 or strings, where they are not 0, 1, 2, ..."""
 
     def __post_init__(self) -> None:
         """Checks everything."""
@@ -157,7 +181,7 @@ class Dataset:
             raise DataError(f"{self.name}: the splits differ in shape ({told}): number users and items over all splits")
         for name, size in (("user_ids", self.num_users), ("item_ids", self.num_items)):
             if getattr(self, name) is not None:
-                object.__setattr__(self, name, _as_ids(getattr(self, name), size, f"{self.name}: {name}"))
+                object.__setattr__(self, name, _one_for_each(getattr(self, name), size, f"{self.name}: {name}"))
         self._check_pairs()
 
     def _check_pairs(self) -> None:
@@ -171,7 +195,7 @@ class Dataset:
         first, second = split_of[:-1][same], split_of[1:][same]
         alike = np.unique(codes[1:][same][(first == first[0]) & (second == second[0])])
         user, item = divmod(int(alike[0]), self.num_items)
-        pair = [int(self.original_user_ids[user]), int(self.original_item_ids[item])]
+        pair = [self.original_user_ids[user].item(), self.original_item_ids[item].item()]
         one, other = SPLITS[first[0]], SPLITS[second[0]]
         if one == other:
             raise DataError(
@@ -182,6 +206,11 @@ class Dataset:
             f"{self.name}: {len(alike):,} pairs are in both {one} and {other}, the first {pair}: put each interaction "
             "into one split"
         )
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for everything about the data that a reader of results has to know."""
+        return (*self.reading_warnings, *coverage_warnings(self.train, self.valid, self.test))
 
     @property
     def original_user_ids(self) -> np.ndarray:
@@ -203,7 +232,7 @@ class Dataset:
             digest.update(matrix.indices.astype(np.int64).tobytes())
         for name in ("user_ids", "item_ids"):
             if (ids := getattr(self, name)) is not None:
-                digest.update(name.encode() + ids.tobytes())
+                digest.update(name.encode() + ids.tobytes())  # strings: as wide as the longest
         return digest.hexdigest()
 
     @property
@@ -237,10 +266,6 @@ class Dataset:
             train=train,
             valid=valid,
             test=self.valid,
-            warnings=(
-                *gap_warnings(self.original_user_ids, self.original_item_ids),
-                *coverage_warnings(train, valid, self.valid),
-            ),
         )
 
     def summary(self) -> str:

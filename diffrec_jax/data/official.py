@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, coverage_warnings, csr_from_pairs, gap_warnings
+from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, csr_from_pairs, gap_warnings
 
 
 def _read_pairs(path: Path) -> np.ndarray:
@@ -64,7 +64,7 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
     try:
         return Dataset(
             name=name,
-            warnings=(*gaps, *coverage_warnings(**splits)),
+            reading_warnings=gaps,
             user_ids=user_ids,
             item_ids=item_ids,
             **splits,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrec_jax.data.interactions import DataError, Dataset, coverage_warnings, csr_from_pairs
+from diffrec_jax.data.interactions import DataError, Dataset, csr_from_pairs
 from diffrec_jax.seeds import check_seed
 
 
@@ -133,7 +133,7 @@ def make_synthetic(spec: SyntheticSpec, *, seed: int = 0, name: str = "synthetic
         split: csr_from_pairs(pairs[chosen], spec.num_users, spec.num_items)
         for split, chosen in (("train", in_train), ("valid", in_valid), ("test", ~in_train & ~in_valid))
     }
-    return Dataset(name, **splits, warnings=coverage_warnings(**splits))  # type: ignore[arg-type]
+    return Dataset(name, **splits)  # type: ignore[arg-type]
 
 
 def _first_per_user(users: np.ndarray, most: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -96,9 +96,11 @@ def with_arrays(matrix, **arrays):
         ({"train": with_arrays(GOOD["train"], indices=[0, 1, 5])}, "column indices from 0 to 5, of 5 columns"),
         ({"user_ids": np.array([4, 4, 5])}, "user_ids have to be 3 different ids"),
         ({"item_ids": np.arange(4)}, "item_ids have to be 5 different ids"),
-        ({"user_ids": np.array([-1, 0, 1])}, "user_ids have to be 3 different ids, one for each: integers from 0"),
-        ({"user_ids": np.array([0.5, 1, 2])}, "user_ids have to be 3 different ids, one for each: integers from 0"),
-        ({"user_ids": np.array([0, 1, 2**63], np.uint64)}, "integers from 0 to"),
+        ({"user_ids": np.array([0.5, 1, 2])}, "user_ids are float64, 1-dimensional: give a vector of integers or of"),
+        ({"user_ids": np.array([[0, 1, 2]])}, "user_ids are int64, 2-dimensional"),
+        ({"user_ids": ["a", "b", None]}, "user_ids are object"),
+        ({"user_ids": ["a", "b", "a"]}, "user_ids have to be 3 different ids"),
+        ({"user_ids": np.array([0, 1, 2**63], np.uint64)}, "beyond int64: give them as strings"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -122,7 +124,7 @@ def test_errors_name_the_original_ids():
 
 def test_the_fingerprint_is_that_of_the_interactions_and_their_order():
     first = Dataset("a", **GOOD).fingerprint
-    assert Dataset("b", **GOOD, warnings=("x",)).fingerprint == first
+    assert Dataset("b", **GOOD, reading_warnings=("x",)).fingerprint == first
     others = [
         {"train": split([[0, 1], [0, 3], [1, 2]])},
         {"test": split([[2, 1]])},

@@ -1,0 +1,143 @@
+"""Datasets from logs of interactions, and their splits by time."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.interactions import DataError, Dataset, as_ids, csr_from_pairs, cut_rows
+
+Repeats = Literal["first", "last", "error"]
+
+
+def _columns(data: Any, columns: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The named columns of a frame, or the arrays themselves where there is none."""
+    if data is None:
+        return {kind: np.asarray(column) for kind, column in columns.items()}
+    try:
+        import narwhals as nw
+    except ImportError as error:
+        raise DataError("a data frame needs narwhals: pip install 'diffrec-jax[data]', or give arrays") from error
+    try:
+        frame = nw.from_native(data)
+    except TypeError as error:
+        raise DataError(
+            f"{type(data).__name__} is no data frame that Narwhals knows (pandas, polars, pyarrow, ...): give one, a "
+            "SciPy sparse matrix, or the columns as arrays"
+        ) from error
+    missing = [name for name in columns.values() if name not in frame.collect_schema().names()]
+    if missing:
+        raise DataError(f"there is no column {missing[0]!r}: the frame has {', '.join(frame.collect_schema().names())}")
+    frame = frame.select(*columns.values())
+    frame = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
+    for name in columns.values():
+        count = frame[name].null_count()
+        if count:
+            raise DataError(f"column {name!r} has {count:,} missing values: drop those rows, or fill them")
+    return {kind: frame[name].to_numpy() for kind, name in columns.items()}
+
+
+def from_interactions(
+    data: Any = None,
+    *,
+    user: Any = "user",
+    item: Any = "item",
+    time: Any = None,
+    repeats: Repeats = "first",
+    name: str = "interactions",
+) -> Dataset:
+    """A dataset of everything in a log, all of it in ``train``: ``split_by_time`` parts it.
+
+    Ids may be integers or strings; they are kept. A user's interactions are put into the order of time, those of the
+    same time, and all where there is no time, into the order of the log.
+
+    Args:
+      data: a data frame that Narwhals knows (pandas, polars, pyarrow, ...), or a sparse matrix [users, items] whose
+        stored entries are the interactions; None where the columns are given as arrays.
+      user: name of the column of users, or the array.
+      item: likewise of items.
+      time: likewise of times, numbers or dates; None where there are none.
+      repeats: which interaction of a user with the same item stays: the first or the last in time; ``error`` refuses.
+      name: of the dataset.
+
+    Raises:
+      DataError: a column is missing, of another length, has missing values, or holds neither integers nor strings;
+        there is no interaction; or a pair repeats and ``repeats`` is ``error``.
+    """
+    if repeats not in get_args(Repeats):
+        raise DataError(f"repeats {repeats!r} is unknown: choose one of {', '.join(get_args(Repeats))}")
+    if sparse.issparse(data):
+        matrix = sparse.csr_array(data) if data.format != "csr" else data
+        users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        found = {"user": users, "item": matrix.indices}
+    else:
+        found = _columns(data, {"user": user, "item": item} | ({} if time is None else {"time": time}))
+    lengths = {kind: len(column) for kind, column in found.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{length:,} of {kind}" for kind, length in lengths.items())
+        raise DataError(f"{name}: the columns differ in length ({told})")
+    if not lengths["user"]:
+        raise DataError(f"{name} holds no interaction")
+    user_ids, users = np.unique(as_ids(found["user"], f"{name}: users"), return_inverse=True)
+    item_ids, items = np.unique(as_ids(found["item"], f"{name}: items"), return_inverse=True)
+    order = np.argsort(users, kind="stable") if time is None else _time_order(users, found["time"], name)
+    pairs = np.stack([users, items], axis=1)[order]
+    kept = _without_repeats(pairs, repeats, name)
+    empty = csr_from_pairs(np.zeros((0, 2), np.int64), len(user_ids), len(item_ids))
+    said = f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item: the {repeats} of each is kept"
+    return Dataset(
+        name=name,
+        train=csr_from_pairs(kept, len(user_ids), len(item_ids)),
+        valid=empty,
+        test=empty,
+        reading_warnings=(said,) if len(kept) < len(pairs) else (),
+        user_ids=user_ids,
+        item_ids=item_ids,
+    )
+
+
+def _time_order(users: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
+    if times.dtype.kind not in "iufM":
+        raise DataError(f"{name}: times are {times.dtype}: give numbers or dates")
+    missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times) if times.dtype.kind == "f" else ()
+    if np.any(missing):
+        raise DataError(f"{name}: {np.sum(missing):,} times are missing, the first in row {np.argmax(missing)}")
+    return np.lexsort((times, users))  # stable: of the same time, the order of the log
+
+
+def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> np.ndarray:
+    """The pairs [n, 2], in their order, of equal ones the first or the last alone."""
+    codes = pairs[:, 0].astype(np.int64) * (pairs[:, 1].max() + 1) + pairs[:, 1]
+    _, first = np.unique(codes if repeats != "last" else codes[::-1], return_index=True)
+    if repeats == "error" and len(first) < len(pairs):
+        raise DataError(f"{name}: {len(pairs) - len(first):,} interactions repeat a pair of user and item")
+    kept = first if repeats != "last" else len(pairs) - 1 - first
+    return pairs[np.sort(kept)]
+
+
+def split_by_time(dataset: Dataset, ratios: Sequence[float] = (7, 1, 2)) -> Dataset:
+    """Each user's training interactions parted by time into train, valid and test in these ratios.
+
+    Part p of a row of n ends at the n times its cumulated share, rounded to even halves; train keeps one at least.
+    With two ratios there is no valid split. Users with few interactions may have nothing to validate or test with.
+
+    Args:
+      dataset: with all interactions in train, as ``from_interactions`` makes it.
+      ratios: of train, valid and test, or of train and test.
+
+    Raises:
+      DataError: the dataset is split already, or the ratios are not two or three numbers above 0.
+    """
+    if dataset.valid.nnz or dataset.test.nnz:
+        raise DataError(f"{dataset.name} is split already: split what from_interactions gives")
+    shares = np.asarray(ratios, np.float64)
+    if shares.shape not in ((2,), (3,)) or not np.all(shares > 0) or not np.all(np.isfinite(shares)):
+        raise DataError(f"ratios have to be two or three numbers above 0 (train, valid, test), got {tuple(ratios)}")
+    lengths = np.diff(dataset.train.indptr)
+    cumulated = np.cumsum(shares)[:-1] / shares.sum()
+    ends = [np.minimum(lengths, np.maximum(1, np.rint(share * lengths).astype(np.int64))) for share in cumulated]
+    train, *between, test = cut_rows(dataset.train, ends)
+    valid = between[0] if between else dataset.valid
+    return dataclasses.replace(dataset, train=train, valid=valid, test=test)

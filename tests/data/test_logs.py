@@ -1,0 +1,116 @@
+import datetime
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from diffrec_jax.data import DataError, from_interactions, split_by_time
+
+LOG = {
+    "user": ["u2", "u1", "u2", "u1", "u2", "u1"],
+    "item": ["b", "c", "a", "b", "d", "a"],
+    "time": [5, 3, 1, 2, 9, 3],
+}
+ROWS = {"u1": ["b", "c", "a"], "u2": ["a", "b", "d"]}
+
+
+def rows_of(dataset, split="train"):
+    """Each user's items in the stored order, by their own ids."""
+    matrix = getattr(dataset, split)
+    return {
+        user: dataset.original_item_ids[matrix.indices[start:end]].tolist()
+        for user, start, end in zip(dataset.original_user_ids.tolist(), matrix.indptr, matrix.indptr[1:])
+    }
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_frame_becomes_rows_in_time_order_with_its_own_ids(lazy):
+    frame = pl.DataFrame(LOG).rename({"user": "who"})
+    dataset = from_interactions(frame.lazy() if lazy else frame, user="who", time="time")
+    assert rows_of(dataset) == ROWS and dataset.warnings == ()
+    assert dataset.valid.nnz == dataset.test.nnz == 0
+
+
+def test_arrays_dates_and_numbers_do_as_well():
+    dates = [datetime.datetime(2020, 1, day) for day in LOG["time"]]
+    for time in (LOG["time"], np.array(LOG["time"], float), np.array(dates, "datetime64[s]")):
+        assert rows_of(from_interactions(user=LOG["user"], item=LOG["item"], time=time)) == ROWS
+    numbers = from_interactions(user=[10, 7, 10], item=[3, 3, 900], time=None)
+    assert rows_of(numbers) == {7: [3], 10: [3, 900]}
+
+
+def test_a_sparse_matrix_keeps_its_order():
+    matrix = sparse.csr_array((np.ones(3), [2, 0, 1], [0, 2, 3]), shape=(2, 3))
+    assert rows_of(from_interactions(matrix)) == {0: [2, 0], 1: [1]}
+
+
+def test_repeats_are_counted_and_one_of_them_stays():
+    log = {"user": ["u", "u", "u", "u"], "item": ["a", "b", "a", "c"], "time": [1, 2, 3, 4]}
+    first, last = (from_interactions(pl.DataFrame(log), time="time", repeats=repeats) for repeats in ("first", "last"))
+    assert rows_of(first) == {"u": ["a", "b", "c"]} and rows_of(last) == {"u": ["b", "a", "c"]}
+    assert first.warnings == ("1 interactions repeat a pair of user and item: the first of each is kept",)
+    assert split_by_time(first, (2, 1)).warnings[0] == first.warnings[0]
+    with pytest.raises(DataError, match="1 interactions repeat a pair"):
+        from_interactions(pl.DataFrame(log), time="time", repeats="error")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": pl.DataFrame(LOG), "user": "who"}, "there is no column 'who': the frame has user, item, time"),
+        ({"data": 5}, "int is no data frame that Narwhals knows"),
+        ({"data": pl.DataFrame({"user": ["a", None], "item": [1, 2]})}, "column 'user' has 1 missing values"),
+        ({"user": [1.5], "item": [1]}, "users are float64"),
+        ({"user": [1, 2], "item": [1]}, r"the columns differ in length \(2 of user, 1 of item\)"),
+        ({"user": [], "item": []}, "holds no interaction"),
+        ({"user": [1, 1], "item": [1, 2], "time": [1.0, np.nan]}, "1 times are missing, the first in row 1"),
+        ({"user": [1], "item": [1], "time": ["noon"]}, "times are <U4: give numbers or dates"),
+        ({"user": [1], "item": [1], "repeats": "all"}, "repeats 'all' is unknown: choose one of first, last, error"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_log_is_refused(arguments, message):
+    with pytest.raises(DataError, match=message):
+        from_interactions(**arguments)
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=6), st.sampled_from([(7, 1, 2), (8, 1, 1), (3, 1), (0.9, 0.1)])
+)
+def test_a_split_cuts_every_row_in_time(lengths, ratios):
+    users = np.repeat(np.arange(len(lengths)), lengths)
+    items = np.concatenate([np.arange(length) for length in lengths])
+    order = np.random.default_rng(0).permutation(len(users))
+    dataset = split_by_time(from_interactions(user=users[order], item=items[order], time=items[order]), ratios)
+    parts = [rows_of(dataset, split) for split in ("train", "valid", "test")]
+    share = ratios[0] / sum(ratios)
+    for user, length in enumerate(lengths):
+        assert parts[0][user] + parts[1][user] + parts[2][user] == list(range(length))
+        assert len(parts[0][user]) == max(1, round(share * length))
+        assert len(ratios) == 3 or not parts[1][user]
+
+
+def test_only_whole_datasets_are_split_and_only_by_ratios():
+    dataset = from_interactions(user=[1] * 10, item=np.arange(10))
+    with pytest.raises(DataError, match="is split already"):
+        split_by_time(split_by_time(dataset))
+    for ratios in ((1,), (1, 0, 2), (1, 2, 3, 4), (1, float("nan"))):
+        with pytest.raises(DataError, match="ratios have to be two or three numbers above 0"):
+            split_by_time(dataset, ratios)
+
+
+def test_ml_100k_keeps_its_ids_and_its_time(data_dir):
+    path = data_dir / "raw" / "ml-100k" / "u.data"
+    frame = pl.read_csv(path, separator="\t", has_header=False, new_columns=["user", "item", "rating", "time"])
+    dataset = split_by_time(from_interactions(frame, time="time", name="ml-100k"))
+    assert (dataset.num_users, dataset.num_items, dataset.train_and_valid.nnz + dataset.test.nnz) == (
+        943,
+        1682,
+        100_000,
+    )
+    assert dataset.original_user_ids.tolist() == list(range(1, 944))
+    mine = frame.filter(pl.col("user") == 196).sort("time", maintain_order=True)["item"].to_list()
+    assert rows_of(dataset)[196] + rows_of(dataset, "valid")[196] + rows_of(dataset, "test")[196] == mine
