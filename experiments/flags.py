@@ -11,7 +11,7 @@ from absl import flags
 
 from diffrec_jax.config import DEFAULT_MATMUL_PRECISION, MatmulPrecision
 from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
-from diffrec_jax.diffusion import PredictionType, ScheduleKind
+from diffrec_jax.diffusion import NOISE_LAWS, PredictionType, ScheduleKind
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.autoencoders import Likelihood
@@ -107,6 +107,7 @@ RECOMMENDER_FIELDS = {
     "noise_scale": "noise_scale",
     "noise_min": "noise_min",
     "noise_max": "noise_max",
+    "noise_law": "noise_law",
     "beta_fixed": "beta_fixed",
     "mean_type": "prediction_type",
     "reweight": "reweight",
@@ -223,6 +224,7 @@ def define_model_flags(models: tuple[str, ...], values: flags.FlagValues = FLAGS
     define("float", "noise_scale", None, "s, scale of the noise.")
     define("float", "noise_min", None, "Noise variance at the first step, before the scale.")
     define("float", "noise_max", None, "Noise variance at the last step, before the scale.")
+    define("string", "noise_law", None, f"Law of the noise, of variance 1: {', '.join(NOISE_LAWS)}.")
     define("boolean", "beta_fixed", None, "Replace the first beta by 1e-5.")
     define("enum", "mean_type", None, "What the network predicts.", values=PredictionType.__args__)
     define("boolean", "reweight", None, "Weight the loss of step t by SNR(t-1) - SNR(t).")

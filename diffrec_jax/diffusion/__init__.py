@@ -2,6 +2,7 @@
 
 from diffrec_jax.diffusion.forward import predict_epsilon, predict_x0, q_posterior, q_sample
 from diffrec_jax.diffusion.losses import PredictionType, diffusion_loss, epsilon_loss, x0_loss, x0_loss_of_error
+from diffrec_jax.diffusion.noise import GAUSSIAN, NOISE_LAWS, NoiseLaw, register_noise_law
 from diffrec_jax.diffusion.sampling import (
     gaussian_noise_fn,
     noise_for_inference,
@@ -24,7 +25,10 @@ from diffrec_jax.diffusion.timesteps import (
 )
 
 __all__ = [
+    "GAUSSIAN",
+    "NOISE_LAWS",
     "LossHistory",
+    "NoiseLaw",
     "NoiseSchedule",
     "PredictionType",
     "ScheduleKind",
@@ -40,6 +44,7 @@ __all__ = [
     "predict_x0",
     "q_posterior",
     "q_sample",
+    "register_noise_law",
     "sample_timesteps",
     "schedule_from_betas",
     "timestep_probabilities",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.diffusion import LossHistory, init_loss_history, q_sample, x0_loss_of_error
+from diffrec_jax.diffusion import GAUSSIAN, LossHistory, init_loss_history, q_sample, x0_loss_of_error
 from diffrec_jax.models.dropout import row_bernoulli, row_dropout
 from diffrec_jax.models.folding import (
     FoldedDenoiser,
@@ -47,7 +47,8 @@ class DiffRecConfig(DiffusionConfig):
     """Everything that defines a DiffRec but the data; the defaults are the released ones for Amazon-book clean."""
 
     folded: bool = True
-    """Score in the hidden space where that is exact: x_0 prediction without input normalisation."""
+    """Score in the hidden space where that is exact: x_0 prediction without input normalisation, and Gaussian noise
+    where any is drawn."""
     noise_sketch: int = 0
     """K of the noise drawn by ``models.noise_sketch`` in training, 0 for noise of its own on every item."""
     item_block: int = 0
@@ -75,6 +76,8 @@ class DiffRecConfig(DiffusionConfig):
             raise ValueError("linear_rank needs x_0 prediction from rows that are not normalised: what it is fitted to")
         if self.shown_weight != 1 and self.prediction_type != "x0":
             raise ValueError("shown_weight needs x_0 prediction: the noise does not tell of single items")
+        if self.noise_sketch and self.noise_law != GAUSSIAN:
+            raise ValueError(f"noise_sketch draws Gaussian noise: leave it out, or noise_law {self.noise_law!r}")
         if self.noise_sketch and self.normalize:
             raise ValueError("noise_sketch cannot be normalised: the length of a noised row is not known without it")
 
@@ -126,6 +129,8 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
     schedule = config.make_schedule()
     model = config.make_denoiser(num_items, linear_units=config.linear_rank)
     fold = config.folded and config.prediction_type == "x0" and can_fold(model)
+    # A sum of many independent noises is another law, but for the Gaussian one: what is drawn cannot be folded then.
+    fold = fold and (config.noise_law == GAUSSIAN or not config.draws_inference_noise)
 
     def init_params(key: Key) -> Params:
         return model.init(key, jnp.zeros((1, num_items)), jnp.zeros(1, jnp.int32))
@@ -172,7 +177,7 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
             u_t = project_noised(params["params"]["input_kernel"], signal, z, sketch)
             hidden: Array = model.apply(params, u_t, t, method="transform")  # type: ignore[assignment]
         else:
-            x_t = q_sample(schedule, to_dense(batch, num_items), t, row_normals(noise_keys, num_items))
+            x_t = q_sample(schedule, to_dense(batch, num_items), t, config.draw_noise(noise_keys, num_items))
             hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
         output = params["params"]["output_layer"]
         if config.gram_error:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import (
+    GAUSSIAN,
+    NOISE_LAWS,
     LossHistory,
     NoiseSchedule,
     PredictionType,
@@ -46,6 +48,8 @@ class DiffusionConfig:
     noise_scale: float = 1e-4
     noise_min: float = 5e-4
     noise_max: float = 5e-3
+    noise_law: str = GAUSSIAN
+    """Of the noise, in training and at inference: a name of ``diffusion.NOISE_LAWS``."""
     beta_fixed: bool = True
     prediction_type: PredictionType = "x0"
     reweight: bool = True
@@ -66,6 +70,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_choice("noise_schedule", self.noise_schedule, get_args(ScheduleKind))
+        check_choice("noise_law", self.noise_law, tuple(NOISE_LAWS))
         check_choice("prediction_type", self.prediction_type, get_args(PredictionType))
         check_choice("timestep_sampling", self.timestep_sampling, get_args(TimestepSampling))
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
@@ -104,6 +109,10 @@ class DiffusionConfig:
             noise_max=self.noise_max,
             beta_fixed=self.beta_fixed,
         )
+
+    def draw_noise(self, row_keys: RowKeys, width: int) -> Array:
+        """Noise [B, width] of variance 1, each row from its own key."""
+        return jax.vmap(lambda key: NOISE_LAWS[self.noise_law](key, (width,)))(row_keys)
 
     def linear_fit(self, dropout: float) -> LinearFit:
         """How a linear part is fitted to rows from which dropout takes items at this rate."""
@@ -178,7 +187,7 @@ def diffusion_terms(
         raise ValueError("targets that differ from the rows need x_0 prediction: the noise does not tell of them")
     noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
     t, importance_weight = draw_timesteps(config, history, row_keys)
-    noise = row_normals(noise_keys, x_0.shape[1])
+    noise = config.draw_noise(noise_keys, x_0.shape[1])
     x_t = q_sample(schedule, x_0, t, noise)
     prediction: Array = model.apply(params, x_t, t, dropout_keys)  # type: ignore[assignment]
     losses = diffusion_loss(
@@ -239,4 +248,4 @@ def plain_denoise(
         return model.apply(params, x_t, t)  # type: ignore[return-value]
 
     denoise_fn = network if config.prediction_type == "x0" else x0_denoise_fn(schedule, network)
-    return denoise(config, schedule, denoise_fn, x_0, lambda t: row_normals(fold_each(row_keys, t), x_0.shape[1]))
+    return denoise(config, schedule, denoise_fn, x_0, lambda t: config.draw_noise(fold_each(row_keys, t), x_0.shape[1]))

@@ -1,0 +1,56 @@
+"""Noise laws: what the forward process adds, by name. A law is a function (key, shape) -> noise of mean 0, variance 1.
+
+The schedule, the losses and the mean and variance of a reverse step hold for every such law: they are moments of second
+order. That q(x_{t-1} | x_t, x_0) is a normal distribution is true of Gaussian noise alone; for another law a reverse
+step with noise has its mean and variance, not its shape.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from diffrec_jax.typing import Array, Key
+
+NoiseLaw = Callable[[Key, tuple[int, ...]], Array]
+GAUSSIAN = "gaussian"
+STUDENT_DEGREES = 5.0
+
+
+def laplace(key: Key, shape: tuple[int, ...]) -> Array:
+    """Laplace noise of variance 1."""
+    return jax.random.laplace(key, shape) / jnp.sqrt(2.0)
+
+
+def student_t(key: Key, shape: tuple[int, ...]) -> Array:
+    """Student's t noise of 5 degrees of freedom, scaled to variance 1: heavy tails, fourth moment 9."""
+    scale = jnp.sqrt((STUDENT_DEGREES - 2.0) / STUDENT_DEGREES)
+    return jax.random.t(key, STUDENT_DEGREES, shape) * scale
+
+
+def rademacher(key: Key, shape: tuple[int, ...]) -> Array:
+    """-1 or 1, each half of the time: the lightest tails of all."""
+    return jax.random.rademacher(key, shape, jnp.float32)
+
+
+NOISE_LAWS: dict[str, NoiseLaw] = {
+    GAUSSIAN: jax.random.normal,
+    "laplace": laplace,
+    "student_t": student_t,
+    "rademacher": rademacher,
+}
+
+
+def register_noise_law(name: str, law: NoiseLaw) -> None:
+    """Adds a law from outside, for every ``noise_law`` of a configuration.
+
+    Args:
+      name: what it is asked for by, and stored as in a run's configuration.
+      law: (key, shape) -> independent noise of mean 0 and variance 1, float32.
+
+    Raises:
+      ValueError: there is a law of that name.
+    """
+    if name in NOISE_LAWS:
+        raise ValueError(f"there is a noise law {name!r} already: choose another name")
+    NOISE_LAWS[name] = law
