@@ -3,6 +3,8 @@
 Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04971.
 """
 
+from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, recommend, save
+from diffrec_jax.data import Dataset, from_interactions, read_official, split_by_time
 from diffrec_jax.diffusion import (
     LossHistory,
     NoiseSchedule,
@@ -26,20 +28,31 @@ from diffrec_jax.diffusion import (
 )
 from diffrec_jax.models import GroupedVAE, MLPDenoiser, fold_denoiser, gaussian_kl, multinomial_nll
 from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.registry import register_model
+from diffrec_jax.version import __version__
 
 __all__ = [
+    "Dataset",
     "DiffRecConfig",
+    "Evaluation",
     "GroupedVAE",
     "LDiffRecConfig",
     "LossHistory",
     "MLPDenoiser",
+    "Model",
     "NoiseSchedule",
+    "Recommendations",
+    "__version__",
     "diffusion_loss",
     "epsilon_loss",
+    "evaluate",
+    "fit",
     "fold_denoiser",
+    "from_interactions",
     "gaussian_kl",
     "gaussian_noise_fn",
     "init_loss_history",
+    "load",
     "make_diffrec",
     "make_l_diffrec",
     "make_noise_schedule",
@@ -50,8 +63,13 @@ __all__ = [
     "predict_x0",
     "q_posterior",
     "q_sample",
+    "read_official",
+    "recommend",
+    "register_model",
     "register_noise_law",
     "sample_timesteps",
+    "save",
+    "split_by_time",
     "timestep_probabilities",
     "update_loss_history",
     "x0_denoise_fn",

@@ -308,6 +308,52 @@ def default_k(ks: Iterable[int]) -> int:
     return 20 if 20 in ks else max(ks)
 
 
+def make_run_config(
+    model: str,
+    data: DataConfig,
+    *,
+    preset: str | None = None,
+    evaluation: EvaluationConfig | None = None,
+    matmul_precision: MatmulPrecision = DEFAULT_MATMUL_PRECISION,
+    **given: dict[str, Any],
+) -> RunConfig:
+    """The configuration of a new run: a preset, and what is ``given`` over it.
+
+    Args:
+      model: a name of the registry.
+      data: which data; their name decides the preset.
+      preset: its name; by default ours where there is one.
+      evaluation: how results are measured.
+      matmul_precision: of float32 products on an accelerator.
+      **given: fields by part: ``recommender``, ``training``, ``recency``, ``groups``.
+
+    Raises:
+      ConfigError: the model or the preset is unknown, a value is out of range, or the parts do not go together.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
+    family, evaluation = MODELS[model], evaluation or EvaluationConfig()
+    name, values = load_preset(model, data, preset)
+
+    def part(of: str, **defaults: Any) -> dict[str, Any]:
+        return defaults | values.get(of, {}) | given.get(of, {})
+
+    metric = f"recall@{default_k(evaluation.ks)}"
+    return check_consistent(
+        RunConfig(
+            model=model,
+            preset=name,
+            data=data,
+            evaluation=evaluation,
+            recommender=checked(family.config_class, part("recommender")),
+            training=checked(TrainConfig, part("training", metric=metric)) if family.is_trained else None,
+            recency=checked(RecencyConfig, part("recency")),
+            groups=checked(GroupsConfig, part("groups")) if family.has_item_groups else None,
+            matmul_precision=matmul_precision,
+        )
+    )
+
+
 def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
     """The configuration of a model that is trained for its item embeddings alone: its preset for the same data."""
     assert config.groups is not None and config.training is not None

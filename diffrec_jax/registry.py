@@ -40,6 +40,8 @@ class ModelFamily:
     has_item_groups: bool = False
     weighs_rows: bool = True
     """Whether recency weights of a row change anything."""
+    needs_known_users: bool = False
+    """Whether it scores by a vector of each training user, and so has nothing for a new one."""
 
     @property
     def fields(self) -> set[str]:
@@ -81,9 +83,9 @@ MODELS: dict[str, ModelFamily] = {
     "t_diffrec": ModelFamily("T-DiffRec", made.DiffRecConfig, _diffrec),
     "l_diffrec": ModelFamily("L-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
     "lt_diffrec": ModelFamily("LT-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
-    "mf": ModelFamily("MF", made.MFConfig, _bpr, weighs_rows=False),
-    "lightgcn": ModelFamily("LightGCN", made.LightGCNConfig, _bpr, weighs_rows=False),
-    "cdae": ModelFamily("CDAE", made.CDAEConfig, _autoencoder),
+    "mf": ModelFamily("MF", made.MFConfig, _bpr, weighs_rows=False, needs_known_users=True),
+    "lightgcn": ModelFamily("LightGCN", made.LightGCNConfig, _bpr, weighs_rows=False, needs_known_users=True),
+    "cdae": ModelFamily("CDAE", made.CDAEConfig, _autoencoder, needs_known_users=True),
     "multidae": ModelFamily("MultiDAE", made.MultiDAEConfig, _autoencoder),
     "multidae_pp": ModelFamily("MultiDAE++", made.MultiDAEPlusConfig, _autoencoder),
     "multivae": ModelFamily("MultiVAE", made.MultiVAEConfig, _autoencoder),
@@ -110,6 +112,7 @@ def register_model(
     is_trained: bool = True,
     has_item_groups: bool = False,
     weighs_rows: bool = True,
+    needs_known_users: bool = False,
 ) -> None:
     """Adds a model from outside: it is then trained, evaluated and compared like ours.
 
@@ -121,6 +124,7 @@ def register_model(
       is_trained: by gradients.
       has_item_groups: whether the context has to hold item groups.
       weighs_rows: whether recency weights of a row change anything.
+      needs_known_users: whether it has nothing for users that it was not trained on.
 
     Raises:
       ValueError: there is a model of that name, or config_class is no frozen dataclass.
@@ -129,4 +133,6 @@ def register_model(
         raise ValueError(f"there is a model {name!r} already: choose another name")
     if not dataclasses.is_dataclass(config_class) or not config_class.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise ValueError(f"the configuration of {name!r} has to be a frozen dataclass, not {config_class!r}")
-    MODELS[name] = ModelFamily(title or name, config_class, make, is_trained, has_item_groups, weighs_rows)
+    MODELS[name] = ModelFamily(
+        title or name, config_class, make, is_trained, has_item_groups, weighs_rows, needs_known_users
+    )

@@ -10,14 +10,12 @@ from diffrec_jax.config import (
     ConfigError,
     DataConfig,
     EvaluationConfig,
-    GroupsConfig,
     RecencyConfig,
     RunConfig,
     check_consistent,
     checked,
     default_data_dir,
-    default_k,
-    load_preset,
+    make_run_config,
 )
 from diffrec_jax.data import NAMED_SPECS, DataError, find_dataset_folder
 from diffrec_jax.registry import MODELS, ModelFamily
@@ -92,33 +90,20 @@ def new_run_config(values: FlagValues = FLAGS) -> RunConfig:
     """
     if values.model not in MODELS:
         raise ConfigError(f"--model={values.model} is unknown: choose one of {', '.join(MODELS)}")
+    family = MODELS[values.model]
     sizes = _given(values, SYNTHETIC_FIELDS)
     data = _data_config(values.dataset, values.setting, values.data_dir, sizes, values.inner_split)
-    evaluation = evaluation_over(EvaluationConfig(), values)
-    family = MODELS[values.model]
     _check_applies(values, family)
-    name, preset = load_preset(values.model, data, values.preset)
-    recency = checked(RecencyConfig, preset.get("recency", {}) | _given_recency(values))
-    groups = None
-    if family.has_item_groups:
-        groups = GroupsConfig(**preset.get("groups", {}) | _given(values, GROUPS_FIELDS))
-    recommender = checked(family.config_class, preset.get("recommender", {}) | _given_recommender(values, family))
-    training = None
-    if family.is_trained:
-        metric = {"metric": f"recall@{default_k(evaluation.ks)}"}
-        training = checked(TrainConfig, metric | preset.get("training", {}) | _given(values, TRAINING_FIELDS))
-    return check_consistent(
-        RunConfig(
-            model=values.model,
-            preset=name,
-            data=data,
-            evaluation=evaluation,
-            recommender=recommender,
-            training=training,
-            recency=recency,
-            groups=groups,
-            matmul_precision=values.matmul_precision,
-        )
+    return make_run_config(
+        values.model,
+        data,
+        preset=values.preset,
+        evaluation=evaluation_over(EvaluationConfig(), values),
+        matmul_precision=values.matmul_precision,
+        recommender=_given_recommender(values, family),
+        training=_given(values, TRAINING_FIELDS),
+        recency=_given_recency(values),
+        groups=_given(values, GROUPS_FIELDS),
     )
 
 

@@ -15,6 +15,10 @@ def test_example_runs(example, capsys):
     names = {}
     exec(compile(example, str(README), "exec"), names)
     output = capsys.readouterr().out
+    if "p_sample_loop" not in example:  # the whole job
+        assert re.search(r"test recall@10: 0\.\d{4} \[0\.\d{4}, 0\.\d{4}\]", output)
+        assert len(names["lists"].lists()["u7"]) == len(names["new"].lists()["somebody new"]) == 5
+        return
     # The example's own line: the shape of the scores and their error, far below that of scoring 0 everywhere.
     shape, error = re.fullmatch(r"(\(\d+, \d+\)) (\d\.\d+)\n", output).groups()
     assert shape == str(names["x_0"].shape)

@@ -171,6 +171,13 @@ class Dataset:
     item_ids: np.ndarray | None = None
     """The items' original ids, [num_items] int64 or strings, where they are not 0, 1, 2, ..."""
 
+    @staticmethod
+    def from_interactions(data: Any = None, **columns: Any) -> "Dataset":
+        """``diffrec_jax.data.from_interactions``: everything in a log, to be split by ``split_by_time``."""
+        from diffrec_jax.data.logs import from_interactions  # which needs this class
+
+        return from_interactions(data, **columns)
+
     def __post_init__(self) -> None:
         """Checks everything."""
         for split in SPLITS:

@@ -1,0 +1,458 @@
+"""The whole job from Python: fit a model, evaluate it, recommend with it, save and load it. No flags, no run directory.
+
+Example::
+
+  data = Dataset.from_interactions(frame, user="user", item="item", time="time")
+  split = split_by_time(data, ratios=(7, 1, 2))
+  model = fit("t_diffrec", split, seed=1)
+  print(evaluate(model, split, ks=(10, 20)))
+  lists = recommend(model, users=["u7"], k=20)
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.assembly import (
+    check_memory,
+    check_training_memory,
+    find_item_groups,
+    fit_scoring_state,
+    make_evaluator,
+    make_trainer,
+)
+from diffrec_jax.config import (
+    MAY_DIFFER_ON_RESUME,
+    ConfigError,
+    DataConfig,
+    EvaluationConfig,
+    GroupsConfig,
+    RunConfig,
+    make_run_config,
+)
+from diffrec_jax.data import DataError, Dataset, csr_from_pairs
+from diffrec_jax.data.batching import RowBatch, iterate_user_ids
+from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.devices import OneDevice
+from diffrec_jax.evaluation import AveragingMode, ScoresError, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.evaluation.significance import bootstrap_interval
+from diffrec_jax.model_files import read_model, write_model
+from diffrec_jax.recommenders import FittedRecommender, Recommender
+from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
+from diffrec_jax.registry import MODELS, Context, ModelFamily
+from diffrec_jax.rows import mask_scores, row_keys
+from diffrec_jax.training.loop import Progress, TrainConfig
+from diffrec_jax.training.parallel import make_parallel
+from diffrec_jax.training.run_log import RunDirectory
+
+RECENCY_KEYWORDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained or fitted model and the interactions it knows. Made by ``fit`` and ``load``."""
+
+    config: RunConfig
+    dataset: Dataset
+    """Its training rows are what known users are recommended from."""
+    parameters: Any
+    """Host arrays: parameters of a trained model, the scoring state of a fitted one."""
+    item_groups: np.ndarray | None = None
+
+    @property
+    def family(self) -> ModelFamily:
+        """What the registry knows of it."""
+        return MODELS[self.config.model]
+
+    @cached_property
+    def functions(self) -> Recommender | FittedRecommender:
+        """The model's functions; a linear part is among the parameters already."""
+        context = Context(self.dataset, self.item_groups, fit_linear=_is_fitted_already)
+        return (
+            self.config.make_recommender(context) if self.family.is_trained else self.config.make_fitted(self.dataset)
+        )
+
+    @cached_property
+    def devices(self) -> OneDevice:
+        """All local devices."""
+        return make_parallel(num_items=self.dataset.num_items)
+
+    @cached_property
+    def scoring_state(self) -> Any:
+        """What it scores with, placed."""
+        placed = self.devices.place(self.parameters)
+        functions = self.functions
+        if isinstance(functions, FittedRecommender):
+            return placed
+        with self.precision():
+            return self.devices.compile(functions.prepare_scoring)(placed)
+
+    @cached_property
+    def rank(self) -> Any:
+        """Compiled: (scoring state, inputs, seen, allowed items [I], k) -> scores and places of the k best."""
+        draw = make_evaluator(self.config, self.functions.score_fn, self.devices).make_key
+        devices, score_fn, ranks = self.devices, self.functions.score_fn, {}
+
+        def rank_of(k: int) -> Any:
+            def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
+                scores = score_fn(state, inputs, row_keys(draw(), inputs))
+                can_be_ranked = jnp.all(scores < jnp.inf, axis=1)
+                masked = mask_scores(jnp.where(allowed[None], scores, -jnp.inf), seen)
+                return can_be_ranked, *devices.top_k(masked, k)
+
+            return devices.compile(rank, gives_rows=True)
+
+        return lambda k: ranks.setdefault(k, rank_of(k))
+
+    def precision(self) -> contextlib.AbstractContextManager[None]:
+        """Products within are as the configuration says."""
+        return jax.default_matmul_precision(self.config.matmul_precision)
+
+
+def _is_fitted_already(*_: Any) -> Any:
+    raise AssertionError("a saved linear part is not fitted again")
+
+
+def _by_part(family: ModelFamily, keywords: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Keywords sorted into the parts of a configuration.
+
+    Raises:
+      ConfigError: one belongs to none.
+    """
+    training = {field.name for field in dataclasses.fields(TrainConfig)} if family.is_trained else set()
+    groups = {field.name for field in dataclasses.fields(GroupsConfig)} - {"seed"} if family.has_item_groups else set()
+    given: dict[str, dict[str, Any]] = {"recommender": {}, "training": {}, "recency": {}, "groups": {}}
+    for name, value in keywords.items():
+        if name in RECENCY_KEYWORDS and family.weighs_rows:
+            given["recency"][RECENCY_KEYWORDS[name]] = value
+        elif name in training:
+            given["training"][name] = value
+        elif name in groups:
+            given["groups"][name] = value
+        elif name in family.fields:
+            given["recommender"][name] = value
+        else:
+            known = sorted({*family.fields, *training, *groups, *(RECENCY_KEYWORDS if family.weighs_rows else ())})
+            raise ConfigError(f"{name!r} means nothing to {family.title}: it has {', '.join(known)}")
+    return given
+
+
+def fit(
+    model: str,
+    dataset: Dataset,
+    *,
+    preset: str | None = None,
+    seed: int = 1,
+    ks: Sequence[int] = (10, 20, 50, 100),
+    run_dir: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Model:
+    """Trains or fits a model of the registry on a split dataset.
+
+    Args:
+      model: its name, as ``--model`` of the scripts.
+      dataset: with validation interactions where the model is trained: the best epoch is chosen by them.
+      preset: of the settings; by default ours where there is one for a dataset of this name.
+      seed: of everything that is drawn, in [0, 2^63).
+      ks: list lengths that the validation measures.
+      run_dir: keeps checkpoints and a log, as ``experiments.train`` does, and goes on with what is there.
+      progress: told of steps and evaluations.
+      **settings: over the preset: fields of the model's configuration, of ``TrainConfig`` and of ``GroupsConfig``, and
+        train_recency, target_recency, infer_recency.
+
+    Raises:
+      ConfigError: the model or a setting is unknown or out of range, or it needs more memory than there is.
+      RunDirectoryError: run_dir holds a run of another configuration.
+    """
+    if model not in MODELS:
+        raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
+    family = MODELS[model]
+    seeded = {"seed": seed} if family.is_seeded else {}
+    config = make_run_config(
+        model,
+        DataConfig(dataset.name, "", None, None),
+        preset=preset,
+        evaluation=EvaluationConfig(ks=tuple(sorted(set(ks)))),
+        **_by_part(family, seeded | settings),  # type: ignore[arg-type]
+    )
+    with jax.default_matmul_precision(config.matmul_precision):
+        if not family.is_trained:
+            state = fit_scoring_state(config, config.make_fitted(dataset), dataset)
+            return Model(config, dataset, jax.device_get(state))
+        if not dataset.valid.nnz:
+            raise ConfigError(
+                f"{dataset.name} has no valid interactions to choose {family.title}'s best epoch by: split it in three"
+            )
+        with contextlib.ExitStack() as stack:
+            folder = run_dir if run_dir is not None else stack.enter_context(tempfile.TemporaryDirectory())
+            return _train(config, dataset, RunDirectory(folder), progress)
+
+
+def _train(config: RunConfig, dataset: Dataset, directory: RunDirectory, progress: Progress | None) -> Model:
+    devices, stored = make_parallel(num_items=dataset.num_items), config.to_dict(dataset)
+    if config.has_linear_part:
+        check_memory(config, linear_factors_bytes(dataset.train), dataset)
+    with directory.held():
+        resumes = directory.exists()
+        if resumes:
+            directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+        item_groups = find_item_groups(config, dataset, directory, devices, progress)
+        trainer = make_trainer(config, dataset, directory, devices, item_groups, progress)
+        check_training_memory(config, trainer, dataset)
+        trainer.check_budget()
+        if resumes:
+            directory.update_config(stored)
+        else:
+            directory.create(stored)
+        if item_groups is not None:
+            directory.write_item_groups(item_groups)
+        best = trainer.run()
+    return Model(config, dataset, trainer.devices.fetch(best.scoring_params), item_groups)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, by split (valid, test)."""
+
+    splits: dict[str, SplitResult]
+    mode: AveragingMode
+
+    def mean(self, split: str = "test") -> dict[str, float]:
+        """Averages over users by metric (``recall@20``)."""
+        return self.splits[split].mean(self.mode)
+
+    def per_user(self, metric: str, split: str = "test") -> np.ndarray:
+        """A metric of each user that is averaged over."""
+        result = self.splits[split]
+        chosen = result.num_relevant >= (0 if self.mode == "official" else 1)
+        return result.per_user[metric][chosen]
+
+    def interval(self, metric: str, split: str = "test") -> tuple[float, float]:
+        """95% bootstrap interval of the mean over users."""
+        return bootstrap_interval(self.per_user(metric, split).astype(np.float64))
+
+    def __str__(self) -> str:
+        """Recall and NDCG with their intervals, a line each."""
+        lines = []
+        for split, result in self.splits.items():
+            for metric, mean in result.mean(self.mode).items():
+                if metric.startswith(("recall@", "ndcg@")):
+                    low, high = self.interval(metric, split)
+                    lines.append(f"{split} {metric}: {mean:.4f} [{low:.4f}, {high:.4f}]")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: Model,
+    dataset: Dataset,
+    *,
+    ks: Sequence[int] = (10, 20, 50, 100),
+    mode: AveragingMode = "official",
+    test_with_valid_input: bool = False,
+) -> Evaluation:
+    """Full ranking of the valid and test interactions of a dataset (docs/protocol.md).
+
+    Args:
+      model: trained or fitted on the same users and items.
+      dataset: usually the split that the model was trained on.
+      ks: list lengths.
+      mode: whether users without relevant items count as 0 (official) or are left out (relevant_users).
+      test_with_valid_input: lets the model see the valid interactions too for the test.
+
+    Raises:
+      DataError: the dataset's users or items are not the model's.
+      ValueError: there is nothing to average over.
+    """
+    for name in ("original_user_ids", "original_item_ids"):
+        if not np.array_equal(getattr(dataset, name), getattr(model.dataset, name)):
+            raise DataError(f"{dataset.name} has other {name[9:13]}s than the model: evaluate it on the data it knows")
+    check_relevant(dataset, mode)
+    config = dataclasses.replace(
+        model.config, evaluation=dataclasses.replace(model.config.evaluation, ks=tuple(sorted(set(ks))))
+    )
+    evaluator = make_evaluator(config, model.functions.score_fn, model.devices)
+    with model.precision():
+        results = evaluate_dataset(
+            evaluator,
+            model.scoring_state,
+            dataset,
+            recency=model.config.recency.make().infer,
+            test_with_valid_input=test_with_valid_input,
+        )
+    splits = {name: result for name, result in results.items() if getattr(dataset, name).nnz}
+    return Evaluation(splits, mode)
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Lists of U users, best first."""
+
+    users: np.ndarray
+    """Ids [U]."""
+    items: np.ndarray
+    """Original ids [U, k]; what stands at a place without an item means nothing."""
+    scores: np.ndarray
+    """[U, k] float32, NaN where a list is shorter than k."""
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, float]]:
+        """(user, item, score), list after list."""
+        for user, items, scores in zip(self.users.tolist(), self.items.tolist(), self.scores.tolist()):
+            for item, score in zip(items, scores):
+                if score == score:  # not NaN
+                    yield user, item, score
+
+    def lists(self) -> dict[Any, list[Any]]:
+        """Each user's items, best first."""
+        found: dict[Any, list[Any]] = {user: [] for user in self.users.tolist()}
+        for user, item, _ in self:
+            found[user].append(item)
+        return found
+
+
+def recommend(
+    model: Model,
+    *,
+    users: Iterable[Any] | None = None,
+    histories: Mapping[Any, Sequence[Any]] | None = None,
+    k: int = 20,
+    exclude_seen: bool = True,
+    allow: Iterable[Any] | None = None,
+    block: Iterable[Any] | None = None,
+    min_score: float | None = None,
+    batch_size: int = 400,
+) -> Recommendations:
+    """The k best items of known users, or of new ones by their items.
+
+    Args:
+      model: what recommends.
+      users: ids of users the model knows; with neither these nor histories, all of them. They are scored from their
+        training interactions.
+      histories: items of users, known or not, oldest first, by any name; the model does not need to know the users.
+      k: length of the lists.
+      exclude_seen: leaves out what a user's row holds; without it purchases may repeat.
+      allow: only these items are recommended.
+      block: these items are not.
+      min_score: nothing below is recommended.
+      batch_size: users scored at once.
+
+    Raises:
+      DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
+      ConfigError: the model has nothing for new users (MF, LightGCN, CDAE), or k is below 1.
+      ScoresError: a score is NaN or infinite.
+    """
+    if users is not None and histories is not None:
+        raise DataError("give users or histories, not both")
+    if k < 1 or batch_size < 1:
+        raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
+    items = model.dataset.original_item_ids
+    allowed = (
+        np.ones(len(items), bool) if allow is None else np.isin(np.arange(len(items)), _places(allow, items, "item"))
+    )
+    if block is not None:
+        allowed[_places(block, items, "item")] = False
+    if histories is not None:
+        names, rows = _history_rows(model, histories)
+        row_ids = np.arange(len(names), dtype=np.int32)
+    else:
+        rows, known = model.dataset.train, model.dataset.original_user_ids
+        row_ids = np.arange(len(known)) if users is None else _places(users, known, "user")
+        names = known[row_ids]
+    nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
+    inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
+    devices, k = model.devices, min(k, len(items))
+    size = -(-min(batch_size, max(len(row_ids), 1)) // devices.num_row_shards) * devices.num_row_shards
+    scores, places, placed = [], [], devices.place(allowed)
+    with model.precision():
+        for part in iterate_user_ids(row_ids, size):
+            batches = (devices.make_batch(matrix, part, batch_size=size) for matrix in (inputs, seen))
+            found = devices.fetch_rows(model.rank(k)(model.scoring_state, *batches, placed))
+            can_be_ranked, values, best = (array[: len(part)] for array in found)
+            if not can_be_ranked.all():
+                raise ScoresError(
+                    f"the scores of user {names[len(scores) * size]!r} or one after it are NaN or infinite"
+                )
+            scores.append(values)
+            places.append(best)
+    values = np.concatenate(scores) if scores else np.zeros((0, k), np.float32)
+    keeps = values > (-np.inf if min_score is None else np.nextafter(np.float32(min_score), np.float32(-np.inf)))
+    best = np.concatenate(places) if places else np.zeros((0, k), np.int32)
+    return Recommendations(names, items[best], np.where(keeps, values, np.nan))
+
+
+def _places(ids: Iterable[Any], known: np.ndarray, kind: str) -> np.ndarray:
+    """Where ids are among the known ones, [n]."""
+    asked = list(ids)
+    numbers = {value: number for number, value in enumerate(known.tolist())}
+    missing = [value for value in asked if value not in numbers]
+    if missing:
+        raise DataError(
+            f"{len(missing):,} of {len(asked):,} {kind}s are not known, the first {missing[0]!r}: the model's ids are "
+            f"{'integers' if known.dtype.kind == 'i' else 'strings'} such as {known[0].item()!r}"
+        )
+    return np.array([numbers[value] for value in asked], np.int64)
+
+
+def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
+    """Names and rows [n, I] of users given by their items."""
+    if model.family.needs_known_users:
+        raise ConfigError(
+            f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
+            "reads rows"
+        )
+    known, pairs = model.dataset.original_item_ids, []
+    for row, (name, history) in enumerate(histories.items()):
+        places = _places(history, known, "item")
+        if not len(places) or len(set(places.tolist())) < len(places):
+            raise DataError(f"the history of {name!r} is empty or names an item twice: give each of its items once")
+        pairs.append(np.stack([np.full(len(places), row), places], axis=1))
+    if not pairs:
+        raise DataError("there are no histories: give at least one")
+    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), len(known))
+
+
+def save(model: Model, folder: str | Path) -> None:
+    """Writes a model with its configuration, ids, interactions and item groups into a new folder.
+
+    Raises:
+      ModelFileError: the folder is there already, or the model's parameters are no arrays of numbers.
+      OSError: it cannot be written.
+    """
+    dataset = model.dataset
+    arrays: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        matrix = getattr(dataset, split)
+        arrays |= {f"{split}_indptr": matrix.indptr, f"{split}_indices": matrix.indices}
+    optional = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids, "item_groups": model.item_groups}
+    arrays |= {name: array for name, array in optional.items() if array is not None}
+    description = {"config": model.config.to_dict(dataset), "name": dataset.name, "shape": list(dataset.train.shape)}
+    write_model(Path(folder).expanduser(), description, model.parameters, arrays)
+
+
+def load(folder: str | Path) -> Model:
+    """Reads a model that ``save`` wrote.
+
+    Raises:
+      ModelFileError: there is none, or it is damaged or of another format.
+      ConfigError: its configuration is not of this version.
+    """
+    description, parameters, arrays = read_model(Path(folder).expanduser())
+    shape = tuple(description["shape"])
+
+    def split(name: str) -> sparse.csr_array:
+        indptr, indices = arrays[f"{name}_indptr"], arrays[f"{name}_indices"]
+        return sparse.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
+
+    ids = {name: arrays.get(name) for name in ("user_ids", "item_ids")}
+    dataset = Dataset(description["name"], **{name: split(name) for name in SPLITS}, **ids)  # type: ignore[arg-type]
+    return Model(RunConfig.from_dict(description["config"]), dataset, parameters, arrays.get("item_groups"))

@@ -1,0 +1,210 @@
+"""The library as a notebook uses it: strings as ids, no flags, no run directory."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+import diffrec_jax as dr
+from diffrec_jax.config import ConfigError
+from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic
+from diffrec_jax.evaluation import ScoresError
+from diffrec_jax.model_files import ModelFileError
+from diffrec_jax.registry import MODELS
+from diffrec_jax.training.run_log import RunDirectoryError
+from tests.experiments.test_scripts import run
+from tests.test_registry import SMALL
+
+QUICK = {"epochs": 2, "eval_every": 1, "batch_size": 20, "ks": (5,)}
+
+
+def make_split(num_users=60, num_items=40):
+    whole = make_synthetic(SyntheticSpec(num_users, num_items, 15 * num_users, num_clusters=4))
+    rows = whole.train.tocoo()
+    frame = pl.DataFrame(
+        {
+            "who": [f"user {number}" for number in rows.row],
+            "what": [f"item {number}" for number in rows.col],
+            "when": np.arange(len(rows.row)),
+        }
+    )
+    return dr.split_by_time(dr.Dataset.from_interactions(frame, user="who", item="what", time="when"), (7, 1, 2))
+
+
+SPLIT = make_split()
+
+
+def small(model):
+    """Keyword arguments that make a model quick."""
+    family = MODELS[model]
+    own = {name: value for name, value in SMALL.items() if name in family.fields}
+    return own | (QUICK if family.is_trained else {"ks": (5,)})
+
+
+@pytest.fixture(scope="module")
+def t_diffrec():
+    return dr.fit("t_diffrec", SPLIT, seed=1, infer_recency="exp:3", dims=(8,), **QUICK)
+
+
+def test_the_whole_job_in_ten_lines(t_diffrec, tmp_path):
+    found = dr.evaluate(t_diffrec, SPLIT, ks=(5, 10))
+    assert "test recall@10: " in str(found) and str(found).count("[") == 8
+    low, high = found.interval("recall@10")
+    assert low < found.mean()["recall@10"] < high
+    assert found.mean()["recall@10"] == pytest.approx(found.per_user("recall@10").mean())
+    lists = dr.recommend(t_diffrec, users=["user 7", "user 3"], k=4)
+    assert lists.users.tolist() == ["user 7", "user 3"] and lists.items.shape == (2, 4)
+    assert np.all(np.diff(lists.scores, axis=1) <= 0)
+    rows = SPLIT.train[[SPLIT.original_user_ids.tolist().index("user 7")]].indices
+    assert not set(lists.lists()["user 7"]) & set(SPLIT.original_item_ids[rows].tolist())
+    dr.save(t_diffrec, tmp_path / "model")
+    loaded = dr.load(tmp_path / "model")
+    again = dr.recommend(loaded, users=["user 7", "user 3"], k=4)
+    np.testing.assert_array_equal(again.items, lists.items)
+    np.testing.assert_array_equal(again.scores, lists.scores)
+    assert dr.evaluate(loaded, SPLIT, ks=(5, 10)).mean() == found.mean()
+    assert loaded.config == t_diffrec.config and loaded.dataset.fingerprint == SPLIT.fingerprint
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_is_fitted_recommends_and_is_saved(model, tmp_path):
+    """A training user's list is the same by its id and by its items, for every model that reads them."""
+    fitted = dr.fit(model, SPLIT, **small(model))
+    users = SPLIT.original_user_ids[[0, 5, 9]].tolist()
+    by_id = dr.recommend(fitted, users=users, k=6)
+    assert by_id.items.shape == (3, 6) and np.all(np.isfinite(by_id.scores))
+    histories = {
+        user: SPLIT.original_item_ids[SPLIT.train[[place]].indices].tolist() for user, place in zip(users, (0, 5, 9))
+    }
+    if MODELS[model].needs_known_users:
+        with pytest.raises(ConfigError, match="knows only the users it was trained on"):
+            dr.recommend(fitted, histories=histories)
+    else:
+        by_items = dr.recommend(fitted, histories=histories, k=6)
+        np.testing.assert_allclose(by_items.scores, by_id.scores, rtol=1e-5, atol=1e-6)
+        assert by_items.lists() == by_id.lists()
+    dr.save(fitted, tmp_path / "model")
+    again = dr.recommend(dr.load(tmp_path / "model"), users=users, k=6)
+    np.testing.assert_array_equal(again.items, by_id.items)
+    np.testing.assert_array_equal(again.scores, by_id.scores)
+
+
+def test_lists_hold_what_they_are_allowed_to(t_diffrec):
+    items, user = SPLIT.original_item_ids.tolist(), SPLIT.original_user_ids[4]
+    seen = set(SPLIT.original_item_ids[SPLIT.train[[4]].indices].tolist())
+    whole = dr.recommend(t_diffrec, users=[user], k=1000)
+    assert set(whole.lists()[user]) == set(items) - seen and np.isnan(whole.scores).sum() == len(seen)
+    repeats = dr.recommend(t_diffrec, users=[user], k=1000, exclude_seen=False)
+    assert set(repeats.lists()[user]) == set(items)
+    some = dr.recommend(t_diffrec, users=[user], k=1000, allow=items[:9], block=items[3:5], exclude_seen=False)
+    assert set(some.lists()[user]) == set(items[:9]) - set(items[3:5])
+    least = float(np.sort(whole.scores[0])[3])
+    assert [score for _, _, score in dr.recommend(t_diffrec, users=[user], k=1000, min_score=least)] == [
+        score for _, _, score in whole if score >= least
+    ]
+
+
+def test_batches_of_any_size_give_the_same_lists(t_diffrec):
+    whole, parts = (dr.recommend(t_diffrec, k=5, batch_size=size) for size in (400, 7))
+    assert len(whole.users) == SPLIT.num_users
+    np.testing.assert_array_equal(whole.items, parts.items)
+    np.testing.assert_allclose(whole.scores, parts.scores, rtol=1e-5)
+
+
+def test_unknown_ids_and_empty_histories_are_named(t_diffrec):
+    for arguments, message in (
+        (
+            {"users": ["user 7", "nobody"]},
+            "1 of 2 users are not known, the first 'nobody': .* strings such as 'user 0'",
+        ),
+        ({"users": [7]}, "users are not known, the first 7"),
+        ({"histories": {"new": ["item 1", "item X"]}}, "1 of 2 items are not known, the first 'item X'"),
+        ({"histories": {"new": []}}, "the history of 'new' is empty"),
+        ({"histories": {"new": ["item 1", "item 1"]}}, "names an item twice"),
+        ({"histories": {}}, "there are no histories"),
+        ({"users": ["user 7"], "histories": {"new": ["item 1"]}}, "give users or histories, not both"),
+        ({"block": ["item X"]}, "items are not known"),
+    ):
+        with pytest.raises(DataError, match=message):
+            dr.recommend(t_diffrec, **arguments)
+    with pytest.raises(ConfigError, match="k and batch_size must be at least 1"):
+        dr.recommend(t_diffrec, k=0)
+    assert len(dr.recommend(t_diffrec, users=[]).users) == 0
+
+
+def test_settings_are_checked():
+    for arguments, message in (
+        ({"model": "oracle"}, "model 'oracle' is unknown: choose one of diffrec"),
+        ({"model": "ease", "lr": 1.0}, "'lr' means nothing to EASE: it has"),
+        ({"model": "diffrec", "noise_min": 0.5, "noise_max": 0.1}, "need 0 < noise_min <= noise_max"),
+        ({"model": "diffrec", "train_recency": "quadratic"}, "'quadratic' is not understood"),
+        ({"model": "diffrec", "seed": -1}, "seed must be between 0"),
+        ({"model": "mf", "train_recency": "exp:5"}, "'train_recency' means nothing to MF"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            dr.fit(**{"dataset": SPLIT} | arguments)
+    without_valid = dataclasses.replace(SPLIT, valid=SPLIT.valid[:0].__class__(SPLIT.valid.shape, dtype=np.float32))
+    with pytest.raises(ConfigError, match="has no valid interactions to choose DiffRec's best epoch by"):
+        dr.fit("diffrec", without_valid)
+    assert set(dr.evaluate(dr.fit("ease", without_valid), without_valid).splits) == {"test"}
+
+
+def test_a_model_is_evaluated_on_the_users_and_items_it_knows(t_diffrec):
+    with pytest.raises(DataError, match="has other users than the model"):
+        dr.evaluate(t_diffrec, make_split(50))
+
+
+def test_scores_that_are_no_numbers_are_an_error(t_diffrec):
+    broken = dataclasses.replace(t_diffrec, parameters=dr.api.jax.tree.map(lambda a: a * jnp.nan, t_diffrec.parameters))
+    with pytest.raises(ScoresError, match="NaN or infinite"):
+        dr.recommend(broken, k=3)
+
+
+def test_a_run_directory_keeps_the_work(tmp_path):
+    settings = {"dims": (8,), **QUICK}
+    first = dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings)
+    assert (tmp_path / "run" / "metrics.jsonl").exists()
+    longer = dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings | {"epochs": 4})
+    at_once = dr.fit("diffrec", SPLIT, **settings | {"epochs": 4})
+    dr.api.jax.tree.map(np.testing.assert_array_equal, longer.parameters, at_once.parameters)
+    assert first.config.training.epochs == 2
+    with pytest.raises(RunDirectoryError, match="training.lr"):
+        dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings | {"lr": 0.5})
+
+
+def test_damaged_and_foreign_folders_are_refused(t_diffrec, tmp_path):
+    with pytest.raises(ModelFileError, match="holds no whole model"):
+        dr.load(tmp_path)
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ModelFileError, match="is there already"):
+        dr.save(t_diffrec, tmp_path / "taken")
+    dr.save(t_diffrec, tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["arrays.npz", "model.json"]
+    archive = tmp_path / "model" / "arrays.npz"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(bytes(content))
+    with pytest.raises(ModelFileError, match="is damaged: its SHA-256"):
+        dr.load(tmp_path / "model")
+    description = json.loads((tmp_path / "model" / "model.json").read_text())
+    (tmp_path / "model" / "model.json").write_text(json.dumps(description | {"format": 99}))
+    with pytest.raises(ModelFileError, match="is of format 99, this version reads 1"):
+        dr.load(tmp_path / "model")
+
+
+def test_scripts_and_library_give_the_same_bits(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "valid", "test"):
+        matrix = getattr(SPLIT, split).tocoo()
+        np.save(folder / f"{split}_list.npy", np.stack([matrix.row, matrix.col], axis=1).astype(np.int64))
+    flags = ["--dims=8", "--batch_size=20", "--epochs=2", "--eval_every=1", "--ks=5", "--nobaseline", "--seed=3"]
+    run(tmp_path, "train", f"--dataset={folder}", *flags, f"--run_dir={tmp_path / 'run'}", "--max_devices=1")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    dataset = dr.read_official(folder)
+    found = dr.evaluate(dr.fit("diffrec", dataset, seed=3, dims=(8,), **QUICK), dataset, ks=(5,))
+    assert found.mean("valid") == results["valid"] and found.mean() == results["test"]
