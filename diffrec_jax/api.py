@@ -24,12 +24,11 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.assembly import (
-    check_memory,
-    check_training_memory,
-    find_item_groups,
+    check_fit_memory,
     fit_scoring_state,
     make_evaluator,
-    make_trainer,
+    prepare_trainer,
+    start_run,
 )
 from diffrec_jax.config import (
     MAY_DIFFER_ON_RESUME,
@@ -48,7 +47,6 @@ from diffrec_jax.evaluation import AveragingMode, ScoresError, SplitResult, chec
 from diffrec_jax.evaluation.significance import bootstrap_interval
 from diffrec_jax.model_files import read_model, write_model
 from diffrec_jax.recommenders import FittedRecommender, Recommender
-from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
 from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.rows import mask_scores, row_keys
 from diffrec_jax.training.loop import Progress, TrainConfig
@@ -200,23 +198,14 @@ def fit(
 
 
 def _train(config: RunConfig, dataset: Dataset, directory: RunDirectory, progress: Progress | None) -> Model:
+    check_fit_memory(config, dataset)
     devices, stored = make_parallel(num_items=dataset.num_items), config.to_dict(dataset)
-    if config.has_linear_part:
-        check_memory(config, linear_factors_bytes(dataset.train), dataset)
     with directory.held():
         resumes = directory.exists()
         if resumes:
             directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
-        item_groups = find_item_groups(config, dataset, directory, devices, progress)
-        trainer = make_trainer(config, dataset, directory, devices, item_groups, progress)
-        check_training_memory(config, trainer, dataset)
-        trainer.check_budget()
-        if resumes:
-            directory.update_config(stored)
-        else:
-            directory.create(stored)
-        if item_groups is not None:
-            directory.write_item_groups(item_groups)
+        trainer, item_groups = prepare_trainer(config, dataset, directory, devices, progress, progress)
+        start_run(directory, stored, item_groups, resumes=resumes)
         best = trainer.run()
     return Model(config, dataset, trainer.devices.fetch(best.scoring_params), item_groups)
 
@@ -435,7 +424,11 @@ def save(model: Model, folder: str | Path) -> None:
         arrays |= {f"{split}_indptr": matrix.indptr, f"{split}_indices": matrix.indices}
     optional = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids, "item_groups": model.item_groups}
     arrays |= {name: array for name, array in optional.items() if array is not None}
-    description = {"config": model.config.to_dict(dataset), "name": dataset.name, "shape": list(dataset.train.shape)}
+    description = {
+        "config": model.config.to_dict(dataset),
+        "name": dataset.name,
+        "shape": [dataset.num_users, dataset.num_items],
+    }
     write_model(Path(folder).expanduser(), description, model.parameters, arrays)
 
 

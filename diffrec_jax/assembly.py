@@ -21,7 +21,7 @@ from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
 from diffrec_jax.registry import MODELS, Context
 from diffrec_jax.training.loop import Progress, Trainer
-from diffrec_jax.training.parallel import from_primary
+from diffrec_jax.training.parallel import from_primary, wait_for_all
 from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
@@ -155,6 +155,49 @@ def check_memory(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
             f"{dataset.num_users:,} users, and {available / GIB:.1f} GiB are free: {instead}, or a larger machine"
         )
+
+
+def check_fit_memory(config: RunConfig, dataset: Dataset) -> None:
+    """Raises ConfigError if what is computed from the data, a fitted model or a linear part, needs more than there is."""
+    if not config.training:
+        check_memory(config, config.make_fitted(dataset).fit_bytes(dataset.train), dataset)
+    if config.has_linear_part:
+        check_memory(config, linear_factors_bytes(dataset.train), dataset)
+
+
+def prepare_trainer(
+    config: RunConfig,
+    dataset: Dataset,
+    run_directory: RunDirectory,
+    devices: OneDevice,
+    progress: Progress | None,
+    progress_of_groups: Progress | None,
+) -> tuple[Trainer, np.ndarray | None]:
+    """The trainer of a run and its item groups; writes nothing, and complains of what cannot be trained.
+
+    Raises:
+      ConfigError: it needs more memory than there is, or the batch does not split over the devices.
+      RunDirectoryError: the run has done more steps than are asked for, or lost its item groups.
+    """
+    item_groups = find_item_groups(config, dataset, run_directory, devices, progress_of_groups)
+    trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
+    trainer.check_budget()
+    check_training_memory(config, trainer, dataset)
+    return trainer, item_groups
+
+
+def start_run(
+    run_directory: RunDirectory, stored: dict[str, Any], item_groups: np.ndarray | None, *, resumes: bool
+) -> None:
+    """Writes the configuration and the item groups of a run that begins, or goes on, in its directory."""
+    wait_for_all("what was there is known")
+    if resumes:
+        run_directory.update_config(stored)
+    else:
+        run_directory.create(stored)
+    if item_groups is not None:
+        run_directory.write_item_groups(item_groups)
+    wait_for_all("the run directory is made")
 
 
 def check_training_memory(config: RunConfig, trainer: Trainer, dataset: Dataset) -> None:

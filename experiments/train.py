@@ -16,17 +16,16 @@ from rich.console import Console
 
 from diffrec_jax.assembly import (
     check_evaluation,
-    check_memory,
-    check_training_memory,
+    check_fit_memory,
     evaluate_fitted,
     evaluate_scoring_state,
-    find_item_groups,
     fit_scoring_state,
     how_measured,
     item_embeddings,
     make_evaluator,
-    make_trainer,
+    prepare_trainer,
     seconds_per_1000_users,
+    start_run,
     write_per_user,
 )
 from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, ConfigError, RunConfig
@@ -37,10 +36,9 @@ from diffrec_jax.files import safe_name
 from diffrec_jax.memory import GIB, peak_rss_bytes
 from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
-from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import Trainer
-from diffrec_jax.training.parallel import is_primary, wait_for_all
+from diffrec_jax.training.parallel import is_primary
 from diffrec_jax.training.run_log import LOCATION, RunDirectory, config_digest, differences
 from experiments import flags
 from experiments.cli import start
@@ -198,10 +196,7 @@ def main() -> None:
     # What complains does so before anything is written.
     check_devices(config, devices)
     check_evaluation(config, dataset)
-    if not config.training:
-        check_memory(config, config.make_fitted(dataset).fit_bytes(dataset.train), dataset)
-    if config.has_linear_part:
-        check_memory(config, linear_factors_bytes(dataset.train), dataset)
+    check_fit_memory(config, dataset)
     run_directory = found or RunDirectory(default_run_dir(config))
     with run_directory.held(numbered=found is None):
         outcome = run(config, dataset, run_directory, devices, console, resumes=resumes)
@@ -245,18 +240,8 @@ def run(
     if config.training:
         progress = ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes))
         with ConsoleProgress(console, config.training.metric) as of_groups:
-            item_groups = find_item_groups(config, dataset, run_directory, devices, of_groups)
-        trainer = make_trainer(config, dataset, run_directory, devices, item_groups, progress)
-        trainer.check_budget()
-        check_training_memory(config, trainer, dataset)
-    wait_for_all("what was there is known")
-    if resumes:
-        run_directory.update_config(stored)
-    else:
-        run_directory.create(stored)
-    if item_groups is not None:
-        run_directory.write_item_groups(item_groups)
-    wait_for_all("the run directory is made")
+            trainer, item_groups = prepare_trainer(config, dataset, run_directory, devices, progress, of_groups)
+    start_run(run_directory, stored, item_groups, resumes=resumes)
     for line in (
         dataset.summary(),
         *(f"warning: {warning}" for warning in dataset.warnings),
