@@ -158,7 +158,7 @@ def check_memory(
 
 
 def check_fit_memory(config: RunConfig, dataset: Dataset) -> None:
-    """Raises ConfigError if a fit to the data, of a whole model or of a linear part, needs more memory than there is."""
+    """Raises ConfigError if a fit to the data, of a whole model or of a linear part, needs more than there is."""
     if not config.training:
         check_memory(config, config.make_fitted(dataset).fit_bytes(dataset.train), dataset)
     if config.has_linear_part:
