@@ -57,3 +57,30 @@ def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatc
         assembly.fit_scoring_state(config, refused, dataset)
     monkeypatch.setattr(assembly, "available_bytes", lambda: None)  # unknown: it is tried
     assert assembly.fit_scoring_state(config, recommender, dataset).shape == (40, 40)
+
+
+def test_an_evaluation_of_nobody_is_refused_before_anything_is_made():
+    dataset = DATA.load()
+    nobody = dataclasses.replace(dataset, test=dataset.test[:0].__class__(dataset.test.shape, dtype=np.float32))
+    for mode, refused in (("official", False), ("relevant_users", True)):
+        evaluation = dataclasses.replace(EVALUATION, mode=mode)
+        config = RunConfig("ease", "tuned", DATA, evaluation, EaseConfig())
+        if not refused:
+            assembly.check_evaluation(config, nobody)
+            continue
+        with pytest.raises(ConfigError, match="none of the 60 evaluated users has relevant items in test"):
+            assembly.check_evaluation(config, nobody)
+    with pytest.raises(ConfigError, match="--eval_users=61 but synthetic has 60 users"):
+        assembly.check_evaluation(
+            RunConfig("ease", "tuned", DATA, EvaluationConfig(eval_users=61), EaseConfig()), dataset
+        )
+
+
+def test_a_trained_model_that_does_not_fit_into_memory_says_so(monkeypatch, tmp_path):
+    """Before its run directory is made."""
+    config = RunConfig("diffrec", "tuned", DATA, EVALUATION, DiffRecConfig(dims=(50,)), TrainConfig(metric="recall@5"))
+    dataset, directory = DATA.load(), RunDirectory(tmp_path / "run")
+    monkeypatch.setattr(assembly, "available_bytes", lambda: 4 * 4 * 2 * 40 * 50 - 1)  # four of two large tables
+    with pytest.raises(ConfigError, match=r"DiffRec needs about 0\.0 GiB .*: take smaller --dims"):
+        assembly.prepare_trainer(config, dataset, directory, OneDevice(), None, None)
+    assert not directory.path.exists()

@@ -212,3 +212,14 @@ def test_noisy_scores_do_not_depend_on_the_batch(folded):
     together = score(config, params, matrix, np.arange(B), folded=folded)
     assert_close(score(config, params, matrix, order, folded=folded), together[order])
     assert not np.allclose(together, score(config, params, matrix, np.arange(B), folded=folded, seed=1))
+
+
+def test_a_residual_denoiser_cannot_be_folded():
+    """It adds x_t itself to the output layer's output: the folded chain would leave that out."""
+    model = MLPDenoiser(width=D, dims=(8,), residual=True)
+    assert not can_fold(model) and can_fold(MLPDenoiser(width=D, dims=(8,)))
+    params = random_params(model)
+    x_t, t = np.random.default_rng(0).normal(size=(B, D)).astype(np.float32), jnp.zeros(B, jnp.int32)
+    u_t = jnp.asarray(x_t @ input_kernel(params), jnp.float32)
+    folded = folded_denoise_fn(model, params, fold_denoiser(params))(u_t, t)
+    assert not np.allclose(folded, model.apply(params, x_t, t) @ input_kernel(params), atol=0.1)
