@@ -105,7 +105,9 @@ def table_title(results: dict[str, Any]) -> str:
     """Of what data and split results.json tells."""
     inner = results.get("inner_split")
     split = f"inner split {inner:g} (the valid split, not the test)" if inner else "test split"
-    return f"{Path(results['dataset']).name} {results['setting']}, {split}, {results['mode']} mode"
+    dataset = Path(results["dataset"])  # a folder of its own has no settings
+    name = dataset.name if dataset.is_absolute() else f"{dataset} {results['setting']}"
+    return f"{name}, {split}, {results['mode']} mode"
 
 
 def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:
