@@ -86,6 +86,12 @@ class Model:
         return make_parallel(num_items=self.dataset.num_items)
 
     @cached_property
+    def numbers(self) -> dict[str, dict[Any, int]]:
+        """Number by original id, of every ``user`` and ``item``."""
+        ids = {"user": self.dataset.original_user_ids, "item": self.dataset.original_item_ids}
+        return {kind: {value: number for number, value in enumerate(own.tolist())} for kind, own in ids.items()}
+
+    @cached_property
     def scoring_state(self) -> Any:
         """What it scores with, placed."""
         placed = self.devices.place(self.parameters)
@@ -346,16 +352,16 @@ def recommend(
         raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
     items = model.dataset.original_item_ids
     allowed = (
-        np.ones(len(items), bool) if allow is None else np.isin(np.arange(len(items)), _places(allow, items, "item"))
+        np.ones(len(items), bool) if allow is None else np.isin(np.arange(len(items)), _places(allow, model, "item"))
     )
     if block is not None:
-        allowed[_places(block, items, "item")] = False
+        allowed[_places(block, model, "item")] = False
     if histories is not None:
         names, rows = _history_rows(model, histories)
         row_ids = np.arange(len(names), dtype=np.int32)
     else:
         rows, known = model.dataset.train, model.dataset.original_user_ids
-        row_ids = np.arange(len(known)) if users is None else _places(users, known, "user")
+        row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
         names = known[row_ids]
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
     inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
@@ -379,15 +385,19 @@ def recommend(
     return Recommendations(names, items[best], np.where(keeps, values, np.nan))
 
 
-def _places(ids: Iterable[Any], known: np.ndarray, kind: str) -> np.ndarray:
-    """Where ids are among the known ones, [n]."""
-    asked = list(ids)
-    numbers = {value: number for number, value in enumerate(known.tolist())}
+def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
+    """The numbers of users or items by their original ids, [n].
+
+    Raises:
+      DataError: one is unknown.
+    """
+    asked, numbers = list(ids), model.numbers[kind]
     missing = [value for value in asked if value not in numbers]
     if missing:
+        example = next(iter(numbers))
         raise DataError(
             f"{len(missing):,} of {len(asked):,} {kind}s are not known, the first {missing[0]!r}: the model's ids are "
-            f"{'integers' if known.dtype.kind == 'i' else 'strings'} such as {known[0].item()!r}"
+            f"{'integers' if isinstance(example, int) else 'strings'} such as {example!r}"
         )
     return np.array([numbers[value] for value in asked], np.int64)
 
@@ -399,15 +409,15 @@ def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple
             f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
             "reads rows"
         )
-    known, pairs = model.dataset.original_item_ids, []
+    pairs = []
     for row, (name, history) in enumerate(histories.items()):
-        places = _places(history, known, "item")
+        places = _places(history, model, "item")
         if not len(places) or len(set(places.tolist())) < len(places):
             raise DataError(f"the history of {name!r} is empty or names an item twice: give each of its items once")
         pairs.append(np.stack([np.full(len(places), row), places], axis=1))
     if not pairs:
         raise DataError("there are no histories: give at least one")
-    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), len(known))
+    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
 
 
 def save(model: Model, folder: str | Path) -> None:

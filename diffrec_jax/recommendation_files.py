@@ -1,0 +1,119 @@
+"""Recommendations to a file, a chunk of users at a time: memory does not grow with their number.
+
+``.csv`` and ``.parquet`` have a row for each place of a list: user, item, rank (from 1), score. ``.jsonl`` has an
+object for each user: user, items, scores.
+"""
+
+import csv
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from diffrec_jax.api import Model, Recommendations, recommend
+from diffrec_jax.config import ConfigError
+from diffrec_jax.files import atomic_file
+
+CHUNK_SIZE = 8192
+Write = Callable[[Recommendations], None]
+
+
+@contextmanager
+def _csv_writer(file: IO[bytes]) -> Iterator[Write]:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["user", "item", "rank", "score"])
+
+    def write(found: Recommendations) -> None:
+        columns = _columns(found)
+        writer.writerows(zip(*(column.tolist() for column in columns.values())))
+
+    yield write
+    text.detach()  # leaves the file open for whoever opened it
+
+
+@contextmanager
+def _json_writer(file: IO[bytes]) -> Iterator[Write]:
+    def write(found: Recommendations) -> None:
+        for user, items, scores in zip(found.users.tolist(), found.items, found.scores):
+            kept = ~np.isnan(scores)
+            record = {"user": user, "items": items[kept].tolist(), "scores": scores[kept].tolist()}
+            file.write(json.dumps(record).encode() + b"\n")
+
+    yield write
+
+
+@contextmanager
+def _parquet_writer(file: IO[bytes]) -> Iterator[Write]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ConfigError("Parquet needs pyarrow: pip install 'diffrec-jax[data]', or write .csv or .jsonl") from error
+    writer: Any = None
+
+    def write(found: Recommendations) -> None:
+        nonlocal writer
+        table = pa.table({name: pa.array(column) for name, column in _columns(found).items()})
+        if writer is None:
+            writer = pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+
+    yield write
+    if writer is not None:
+        writer.close()
+
+
+WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer, ".parquet": _parquet_writer}
+
+
+def _columns(found: Recommendations) -> dict[str, np.ndarray]:
+    """A row for each place that holds an item."""
+    kept = ~np.isnan(found.scores)
+    ranks = np.broadcast_to(np.arange(1, found.items.shape[1] + 1, dtype=np.int32), found.items.shape)
+    users = np.repeat(found.users, kept.sum(axis=1))
+    return {"user": users, "item": found.items[kept], "rank": ranks[kept], "score": found.scores[kept]}
+
+
+def write_recommendations(
+    path: str | Path,
+    model: Model,
+    *,
+    users: Iterable[Any] | None = None,
+    histories: Mapping[Any, Sequence[Any]] | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    **options: Any,
+) -> int:
+    """``recommend``, written to a file whose ending says how: .csv, .jsonl or .parquet. Gives the number of users.
+
+    Args:
+      path: of the file; it appears when it is whole.
+      model: what recommends.
+      users: as in ``recommend``; all known ones with neither users nor histories.
+      histories: as in ``recommend``.
+      chunk_size: users recommended to, and held, at once.
+      **options: of ``recommend``: k, exclude_seen, allow, block, min_score, batch_size.
+
+    Raises:
+      ConfigError: another ending, or Parquet without pyarrow.
+      OSError: the file cannot be written; nothing is left of it.
+      And what ``recommend`` raises.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in WRITERS:
+        raise ConfigError(f"{path} ends with {path.suffix!r}: choose one of {', '.join(WRITERS)}")
+    if histories is not None and users is not None:
+        raise ConfigError("give users or histories, not both")
+    named = histories.items() if histories is not None else model.dataset.original_user_ids if users is None else users
+    done, asked = 0, iter(named)
+    with atomic_file(path) as file, WRITERS[path.suffix](file) as write:
+        while chunk := list(itertools.islice(asked, chunk_size)):
+            who = {"histories": dict(chunk)} if histories is not None else {"users": chunk}
+            write(recommend(model, **who, **options))
+            done += len(chunk)
+    return done
