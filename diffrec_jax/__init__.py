@@ -3,7 +3,7 @@
 Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04971.
 """
 
-from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, recommend, save
+from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, load_run, recommend, save
 from diffrec_jax.data import Dataset, from_interactions, read_official, split_by_time
 from diffrec_jax.diffusion import (
     LossHistory,
@@ -54,6 +54,7 @@ __all__ = [
     "gaussian_noise_fn",
     "init_loss_history",
     "load",
+    "load_run",
     "make_diffrec",
     "make_l_diffrec",
     "make_noise_schedule",

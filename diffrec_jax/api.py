@@ -12,7 +12,7 @@ Example::
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,10 @@ from scipy import sparse
 
 from diffrec_jax.assembly import (
     check_fit_memory,
+    find_item_groups,
     fit_scoring_state,
     make_evaluator,
+    make_trainer,
     prepare_trainer,
     start_run,
 )
@@ -418,6 +420,39 @@ def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple
     if not pairs:
         raise DataError("there are no histories: give at least one")
     return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
+
+
+def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfig] = lambda data: data) -> Model:
+    """The selected model of a run of ``experiments.train`` (or of ``fit`` with a run_dir on data from a folder).
+
+    Args:
+      run_dir: the run's directory.
+      find_data: says where its data are now, if not where they were.
+
+    Raises:
+      RunDirectoryError: there is no run.
+      ConfigError: its configuration is of another version, or the data are not those it was trained on.
+      CheckpointError: no state was selected yet, or it is damaged.
+    """
+    directory = RunDirectory(run_dir, writes=False)
+    stored = directory.config()
+    config = RunConfig.from_dict(stored)
+    data = find_data(config.data)
+    if data.folder is None and data.synthetic is None:
+        raise ConfigError(f"{run_dir} was trained on data from memory, which it does not hold: save and load the model")
+    dataset = data.load()
+    if dataset.fingerprint != stored["data_sha256"]:
+        raise ConfigError(f"{dataset.name} is not the data that {run_dir} was trained on: say where that is")
+    with jax.default_matmul_precision(config.matmul_precision):
+        if not config.training:
+            return Model(
+                config, dataset, jax.device_get(fit_scoring_state(config, config.make_fitted(dataset), dataset))
+            )
+        devices = make_parallel(num_items=dataset.num_items)
+        item_groups = find_item_groups(config, dataset, directory, devices)
+        trainer = make_trainer(config, dataset, directory, devices, item_groups)
+        best = trainer.restore_best()
+        return Model(config, dataset, trainer.devices.fetch(best.scoring_params), item_groups)
 
 
 def save(model: Model, folder: str | Path) -> None:

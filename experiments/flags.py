@@ -394,6 +394,26 @@ def define_evaluate_run_flags(values: flags.FlagValues = FLAGS) -> None:
     )
 
 
+def define_recommend_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What recommends, to whom, and where the lists go."""
+    define = _definer(values, "Recommendations")
+    define("path", "run_dir", None, "A finished or interrupted run of experiments.train.")
+    define("path", "saved", None, "A folder that diffrec_jax.save wrote.")
+    define("path", "dataset", None, "Where the run's dataset is now: a name below --data_dir, or a folder.")
+    define("string", "setting", None, "Which folder of the dataset: clean, noisy, ...")
+    define("path", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
+    define("path", "out", None, "File of the lists: .parquet, .csv or .jsonl.", required=True)
+    define("path", "users", "all", "all, or a file with a user's id a line.")
+    define(
+        "path", "histories", None, "A file with a user and its items a line: for users that the model need not know."
+    )
+    define("integer", "k", 20, "Items a user.", lower_bound=1)
+    define("boolean", "exclude_seen", True, "Leave out what a user has already.")
+    define("float", "min_score", None, "Recommend nothing below this score.")
+    define("integer", "batch_size", 400, "Users scored at once.", lower_bound=1)
+    define("boolean", "compilation_cache", True, "Keep compiled programs in the user's cache directory for later runs.")
+
+
 def define_sweep_flags(values: flags.FlagValues = FLAGS) -> None:
     """What a sweep runs and shows."""
     define = _definer(values, "Sweep")

@@ -39,9 +39,10 @@ def join_processes() -> None:
         ) from error
 
 
-def set_up_jax(matmul_precision: str, console: Console) -> None:
-    """The precision of products, and the cache of compiled programs: before anything is compiled."""
-    jax.config.update("jax_default_matmul_precision", matmul_precision)
+def set_up_jax(matmul_precision: str | None, console: Console) -> None:
+    """The precision of products, where it is not the model's own, and the cache of compiled programs."""
+    if matmul_precision is not None:
+        jax.config.update("jax_default_matmul_precision", matmul_precision)
     if FLAGS.compilation_cache:
         complaint = keep_compiled_programs()
         if complaint:

@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import diffrec_jax as dr
+
 ROOT = Path(__file__).parents[2]
 TINY = [
     "--dataset=synthetic",
@@ -218,3 +220,43 @@ def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir, monkeypatch):
     run(tmp_path, "train", *flags, f"--run_dir={tmp_path / 'run'}")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["test"]["recall@20"] > 1.3 * results["baselines"]["popularity"]["test"]["recall@20"]
+
+
+def test_lists_of_a_run_are_written_for_all_some_and_new_users(whole_run, tmp_path):
+    """What the script writes is what the library recommends, from the run as from a saved model."""
+    path, _ = whole_run
+    output = run(tmp_path, "recommend", f"--run_dir={path}", f"--out={tmp_path / 'all.jsonl'}", "--k=5").stdout
+    assert "5 items for each of 200 users by DiffRec" in output
+    model = dr.load_run(path)
+    expected = dr.recommend(model, k=5)
+    records = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert [record["user"] for record in records] == list(range(200))
+    np.testing.assert_array_equal([record["items"] for record in records], expected.items)
+    dr.save(model, tmp_path / "saved")
+    (tmp_path / "users.txt").write_text("7\n3\n")
+    saved = f"--saved={tmp_path / 'saved'}"
+    run(tmp_path, "recommend", saved, f"--users={tmp_path / 'users.txt'}", f"--out={tmp_path / 'some.csv'}", "--k=5")
+    rows = [line.split(",") for line in (tmp_path / "some.csv").read_text().splitlines()[1:]]
+    assert [(int(user), int(item)) for user, item, *_ in rows] == [
+        (user, item) for user in (7, 3) for item in expected.items[user].tolist()
+    ]
+    history = model.dataset.train[[7]].indices.tolist()
+    (tmp_path / "new.txt").write_text("somebody " + " ".join(map(str, history)) + "\n")
+    run(tmp_path, "recommend", saved, f"--histories={tmp_path / 'new.txt'}", f"--out={tmp_path / 'new.jsonl'}", "--k=5")
+    record = json.loads((tmp_path / "new.jsonl").read_text())
+    assert (record["user"], record["items"]) == ("somebody", expected.items[7].tolist())
+
+
+def test_what_cannot_be_recommended_is_one_line(whole_run, tmp_path):
+    path, _ = whole_run
+    (tmp_path / "users.txt").write_text("7\nseven\n")
+    out = f"--out={tmp_path / 'a.csv'}"
+    for flags, message in (
+        ([out], "give --run_dir, a run of experiments.train, or --saved"),
+        ([f"--run_dir={path}", f"--users={tmp_path / 'users.txt'}", out], "holds what is no integer"),
+        ([f"--saved={tmp_path}", out], "holds no whole model"),
+        ([f"--run_dir={path}", f"--out={tmp_path / 'a.xlsx'}"], "ends with '.xlsx': choose one of .csv"),
+    ):
+        (line,) = run(tmp_path, "recommend", *flags, expect=2).stderr.splitlines()
+        assert line.startswith("error: ") and message in line
+    assert not (tmp_path / "a.csv").exists()
