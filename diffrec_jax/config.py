@@ -269,10 +269,12 @@ def default_data_dir() -> str:
 def preset_path(model: str, data: DataConfig) -> Path | None:
     """The preset file of a model and dataset; synthetic data of a real dataset's size takes that dataset's.
 
+    Without a setting the dataset's name is that of its folder: ml-1m_clean.
+
     The model's default.toml where the dataset has none; None where the model has no presets.
     """
     name = data.dataset.removeprefix("synthetic-")
-    setting = "" if name == "synthetic" else f"_{data.setting}"
+    setting = "" if name == "synthetic" or not data.setting else f"_{data.setting}"
     own = [] if "/" in name else [PRESETS / model / f"{name}{setting}.toml"]
     return next((path for path in [*own, PRESETS / model / "default.toml"] if path.exists()), None)
 

@@ -135,6 +135,12 @@ def test_unknown_ids_and_empty_histories_are_named(t_diffrec):
     assert len(dr.recommend(t_diffrec, users=[]).users) == 0
 
 
+def test_a_dataset_that_is_known_by_its_folders_name_gets_its_preset():
+    known, other = (dataclasses.replace(SPLIT, name=name) for name in ("ml-1m_clean", "mine"))
+    presets = [dr.fit("t_ease", dataset).config for dataset in (known, other)]
+    assert presets[0].recency.infer == "exp:5" and presets[0].recommender != presets[1].recommender
+
+
 def test_settings_are_checked():
     for arguments, message in (
         ({"model": "oracle"}, "model 'oracle' is unknown: choose one of diffrec"),
