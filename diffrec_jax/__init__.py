@@ -27,9 +27,9 @@ from diffrec_jax.diffusion import (
     x0_loss,
 )
 from diffrec_jax.models import GroupedVAE, MLPDenoiser, fold_denoiser, gaussian_kl, multinomial_nll
-from diffrec_jax.recommendation_files import write_recommendations
 from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.registry import register_model
+from diffrec_jax.serving.lists import write_recommendations
 from diffrec_jax.version import __version__
 
 __all__ = [

@@ -12,14 +12,12 @@ Example::
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
@@ -41,92 +39,20 @@ from diffrec_jax.config import (
     RunConfig,
     make_run_config,
 )
-from diffrec_jax.data import DataError, Dataset, csr_from_pairs
-from diffrec_jax.data.batching import RowBatch, iterate_user_ids
+from diffrec_jax.data import DataError, Dataset
 from diffrec_jax.data.interactions import SPLITS
-from diffrec_jax.devices import OneDevice
-from diffrec_jax.evaluation import AveragingMode, ScoresError, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.evaluation import AveragingMode, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.evaluation.significance import bootstrap_interval
-from diffrec_jax.model_files import read_model, write_model
-from diffrec_jax.recommenders import FittedRecommender, Recommender
-from diffrec_jax.registry import MODELS, Context, ModelFamily
-from diffrec_jax.rows import mask_scores, row_keys
+from diffrec_jax.registry import MODELS, ModelFamily
+from diffrec_jax.serving.model import Model
+from diffrec_jax.serving.model_files import read_model, write_model
+from diffrec_jax.serving.recommend import Recommendations, recommend
 from diffrec_jax.training.loop import Progress, TrainConfig
 from diffrec_jax.training.parallel import make_parallel
 from diffrec_jax.training.run_log import RunDirectory
 
+__all__ = ["Evaluation", "Model", "Recommendations", "evaluate", "fit", "load", "load_run", "recommend", "save"]
 RECENCY_KEYWORDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
-
-
-@dataclass(frozen=True)
-class Model:
-    """A trained or fitted model and the interactions it knows. Made by ``fit`` and ``load``."""
-
-    config: RunConfig
-    dataset: Dataset
-    """Its training rows are what known users are recommended from."""
-    parameters: Any
-    """Host arrays: parameters of a trained model, the scoring state of a fitted one."""
-    item_groups: np.ndarray | None = None
-
-    @property
-    def family(self) -> ModelFamily:
-        """What the registry knows of it."""
-        return MODELS[self.config.model]
-
-    @cached_property
-    def functions(self) -> Recommender | FittedRecommender:
-        """The model's functions; a linear part is among the parameters already."""
-        context = Context(self.dataset, self.item_groups, fit_linear=_is_fitted_already)
-        return (
-            self.config.make_recommender(context) if self.family.is_trained else self.config.make_fitted(self.dataset)
-        )
-
-    @cached_property
-    def devices(self) -> OneDevice:
-        """All local devices."""
-        return make_parallel(num_items=self.dataset.num_items)
-
-    @cached_property
-    def numbers(self) -> dict[str, dict[Any, int]]:
-        """Number by original id, of every ``user`` and ``item``."""
-        ids = {"user": self.dataset.original_user_ids, "item": self.dataset.original_item_ids}
-        return {kind: {value: number for number, value in enumerate(own.tolist())} for kind, own in ids.items()}
-
-    @cached_property
-    def scoring_state(self) -> Any:
-        """What it scores with, placed."""
-        placed = self.devices.place(self.parameters)
-        functions = self.functions
-        if isinstance(functions, FittedRecommender):
-            return placed
-        with self.precision():
-            return self.devices.compile(functions.prepare_scoring)(placed)
-
-    @cached_property
-    def rank(self) -> Any:
-        """Compiled: (scoring state, inputs, seen, allowed items [I], k) -> scores and places of the k best."""
-        draw = make_evaluator(self.config, self.functions.score_fn, self.devices).make_key
-        devices, score_fn, ranks = self.devices, self.functions.score_fn, {}
-
-        def rank_of(k: int) -> Any:
-            def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
-                scores = score_fn(state, inputs, row_keys(draw(), inputs))
-                can_be_ranked = jnp.all(scores < jnp.inf, axis=1)
-                masked = mask_scores(jnp.where(allowed[None], scores, -jnp.inf), seen)
-                return can_be_ranked, *devices.top_k(masked, k)
-
-            return devices.compile(rank, gives_rows=True)
-
-        return lambda k: ranks.setdefault(k, rank_of(k))
-
-    def precision(self) -> contextlib.AbstractContextManager[None]:
-        """Products within are as the configuration says."""
-        return jax.default_matmul_precision(self.config.matmul_precision)
-
-
-def _is_fitted_already(*_: Any) -> Any:
-    raise AssertionError("a saved linear part is not fitted again")
 
 
 def _by_part(family: ModelFamily, keywords: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -289,137 +215,6 @@ def evaluate(
         )
     splits = {name: result for name, result in results.items() if getattr(dataset, name).nnz}
     return Evaluation(splits, mode)
-
-
-@dataclass(frozen=True)
-class Recommendations:
-    """Lists of U users, best first."""
-
-    users: np.ndarray
-    """Ids [U]."""
-    items: np.ndarray
-    """Original ids [U, k]; what stands at a place without an item means nothing."""
-    scores: np.ndarray
-    """[U, k] float32, NaN where a list is shorter than k."""
-
-    def __iter__(self) -> Iterator[tuple[Any, Any, float]]:
-        """(user, item, score), list after list."""
-        for user, items, scores in zip(self.users.tolist(), self.items.tolist(), self.scores.tolist()):
-            for item, score in zip(items, scores):
-                if score == score:  # not NaN
-                    yield user, item, score
-
-    def lists(self) -> dict[Any, list[Any]]:
-        """Each user's items, best first."""
-        found: dict[Any, list[Any]] = {user: [] for user in self.users.tolist()}
-        for user, item, _ in self:
-            found[user].append(item)
-        return found
-
-
-def recommend(
-    model: Model,
-    *,
-    users: Iterable[Any] | None = None,
-    histories: Mapping[Any, Sequence[Any]] | None = None,
-    k: int = 20,
-    exclude_seen: bool = True,
-    allow: Iterable[Any] | None = None,
-    block: Iterable[Any] | None = None,
-    min_score: float | None = None,
-    batch_size: int = 400,
-) -> Recommendations:
-    """The k best items of known users, or of new ones by their items.
-
-    Args:
-      model: what recommends.
-      users: ids of users the model knows; with neither these nor histories, all of them. They are scored from their
-        training interactions.
-      histories: items of users, known or not, oldest first, by any name; the model does not need to know the users.
-      k: length of the lists.
-      exclude_seen: leaves out what a user's row holds; without it purchases may repeat.
-      allow: only these items are recommended.
-      block: these items are not.
-      min_score: nothing below is recommended.
-      batch_size: users scored at once.
-
-    Raises:
-      DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
-      ConfigError: the model has nothing for new users (MF, LightGCN, CDAE), or k is below 1.
-      ScoresError: a score is NaN or infinite.
-    """
-    if users is not None and histories is not None:
-        raise DataError("give users or histories, not both")
-    if k < 1 or batch_size < 1:
-        raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
-    items = model.dataset.original_item_ids
-    allowed = (
-        np.ones(len(items), bool) if allow is None else np.isin(np.arange(len(items)), _places(allow, model, "item"))
-    )
-    if block is not None:
-        allowed[_places(block, model, "item")] = False
-    if histories is not None:
-        names, rows = _history_rows(model, histories)
-        row_ids = np.arange(len(names), dtype=np.int32)
-    else:
-        rows, known = model.dataset.train, model.dataset.original_user_ids
-        row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
-        names = known[row_ids]
-    nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
-    inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
-    devices, k = model.devices, min(k, len(items))
-    size = -(-min(batch_size, max(len(row_ids), 1)) // devices.num_row_shards) * devices.num_row_shards
-    scores, places, placed = [], [], devices.place(allowed)
-    with model.precision():
-        for part in iterate_user_ids(row_ids, size):
-            batches = (devices.make_batch(matrix, part, batch_size=size) for matrix in (inputs, seen))
-            found = devices.fetch_rows(model.rank(k)(model.scoring_state, *batches, placed))
-            can_be_ranked, values, best = (array[: len(part)] for array in found)
-            if not can_be_ranked.all():
-                raise ScoresError(
-                    f"the scores of user {names[len(scores) * size]!r} or one after it are NaN or infinite"
-                )
-            scores.append(values)
-            places.append(best)
-    values = np.concatenate(scores) if scores else np.zeros((0, k), np.float32)
-    keeps = values > (-np.inf if min_score is None else np.nextafter(np.float32(min_score), np.float32(-np.inf)))
-    best = np.concatenate(places) if places else np.zeros((0, k), np.int32)
-    return Recommendations(names, items[best], np.where(keeps, values, np.nan))
-
-
-def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
-    """The numbers of users or items by their original ids, [n].
-
-    Raises:
-      DataError: one is unknown.
-    """
-    asked, numbers = list(ids), model.numbers[kind]
-    missing = [value for value in asked if value not in numbers]
-    if missing:
-        example = next(iter(numbers))
-        raise DataError(
-            f"{len(missing):,} of {len(asked):,} {kind}s are not known, the first {missing[0]!r}: the model's ids are "
-            f"{'integers' if isinstance(example, int) else 'strings'} such as {example!r}"
-        )
-    return np.array([numbers[value] for value in asked], np.int64)
-
-
-def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
-    """Names and rows [n, I] of users given by their items."""
-    if model.family.needs_known_users:
-        raise ConfigError(
-            f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
-            "reads rows"
-        )
-    pairs = []
-    for row, (name, history) in enumerate(histories.items()):
-        places = _places(history, model, "item")
-        if not len(places) or len(set(places.tolist())) < len(places):
-            raise DataError(f"the history of {name!r} is empty or names an item twice: give each of its items once")
-        pairs.append(np.stack([np.full(len(places), row), places], axis=1))
-    if not pairs:
-        raise DataError("there are no histories: give at least one")
-    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
 
 
 def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfig] = lambda data: data) -> Model:

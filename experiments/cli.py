@@ -10,7 +10,7 @@ from diffrec_jax.config import ConfigError
 from diffrec_jax.data import DataError
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.memory import keep_freed_memory
-from diffrec_jax.model_files import ModelFileError
+from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError

@@ -15,7 +15,7 @@ from typing import Any
 
 from diffrec_jax.api import Model, load, load_run
 from diffrec_jax.config import ConfigError
-from diffrec_jax.recommendation_files import write_recommendations
+from diffrec_jax.serving.lists import write_recommendations
 from experiments import flags
 from experiments.cli import start
 from experiments.config import relocated

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
@@ -12,8 +13,8 @@ import diffrec_jax as dr
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import ScoresError
-from diffrec_jax.model_files import ModelFileError
 from diffrec_jax.registry import MODELS
+from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.run_log import RunDirectoryError
 from tests.experiments.test_scripts import run
 from tests.test_registry import SMALL
@@ -164,7 +165,7 @@ def test_a_model_is_evaluated_on_the_users_and_items_it_knows(t_diffrec):
 
 
 def test_scores_that_are_no_numbers_are_an_error(t_diffrec):
-    broken = dataclasses.replace(t_diffrec, parameters=dr.api.jax.tree.map(lambda a: a * jnp.nan, t_diffrec.parameters))
+    broken = dataclasses.replace(t_diffrec, parameters=jax.tree.map(lambda a: a * jnp.nan, t_diffrec.parameters))
     with pytest.raises(ScoresError, match="NaN or infinite"):
         dr.recommend(broken, k=3)
 
@@ -175,7 +176,7 @@ def test_a_run_directory_keeps_the_work(tmp_path):
     assert (tmp_path / "run" / "metrics.jsonl").exists()
     longer = dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings | {"epochs": 4})
     at_once = dr.fit("diffrec", SPLIT, **settings | {"epochs": 4})
-    dr.api.jax.tree.map(np.testing.assert_array_equal, longer.parameters, at_once.parameters)
+    jax.tree.map(np.testing.assert_array_equal, longer.parameters, at_once.parameters)
     assert first.config.training.epochs == 2
     with pytest.raises(RunDirectoryError, match="training.lr"):
         dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings | {"lr": 0.5})

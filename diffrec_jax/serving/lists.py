@@ -15,9 +15,10 @@ from typing import IO, Any
 
 import numpy as np
 
-from diffrec_jax.api import Model, Recommendations, recommend
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import atomic_file
+from diffrec_jax.serving.model import Model
+from diffrec_jax.serving.recommend import Recommendations, recommend
 
 CHUNK_SIZE = 8192
 Write = Callable[[Recommendations], None]

@@ -1,0 +1,145 @@
+"""The best items of known users, and of new ones by their items."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.config import ConfigError
+from diffrec_jax.data import DataError, csr_from_pairs
+from diffrec_jax.data.batching import iterate_user_ids
+from diffrec_jax.evaluation import ScoresError
+from diffrec_jax.serving.model import Model
+
+
+@dataclass(frozen=True)
+class Recommendations:
+    """Lists of U users, best first."""
+
+    users: np.ndarray
+    """Ids [U]."""
+    items: np.ndarray
+    """Original ids [U, k]; what stands at a place without an item means nothing."""
+    scores: np.ndarray
+    """[U, k] float32, NaN where a list is shorter than k."""
+
+    def __iter__(self) -> Iterator[tuple[Any, Any, float]]:
+        """(user, item, score), list after list."""
+        for user, items, scores in zip(self.users.tolist(), self.items.tolist(), self.scores.tolist()):
+            for item, score in zip(items, scores):
+                if score == score:  # not NaN
+                    yield user, item, score
+
+    def lists(self) -> dict[Any, list[Any]]:
+        """Each user's items, best first."""
+        found: dict[Any, list[Any]] = {user: [] for user in self.users.tolist()}
+        for user, item, _ in self:
+            found[user].append(item)
+        return found
+
+
+def recommend(
+    model: Model,
+    *,
+    users: Iterable[Any] | None = None,
+    histories: Mapping[Any, Sequence[Any]] | None = None,
+    k: int = 20,
+    exclude_seen: bool = True,
+    allow: Iterable[Any] | None = None,
+    block: Iterable[Any] | None = None,
+    min_score: float | None = None,
+    batch_size: int = 400,
+) -> Recommendations:
+    """The k best items of known users, or of new ones by their items.
+
+    Args:
+      model: what recommends.
+      users: ids of users the model knows; with neither these nor histories, all of them. They are scored from their
+        training interactions.
+      histories: items of users, known or not, oldest first, by any name; the model does not need to know the users.
+      k: length of the lists.
+      exclude_seen: leaves out what a user's row holds; without it purchases may repeat.
+      allow: only these items are recommended.
+      block: these items are not.
+      min_score: nothing below is recommended.
+      batch_size: users scored at once.
+
+    Raises:
+      DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
+      ConfigError: the model has nothing for new users (MF, LightGCN, CDAE), or k is below 1.
+      ScoresError: a score is NaN or infinite.
+    """
+    if users is not None and histories is not None:
+        raise DataError("give users or histories, not both")
+    if k < 1 or batch_size < 1:
+        raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
+    items = model.dataset.original_item_ids
+    allowed = (
+        np.ones(len(items), bool) if allow is None else np.isin(np.arange(len(items)), _places(allow, model, "item"))
+    )
+    if block is not None:
+        allowed[_places(block, model, "item")] = False
+    if histories is not None:
+        names, rows = _history_rows(model, histories)
+        row_ids = np.arange(len(names), dtype=np.int32)
+    else:
+        rows, known = model.dataset.train, model.dataset.original_user_ids
+        row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
+        names = known[row_ids]
+    nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
+    inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
+    devices, k = model.devices, min(k, len(items))
+    size = -(-min(batch_size, max(len(row_ids), 1)) // devices.num_row_shards) * devices.num_row_shards
+    scores, places, placed = [], [], devices.place(allowed)
+    with model.precision():
+        for part in iterate_user_ids(row_ids, size):
+            batches = (devices.make_batch(matrix, part, batch_size=size) for matrix in (inputs, seen))
+            found = devices.fetch_rows(model.rank(k)(model.scoring_state, *batches, placed))
+            can_be_ranked, values, best = (array[: len(part)] for array in found)
+            if not can_be_ranked.all():
+                raise ScoresError(
+                    f"the scores of user {names[len(scores) * size]!r} or one after it are NaN or infinite"
+                )
+            scores.append(values)
+            places.append(best)
+    values = np.concatenate(scores) if scores else np.zeros((0, k), np.float32)
+    keeps = values > (-np.inf if min_score is None else np.nextafter(np.float32(min_score), np.float32(-np.inf)))
+    best = np.concatenate(places) if places else np.zeros((0, k), np.int32)
+    return Recommendations(names, items[best], np.where(keeps, values, np.nan))
+
+
+def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
+    """The numbers of users or items by their original ids, [n].
+
+    Raises:
+      DataError: one is unknown.
+    """
+    asked, numbers = list(ids), model.numbers[kind]
+    missing = [value for value in asked if value not in numbers]
+    if missing:
+        example = next(iter(numbers))
+        raise DataError(
+            f"{len(missing):,} of {len(asked):,} {kind}s are not known, the first {missing[0]!r}: the model's ids are "
+            f"{'integers' if isinstance(example, int) else 'strings'} such as {example!r}"
+        )
+    return np.array([numbers[value] for value in asked], np.int64)
+
+
+def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
+    """Names and rows [n, I] of users given by their items."""
+    if model.family.needs_known_users:
+        raise ConfigError(
+            f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
+            "reads rows"
+        )
+    pairs = []
+    for row, (name, history) in enumerate(histories.items()):
+        places = _places(history, model, "item")
+        if not len(places) or len(set(places.tolist())) < len(places):
+            raise DataError(f"the history of {name!r} is empty or names an item twice: give each of its items once")
+        pairs.append(np.stack([np.full(len(places), row), places], axis=1))
+    if not pairs:
+        raise DataError("there are no histories: give at least one")
+    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
