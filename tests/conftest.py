@@ -4,12 +4,13 @@ from pathlib import Path
 # Most of the tests' time is compilation, of the same few programs: by either worker and by every script they start.
 CACHE = Path(__file__).parents[1] / ".pytest_cache" / "jax"
 # Comparisons with float64 are meant for whole float32 products, which an accelerator does not make by itself.
-os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "float32"
+PRECISION = "highest"
 # Optimising them takes longer than it saves on small arrays; the run on real data is compiled as usual.
 os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(CACHE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_DEFAULT_MATMUL_PRECISION": PRECISION,  # of the processes that tests start
 }
 
 import jax  # noqa: E402
@@ -17,6 +18,8 @@ import pytest  # noqa: E402
 
 # An operation that silently broadcasts [B] against [B, D] is an error in every test.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Said again to this process: a plugin of pytest may have imported JAX before the variable was set.
+jax.config.update("jax_default_matmul_precision", PRECISION)
 jax.config.update("jax_num_cpu_devices", 4)  # for the tests of data parallelism; a no-op on other backends
 
 

@@ -107,7 +107,7 @@ def test_folded_noise_of_a_row_depends_on_its_own_key_only():
     draw = jax.jit(functools.partial(folded_noise, folded))
     together = draw(row_keys, jnp.int32(1))
     order = np.array([2, 0, 3, 1])
-    np.testing.assert_allclose(draw(row_keys[order], jnp.int32(1)), together[order], rtol=1e-5)
+    assert_close(draw(row_keys[order], jnp.int32(1)), together[order])
 
 
 def test_folding_without_noise_cannot_draw():

@@ -28,6 +28,8 @@ CONFIGS = {
     "multidae_pp": MultiDAEPlusConfig(dims=(5, 9), input_noise=0.1),
     "multivae": MultiVAEConfig(dims=(5, 9), kl_weight_steps=10),
 }
+SUM_ORDER = 1e-6
+"""Of a loss: what two runs of one program may differ by on a GPU, which leaves the order of sums open."""
 any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
@@ -82,7 +84,8 @@ def test_the_divergence_is_annealed():
     config = CONFIGS["multivae"]
     at = {step: np.asarray(losses(config, [1, 2], step=step)) for step in (0, 5, 10, 50)}
     np.testing.assert_allclose(at[10] - at[0], 2 * (at[5] - at[0]), rtol=1e-2)
-    np.testing.assert_array_equal(at[10], at[50])
+    np.testing.assert_allclose(at[10], at[50], rtol=SUM_ORDER)
+    assert np.all(np.abs(at[5] - at[10]) > 100 * SUM_ORDER * at[10])
     assert np.all(at[10] > at[0])
     constant = dataclasses.replace(config, kl_weight_steps=0)
     np.testing.assert_allclose(losses(constant, [1, 2]), at[10], rtol=1e-5)
@@ -91,8 +94,9 @@ def test_the_divergence_is_annealed():
 def test_the_input_noise_is_drawn_anew_and_none_is_drawn_for_a_variance_of_0():
     quiet, noisy = (dataclasses.replace(CONFIGS["multidae_pp"], input_noise=v, dropout=0.0) for v in (0.0, 0.1))
     same = losses(quiet, [1, 2, 3], seed=1)
-    np.testing.assert_array_equal(losses(quiet, [1, 2, 3], seed=2), same)
-    assert np.all(losses(noisy, [1, 2, 3], seed=1) != losses(noisy, [1, 2, 3], seed=2))
+    np.testing.assert_allclose(losses(quiet, [1, 2, 3], seed=2), same, rtol=SUM_ORDER)
+    first, second = (losses(noisy, [1, 2, 3], seed=seed) for seed in (1, 2))
+    assert np.all(np.abs(first - second) > 100 * SUM_ORDER * first)
 
 
 @any_config

@@ -8,6 +8,7 @@ from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import Clock, LightGCNConfig, MFConfig, bpr, make_bpr
 from diffrec_jax.recommenders.bpr import Vectors, make_propagate
 from diffrec_jax.rows import row_keys, sample_unseen
+from tests.reference import assert_close
 from tests.reference import comparators_numpy as reference
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
@@ -81,7 +82,7 @@ def test_losses_do_not_depend_on_the_other_rows_and_scores_are_of_the_user(confi
     state = recommender.prepare_scoring(params)
     batch = make_row_batch(TRAIN, np.array([8, 2]))
     scores = recommender.score_fn(state, batch, row_keys(jax.random.key(0), batch))
-    np.testing.assert_allclose(scores, state.users[np.array([8, 2])] @ state.items.T, rtol=1e-5)
+    assert_close(scores, state.users[np.array([8, 2])] @ state.items.T)
     assert recommender.item_embeddings(state).shape == (NUM_ITEMS, 6)
 
 

@@ -138,8 +138,8 @@ def test_targets_change_the_reconstruction_and_not_the_input(reweight):
         return recommender.loss_fn(params, recommender.init_model_state(), batch, keys, CLOCK)
 
     (loss, (_, diffusion)), (halved, (_, same)) = info(None), info(0.5 * TRAIN.data)
-    np.testing.assert_array_equal(diffusion, same)
-    assert np.all(halved < loss)
+    assert_close(same, diffusion)  # a GPU leaves the order of the encoders' sums open
+    assert np.all(halved < 0.9 * loss)
 
 
 @pytest.mark.parametrize("reconstruct_dropped", [True, False])
@@ -184,6 +184,7 @@ def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_grou
     checkpoints.save(1, state, best_steps=(1,))
     restored = checkpoints.restore(1, jax.eval_shape(lambda: state))
     assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored.params, state.params)
 
     @jax.jit
     def score(params):
@@ -192,7 +193,7 @@ def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_grou
 
     scores = score(state.params)
     assert scores.shape == (8, NUM_ITEMS) and np.all(np.isfinite(scores))
-    np.testing.assert_array_equal(score(restored.params), scores)
+    assert_close(score(restored.params), scores)  # a GPU leaves the order of the encoders' sums open
 
 
 def test_autoencoder_and_denoiser_have_learning_rates_of_their_own():
@@ -206,6 +207,7 @@ def test_autoencoder_and_denoiser_have_learning_rates_of_their_own():
             np.testing.assert_allclose(leaf, -rate, rtol=1e-4)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="an accelerator's products have work space of their own")
 def test_scoring_makes_one_block_of_all_items():
     """The compiled program holds no more than the scores it returns, of what has the size of [batch, items]."""
     num_items, batch_size = 5000, 64

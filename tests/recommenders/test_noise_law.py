@@ -55,8 +55,8 @@ def test_latent_vectors_are_noised_by_the_law():
         ]
         for law in ("gaussian", "laplace", "gaussian")
     ]
-    np.testing.assert_array_equal(found[0], found[2])
-    assert not np.allclose(found[0], found[1])
+    assert_close(found[2], found[0])  # a GPU leaves the order of the encoders' sums open
+    assert not np.allclose(found[0], found[1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("drawn", [{"num_inference_noise_steps": 2}, {"sampling_noise": True}], ids=str)
@@ -66,7 +66,7 @@ def test_what_is_drawn_at_inference_is_of_the_law_and_then_not_folded(ones, draw
     params = plain.init_params(jax.random.key(1))
     assert folded.prepare_scoring(params)[1] is None
     scores = folded.score_fn(folded.prepare_scoring(params), BATCH, KEYS)
-    np.testing.assert_array_equal(scores, plain.score_fn(plain.prepare_scoring(params), BATCH, KEYS))
+    assert_close(scores, plain.score_fn(plain.prepare_scoring(params), BATCH, KEYS))
     schedule, x = config.make_schedule(), TRAIN.toarray().astype(np.float64)
     if "num_inference_noise_steps" in drawn:
         x = np.asarray(schedule.sqrt_alphas_cumprod)[1] * x + np.asarray(schedule.sqrt_variances)[1]
