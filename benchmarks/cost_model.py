@@ -14,8 +14,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffrec_jax.models.affine import product, whole_products
 from diffrec_jax.models.dropout import row_dropout
+from diffrec_jax.products import product, whole_products
 from diffrec_jax.recommenders.diffusing import row_normals
 
 FLOAT_BYTES = 4

@@ -7,7 +7,6 @@ import statistics
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from absl import flags
 from rich.table import Table
 
-from diffrec_jax.config import PRESETS, ConfigError
+from diffrec_jax.config import ConfigError, DataConfig, RunConfig, make_run_config
 from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
 from diffrec_jax.memory import keep_freed_memory
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
@@ -78,14 +77,14 @@ class Shape:
 def make_shape(name: str) -> Shape:
     """A named dataset's size, and its preset ``released``; small: ml-1m's settings on a small dataset."""
     of_dataset, of_spec = ("ml-1m", "synthetic") if name == "small" else (name, f"synthetic-{name}")
-    released = tomllib.loads((PRESETS / "diffrec" / f"{of_dataset}_clean.toml").read_text())["released"]
-    recommender = released["recommender"] | {"dims": tuple(released["recommender"]["dims"])}
-    return Shape(
-        name=name,
-        spec=NAMED_SPECS[of_spec],
-        recommender=DiffRecConfig(**recommender),
-        training=TrainConfig(**released["training"]),
-    )
+    config = released_config("diffrec", of_dataset)
+    assert config.training is not None
+    return Shape(name, NAMED_SPECS[of_spec], config.recommender, config.training)
+
+
+def released_config(model: str, dataset: str) -> RunConfig:
+    """A model with the released settings for the clean dataset."""
+    return make_run_config(model, DataConfig(dataset, "clean", None, None), preset="released")
 
 
 def init_rankable_params(shape: Shape, dataset: Dataset) -> Params:

@@ -8,34 +8,41 @@ The note says what the compiled steps hold at once by their own account, without
 python -m benchmarks.latent_step --shape=amazon-book
 """
 
-import tomllib
+import dataclasses
 
 import jax
 import numpy as np
 
-from benchmarks.harness import Benchmark, DisagreementError, Measurement, Row, Shape, Work, run, time_interleaved
+from benchmarks.harness import (
+    Benchmark,
+    DisagreementError,
+    Measurement,
+    Row,
+    Shape,
+    Work,
+    released_config,
+    run,
+    time_interleaved,
+)
 from benchmarks.train_step import OurTraining
-from diffrec_jax.config import PRESETS
 from diffrec_jax.data import Dataset, group_items
-from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.memory import GIB
-from diffrec_jax.recommenders import LDiffRecConfig, make_diffrec, make_l_diffrec
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.recommenders import make_diffrec, make_l_diffrec
 
 NUM_GROUPS = 2
 
 
-def make_training(side: str, shape: Shape, dataset: Dataset, devices: OneDevice = ONE_DEVICE) -> OurTraining:
+def make_training(side: str, shape: Shape, dataset: Dataset, devices: DeviceStrategy = SINGLE_DEVICE) -> OurTraining:
     """L-DiffRec is "ours", DiffRec the "peer"."""
     if side == "peer":
         return OurTraining(make_diffrec(shape.recommender, dataset.num_items), shape.training, dataset, devices)
-    released = tomllib.loads((PRESETS / "l_diffrec" / f"{shape.name}_clean.toml").read_text())["released"]
-    sizes = {key: tuple(value) for key, value in released["recommender"].items() if isinstance(value, list)}
-    config = LDiffRecConfig(**released["recommender"] | sizes)
+    config = released_config("l_diffrec", shape.name)
+    assert config.training is not None
     given = {name: getattr(shape.training, name) for name in ("batch_size", "compute_dtype", "prng_impl")}
-    training = TrainConfig(**released["training"] | given)
+    training = dataclasses.replace(config.training, **given)
     groups = group_items("random", NUM_GROUPS, train=dataset.train)
-    return OurTraining(make_l_diffrec(config, groups), training, dataset, devices.for_item_groups(groups))
+    return OurTraining(make_l_diffrec(config.recommender, groups), training, dataset, devices.for_item_groups(groups))
 
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:

@@ -27,12 +27,12 @@ from benchmarks.sampling import PeerSampling
 from benchmarks.train_step import OurTraining, PeerTraining
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset, make_synthetic
-from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy, MeshStrategy, make_strategy
 from diffrec_jax.evaluation import top_k_items
 from diffrec_jax.memory import peak_rss_bytes
 from diffrec_jax.recommenders import make_diffrec
+from diffrec_jax.recommenders.diffrec import LossImpl
 from diffrec_jax.rows import row_keys
-from diffrec_jax.training.parallel import Mesh, make_parallel
 from experiments.cli import start
 from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
 from experiments.report import make_console
@@ -69,7 +69,7 @@ class Case(NamedTuple):
             if name == "sketch" and size.isdigit() and int(size):
                 fields["noise_sketch"] = int(size)
             elif part == "gram":
-                fields["gram_error"] = True
+                fields["loss_impl"] = "gram"
             elif part != "plain":
                 forms = "plain, sketch:K, gram or sketch:K+gram"
                 raise ConfigError(f"--losses={self.loss!r} is not understood: write {forms}")
@@ -78,7 +78,7 @@ class Case(NamedTuple):
         return fields
 
 
-def make_devices(way: str, num_items: int) -> OneDevice:
+def make_devices(way: str, num_items: int) -> DeviceStrategy:
     """``one``, ``pmap`` or ``mesh:ITEM_SHARDS``.
 
     Raises:
@@ -86,11 +86,11 @@ def make_devices(way: str, num_items: int) -> OneDevice:
     """
     kind, _, shards = way.partition(":")
     if way == "one":
-        return ONE_DEVICE
+        return SINGLE_DEVICE
     if kind not in ("pmap", "mesh") or (shards and not shards.isdigit()):
         raise ConfigError(f"--ways={way!r} is not understood: write one, pmap or mesh:ITEM_SHARDS")
     try:
-        return make_parallel(kind, num_items=num_items, item_shards=int(shards or 1))  # type: ignore[arg-type]
+        return make_strategy(kind, num_items=num_items, item_shards=int(shards or 1))  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigError(f"--ways={way}: {error}") from error
 
@@ -103,7 +103,7 @@ def shape_of(case: Case) -> Shape:
     return dataclasses.replace(shape, training=training, recommender=recommender)
 
 
-def make_ours(case: Case, shape: Shape, dataset: Dataset, devices: OneDevice) -> OurTraining:
+def make_ours(case: Case, shape: Shape, dataset: Dataset, devices: DeviceStrategy) -> OurTraining:
     """The training run of a case."""
     if case.model == "l_diffrec":
         return make_training("ours", shape, dataset, devices)
@@ -158,7 +158,7 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     # The machine's rates change from minute to minute, so they are taken in turn with the steps.
     works = {"step": ours.step}
     if case.model == "diffrec":
-        works |= rate_works(shape.training.make_key, job, whole=isinstance(devices, Mesh))
+        works |= rate_works(shape.training.make_key, job, whole=isinstance(devices, MeshStrategy))
     seconds = time_interleaved(works, FLAGS.repeats)
     steps = seconds.pop("step")
     step_s = statistics.median(steps)
@@ -187,14 +187,14 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     return record
 
 
-def lean(job: Job, noise_sketch: int = 0, *, gram_error: bool = False) -> Job:
+def lean(job: Job, noise_sketch: int = 0, loss_impl: LossImpl = "dense") -> Job:
     """The job with fewer draws and products: two of five are the noise's, three the error's.
 
     Sketched noise meets ``noise_sketch`` rows of the first layer instead of all items; by the Gram matrix the error
     takes two products of the layer's width instead of three of a device's rows.
     """
     of_noise = 2 * noise_sketch / job.items if noise_sketch else 2
-    of_error = 2 * job.hidden * job.data_shards / job.batch if gram_error else 3
+    of_error = 2 * job.hidden * job.data_shards / job.batch if loss_impl == "gram" else 3
     return dataclasses.replace(job, draws=not noise_sketch, product_share=(of_noise + of_error) / 5)
 
 

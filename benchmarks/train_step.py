@@ -35,7 +35,7 @@ from benchmarks.harness import (
 )
 from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
 from diffrec_jax.data import Dataset, SyntheticSpec, make_synthetic, steps_per_epoch, training_user_ids
-from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
@@ -52,7 +52,7 @@ class OurTraining:
     """A training run of the library, as ``diffrec_jax.training.loop`` drives it, waiting after every step."""
 
     def __init__(
-        self, recommender: Recommender, training: TrainConfig, dataset: Dataset, devices: OneDevice = ONE_DEVICE
+        self, recommender: Recommender, training: TrainConfig, dataset: Dataset, devices: DeviceStrategy = SINGLE_DEVICE
     ):
         self.train, self.training, self.devices = dataset.train, training, devices
         self.recommender = recommender
@@ -64,7 +64,7 @@ class OurTraining:
             steps_per_epoch=steps_per_epoch(dataset.num_users, training.batch_size),
             compute_dtype=training.compute_dtype,
             axis_name=devices.axis_name,
-            true_shapes=lambda kept: devices.cut(kept, shapes),
+            true_shapes=lambda kept: devices.unpad(kept, shapes),
         )
         self.train_step = devices.compile(train_step, in_place=True)
         self.key = devices.make(training.make_key)()

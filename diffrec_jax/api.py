@@ -12,7 +12,7 @@ Example::
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,58 +34,48 @@ from diffrec_jax.config import (
     MAY_DIFFER_ON_RESUME,
     ConfigError,
     DataConfig,
-    EvaluationConfig,
-    GroupsConfig,
     RunConfig,
     make_run_config,
+    part_classes,
 )
 from diffrec_jax.data import DataError, Dataset
 from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.devices import make_strategy
 from diffrec_jax.evaluation import AveragingMode, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.evaluation.significance import bootstrap_interval
 from diffrec_jax.registry import MODELS, ModelFamily
 from diffrec_jax.serving.model import Model
 from diffrec_jax.serving.model_files import read_model, write_model
 from diffrec_jax.serving.recommend import Recommendations, recommend
-from diffrec_jax.training.loop import Progress, TrainConfig
-from diffrec_jax.training.parallel import make_parallel
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.loop import Progress
+from diffrec_jax.training.run_directory import RunDirectory
 
 __all__ = ["Evaluation", "Model", "Recommendations", "evaluate", "fit", "load", "load_run", "recommend", "save"]
-RECENCY_KEYWORDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
 
 
-def _by_part(family: ModelFamily, keywords: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Keywords sorted into the parts of a configuration.
+def _settings_of(config: Any, family: ModelFamily) -> dict[str, Any]:
+    """The settings that parts of a configuration hold.
 
     Raises:
-      ConfigError: one belongs to none.
+      ConfigError: one is no part of the model's configuration.
     """
-    training = {field.name for field in dataclasses.fields(TrainConfig)} if family.is_trained else set()
-    groups = {field.name for field in dataclasses.fields(GroupsConfig)} - {"seed"} if family.has_item_groups else set()
-    given: dict[str, dict[str, Any]] = {"recommender": {}, "training": {}, "recency": {}, "groups": {}}
-    for name, value in keywords.items():
-        if name in RECENCY_KEYWORDS and family.weighs_rows:
-            given["recency"][RECENCY_KEYWORDS[name]] = value
-        elif name in training:
-            given["training"][name] = value
-        elif name in groups:
-            given["groups"][name] = value
-        elif name in family.fields:
-            given["recommender"][name] = value
-        else:
-            known = sorted({*family.fields, *training, *groups, *(RECENCY_KEYWORDS if family.weighs_rows else ())})
-            raise ConfigError(f"{name!r} means nothing to {family.title}: it has {', '.join(known)}")
-    return given
+    parts = () if config is None else config if isinstance(config, tuple) else (config,)
+    allowed, found = tuple(part_classes(family).values()), {}
+    for part in parts:
+        if type(part) not in allowed:
+            names = ", ".join(own.__name__ for own in allowed)
+            raise ConfigError(f"config of {family.title} has to be {names}, or a tuple of them, not {part!r}")
+        found |= {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    return found
 
 
 def fit(
     model: str,
     dataset: Dataset,
     *,
+    config: Any = None,
     preset: str | None = None,
     seed: int = 1,
-    ks: Sequence[int] = (10, 20, 50, 100),
     run_dir: str | Path | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -94,14 +84,15 @@ def fit(
 
     Args:
       model: its name, as ``--model`` of the scripts.
-      dataset: with validation interactions where the model is trained: the best epoch is chosen by them.
+      dataset: with validation interactions where the model is trained and the best epoch is to be chosen by them.
+      config: the model's configuration (``DiffRecConfig`` for diffrec), or a tuple of it and other parts
+        (``TrainConfig``, ``RecencyConfig``, ``GroupsConfig``, ``EvaluationConfig``), in place of the preset's values.
       preset: of the settings; by default ours where there is one for a dataset of this name.
       seed: of everything that is drawn, in [0, 2^63).
-      ks: list lengths that the validation measures.
       run_dir: keeps checkpoints and a log, as ``experiments.train`` does, and goes on with what is there.
       progress: told of steps and evaluations.
-      **settings: over the preset: fields of the model's configuration, of ``TrainConfig`` and of ``GroupsConfig``, and
-        train_recency, target_recency, infer_recency.
+      **settings: over the preset and ``config``: fields of the model's configuration, of ``TrainConfig``,
+        ``RecencyConfig``, ``GroupsConfig`` and ``EvaluationConfig`` (``epochs=50``, ``train_recency="exp:20"``).
 
     Raises:
       ConfigError: the model or a setting is unknown or out of range, or it needs more memory than there is.
@@ -111,13 +102,8 @@ def fit(
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
     family = MODELS[model]
     seeded = {"seed": seed} if family.is_seeded else {}
-    config = make_run_config(
-        model,
-        DataConfig(dataset.name, "", None, None),
-        preset=preset,
-        evaluation=EvaluationConfig(ks=tuple(sorted(set(ks)))),
-        **_by_part(family, seeded | settings),  # type: ignore[arg-type]
-    )
+    given = _settings_of(config, family) | seeded | settings
+    config = make_run_config(model, DataConfig(dataset.name, "", None, None), preset=preset, **given)  # type: ignore[arg-type]
     with jax.default_matmul_precision(config.matmul_precision):
         if not family.is_trained:
             state = fit_scoring_state(config, config.make_fitted(dataset), dataset)
@@ -133,7 +119,7 @@ def fit(
 
 def _train(config: RunConfig, dataset: Dataset, directory: RunDirectory, progress: Progress | None) -> Model:
     check_fit_memory(config, dataset)
-    devices, stored = make_parallel(num_items=dataset.num_items), config.to_dict(dataset)
+    devices, stored = make_strategy(num_items=dataset.num_items), config.to_dict(dataset)
     with directory.held():
         resumes = directory.exists()
         if resumes:
@@ -243,7 +229,7 @@ def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfi
             return Model(
                 config, dataset, jax.device_get(fit_scoring_state(config, config.make_fitted(dataset), dataset))
             )
-        devices = make_parallel(num_items=dataset.num_items)
+        devices = make_strategy(num_items=dataset.num_items)
         item_groups = find_item_groups(config, dataset, directory, devices)
         trainer = make_trainer(config, dataset, directory, devices, item_groups)
         best = trainer.restore_best()

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffrec_jax.config import ConfigError, RunConfig, embedding_run_config
 from diffrec_jax.data import Dataset
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.devices import DeviceStrategy, from_primary, wait_for_all
 from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.files import atomic_file, safe_name
 from diffrec_jax.memory import GIB, available_bytes
@@ -21,13 +21,12 @@ from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
 from diffrec_jax.registry import MODELS, Context
 from diffrec_jax.training.loop import Progress, Trainer
-from diffrec_jax.training.parallel import from_primary, wait_for_all
-from diffrec_jax.training.run_log import RunDirectory, RunDirectoryError
+from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
 
 
-def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: OneDevice) -> Evaluator:
+def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: DeviceStrategy) -> Evaluator:
     """The configured evaluation of a score function."""
     batch_size = -(-config.evaluation.eval_batch_size // devices.num_row_shards) * devices.num_row_shards
     draw = config.training.make_key if config.training else (lambda: make_key(0))
@@ -44,7 +43,7 @@ def find_item_groups(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    devices: OneDevice,
+    devices: DeviceStrategy,
     progress: Progress | None = None,
 ) -> np.ndarray | None:
     """The item groups of the run, made where it has none yet; None for models without.
@@ -70,7 +69,7 @@ def find_item_groups(
 
 
 def trained_item_embeddings(
-    config: RunConfig, dataset: Dataset, devices: OneDevice, progress: Progress | None
+    config: RunConfig, dataset: Dataset, devices: DeviceStrategy, progress: Progress | None
 ) -> np.ndarray:
     """The item embeddings [I, D] of a model that is trained for them and for nothing else."""
     with tempfile.TemporaryDirectory() as folder:
@@ -103,7 +102,7 @@ def make_trainer(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    devices: OneDevice,
+    devices: DeviceStrategy,
     item_groups: np.ndarray | None = None,
     progress: Progress | None = None,
 ) -> Trainer:
@@ -149,7 +148,7 @@ def check_memory(
     if instead is None:
         instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
         if config.has_linear_part:
-            instead = "leave the linear part out (--linear_rank=0, --codec=trained)"
+            instead = "leave the linear part out (linear_rank 0, autoencoder trained)"
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
@@ -169,7 +168,7 @@ def prepare_trainer(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    devices: OneDevice,
+    devices: DeviceStrategy,
     progress: Progress | None,
     progress_of_groups: Progress | None,
 ) -> tuple[Trainer, np.ndarray | None]:
@@ -209,7 +208,7 @@ def check_training_memory(config: RunConfig, trainer: Trainer, dataset: Dataset)
         needed //= jax.local_device_count()
         available = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     if of_host or available is not None:
-        instead = "take smaller --dims or --embedding_size, split the items (--parallel=mesh --item_shards)"
+        instead = "take smaller dims or embedding_size, split the items (--parallel=mesh --item_shards)"
         check_memory(config, needed, dataset, available=available, instead=instead)
 
 
@@ -238,7 +237,7 @@ def evaluate_scoring_state(
 
 
 def evaluate_fitted(
-    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, devices: OneDevice
+    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, devices: DeviceStrategy
 ) -> dict[str, SplitResult]:
     """Fits a closed-form model and evaluates it."""
     scoring_state = devices.place(fit_scoring_state(config, recommender, dataset))
@@ -262,7 +261,7 @@ def how_measured(config: RunConfig, config_sha256: str) -> dict[str, Any]:
     """What decides each user's metrics, beside the split."""
     evaluation = dataclasses.asdict(config.evaluation)
     measured = {name: evaluation[name] for name in ("ks", "test_with_valid_input", "eval_users")}
-    own = {"infer_recency": config.recency.infer, "matmul_precision": config.matmul_precision}
+    own = {"infer_recency": config.recency.infer_recency, "matmul_precision": config.matmul_precision}
     return json.loads(json.dumps({"config_sha256": config_sha256} | measured | own))
 
 

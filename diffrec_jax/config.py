@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import numpy as np
 from diffrec_jax.data import (
     EMBEDDING_GROUPINGS,
     NAMED_SPECS,
+    RECENCY_FORMS,
     Dataset,
     GroupingMethod,
     RowWeighting,
@@ -27,9 +28,10 @@ from diffrec_jax.data import (
 )
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FittedRecommender, Recommender
-from diffrec_jax.registry import MODELS, Context
+from diffrec_jax.registry import MODELS, Context, ModelFamily
+from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.run_log import LOCATION
+from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.version import __version__
 
 MatmulPrecision = Literal["float32", "tensorfloat32", "default"]
@@ -54,11 +56,11 @@ class RecencyConfig:
       ValueError: one is not understood.
     """
 
-    train: str = "none"
-    target: str | None = None
-    """None: the training row itself."""
-    infer: str | None = None
-    """None: as in training."""
+    train_recency: str = setting("none", f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
+    target_recency: str | None = setting(
+        None, "Weights of what is to be predicted (default: those of the training row)."
+    )
+    infer_recency: str | None = setting(None, "Weights of the rows scored from (default: as in training).")
 
     def __post_init__(self) -> None:
         """Parses every text once."""
@@ -66,11 +68,11 @@ class RecencyConfig:
 
     def make(self) -> RowWeighting:
         """The weights."""
-        train = parse_recency(self.train)
+        train, target, infer = self.train_recency, self.target_recency, self.infer_recency
         return RowWeighting(
-            train=train,
-            target=None if self.target is None else parse_recency(self.target),
-            infer=train if self.infer is None else parse_recency(self.infer),
+            train=parse_recency(train),
+            target=None if target is None else parse_recency(target),
+            infer=parse_recency(train if infer is None else infer),
         )
 
 
@@ -78,12 +80,24 @@ class RecencyConfig:
 class GroupsConfig:
     """How the item groups of a latent model are made."""
 
-    num_groups: int = 2
-    grouping: GroupingMethod = "kmeans"
-    item_embeddings: str = "svd"
-    """``svd``, ``lightgcn``, or the path of a .npy file, as given or in the dataset's folder."""
-    svd_size: int = 64
-    seed: int = 0
+    num_groups: int = setting(2, "C, item groups, each with an encoder.", at_least=1, aliases=("n_cate",))
+    grouping: GroupingMethod = setting(
+        "kmeans",
+        "How items are grouped: kmeans on item embeddings, or on their directions alone (spherical_kmeans), spectral "
+        "co-clustering of interactions, popularity strata, random.",
+    )
+    item_embeddings: str = setting(
+        "svd",
+        "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, size], "
+        "looked for as given and in the dataset's folder.",
+        is_path=True,
+    )
+    svd_size: int = setting(64, "Size of the svd item embeddings.", at_least=1)
+    groups_seed: int = seed_setting(0, "Seed of the grouping; the run's seed does not change it.")
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_settings(self)
 
     @property
     def needs_embeddings(self) -> bool:
@@ -109,21 +123,32 @@ class GroupsConfig:
         if file is not None:
             embeddings = read_item_embeddings(file, dataset.num_items, item_ids=dataset.item_ids)
         elif self.needs_embeddings and self.item_embeddings == "svd":
-            embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.seed)
+            embeddings = svd_item_embeddings(dataset.train, self.svd_size, seed=self.groups_seed)
         elif self.needs_embeddings:
             embeddings = train_embeddings("lightgcn")
-        return group_items(self.grouping, self.num_groups, train=dataset.train, embeddings=embeddings, seed=self.seed)
+        return group_items(
+            self.grouping, self.num_groups, train=dataset.train, embeddings=embeddings, seed=self.groups_seed
+        )
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
     """How results are measured."""
 
-    ks: tuple[int, ...] = DEFAULT_KS
-    mode: AveragingMode = "official"
-    test_with_valid_input: bool = False
-    eval_users: int = 0
-    eval_batch_size: int = 400
+    ks: tuple[int, ...] = setting(DEFAULT_KS, "List lengths K of the metrics.", aliases=("topN",))
+    mode: AveragingMode = setting(
+        "official", "official: users without relevant items count as 0; relevant_users: they are left out."
+    )
+    test_with_valid_input: bool = setting(
+        False, "Feed training and validation items for the test (costs a second pass).", aliases=("tst_w_val",)
+    )
+    eval_users: int = setting(0, "Evaluate a fixed random sample of so many users; 0: all.", at_least=0)
+    eval_batch_size: int = setting(400, "Users scored at once.", at_least=1)
+
+    def __post_init__(self) -> None:
+        """Checks every value, and sorts the list lengths."""
+        check_settings(self)
+        object.__setattr__(self, "ks", tuple(sorted(set(self.ks))))
 
     def user_ids(self, dataset: Dataset) -> np.ndarray | None:
         """The users to evaluate, None for all: a fixed sample, the same for every seed of a run.
@@ -132,7 +157,7 @@ class EvaluationConfig:
           ConfigError: more are asked for than there are.
         """
         if self.eval_users > dataset.num_users:
-            raise ConfigError(f"--eval_users={self.eval_users} but {dataset.name} has {dataset.num_users} users")
+            raise ConfigError(f"eval_users is {self.eval_users}, but {dataset.name} has {dataset.num_users} users")
         if not self.eval_users:
             return None
         return np.sort(np.random.default_rng(0).permutation(dataset.num_users)[: self.eval_users]).astype(np.int32)
@@ -147,7 +172,7 @@ class DataConfig:
     folder: str | None
     """Where it was found; None for synthetic data."""
     synthetic: dict[str, Any] | None
-    inner_split: float = 0.0
+    tuning_holdout: float = 0.0
     """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
 
     def load(self, *, strict_ids: bool = False) -> Dataset:
@@ -157,7 +182,7 @@ class DataConfig:
           DataError: it is missing or malformed, or its ids have gaps and ``strict_ids``.
         """
         dataset = self._load(strict_ids=strict_ids)
-        return dataset.inner_split(self.inner_split) if self.inner_split else dataset
+        return dataset.tuning_holdout(self.tuning_holdout) if self.tuning_holdout else dataset
 
     def _load(self, *, strict_ids: bool) -> Dataset:
         if self.synthetic is not None:
@@ -231,17 +256,11 @@ class RunConfig:
           ConfigError: the values are no configuration of this version.
         """
         try:
-            family = MODELS[values["model"]]
+            classes = part_classes(MODELS[values["model"]])
             return cls(
-                model=values["model"],
-                preset=values["preset"],
+                **{name: values[name] for name in ("model", "preset", "matmul_precision")},
                 data=DataConfig(**values["data"], **values[LOCATION]),
-                evaluation=EvaluationConfig(**tuples(values["evaluation"])),
-                recommender=family.config_class(**tuples(values["recommender"])),
-                training=TrainConfig(**values["training"]) if family.is_trained else None,
-                recency=RecencyConfig(**values["recency"]),
-                groups=GroupsConfig(**values["groups"]) if family.has_item_groups else None,
-                matmul_precision=values["matmul_precision"],
+                **{part: of_part(**tuples(values[part])) for part, of_part in classes.items()},
             )
         except (KeyError, TypeError) as error:
             raise ConfigError(
@@ -274,8 +293,8 @@ def preset_path(model: str, data: DataConfig) -> Path | None:
     The model's default.toml where the dataset has none; None where the model has no presets.
     """
     name = data.dataset.removeprefix("synthetic-")
-    setting = "" if name == "synthetic" or not data.setting else f"_{data.setting}"
-    own = [] if "/" in name else [PRESETS / model / f"{name}{setting}.toml"]
+    suffix = "" if name == "synthetic" or not data.setting else f"_{data.setting}"
+    own = [] if "/" in name else [PRESETS / model / f"{name}{suffix}.toml"]
     return next((path for path in [*own, PRESETS / model / "default.toml"] if path.exists()), None)
 
 
@@ -293,16 +312,38 @@ def load_preset(model: str, data: DataConfig, wanted: str | None = None) -> tupl
     return name, presets[name]
 
 
-def checked(config_class: type, values: dict[str, Any]) -> Any:
-    """A configuration of these values.
+PARTS = ("recommender", "training", "recency", "groups", "evaluation")
+"""Of a configuration: fields of a RunConfig whose own fields are the settings."""
+
+
+def part_classes(family: ModelFamily) -> dict[str, type]:
+    """The class of each part that a model has."""
+    classes = {"recommender": family.config_class}
+    if family.is_trained:
+        classes["training"] = TrainConfig
+    if family.weighs_rows:
+        classes["recency"] = RecencyConfig
+    if family.has_item_groups:
+        classes["groups"] = GroupsConfig
+    return classes | {"evaluation": EvaluationConfig}
+
+
+def settings_by_part(family: ModelFamily, settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings sorted into the parts of a configuration that have them.
 
     Raises:
-      ConfigError: one is out of range.
+      ConfigError: the model has no such setting.
     """
-    try:
-        return config_class(**tuples(values))
-    except ValueError as error:
-        raise ConfigError(error) from error
+    classes = part_classes(family)
+    names = {part: {field.name for field in dataclasses.fields(classes[part])} for part in classes}
+    found: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for name, value in settings.items():
+        part = next((part for part in names if name in names[part]), None)
+        if part is None or (name == "target_recency" and not family.is_trained):
+            known = ", ".join(sorted(set().union(*names.values())))
+            raise ConfigError(f"{name} means nothing to {family.title}: leave it out (its settings: {known})")
+        found[part][name] = tuple(value) if isinstance(value, list) else value
+    return found
 
 
 def default_k(ks: Iterable[int]) -> int:
@@ -315,60 +356,57 @@ def make_run_config(
     data: DataConfig,
     *,
     preset: str | None = None,
-    evaluation: EvaluationConfig | None = None,
     matmul_precision: MatmulPrecision = DEFAULT_MATMUL_PRECISION,
-    **given: dict[str, Any],
+    **settings: Any,
 ) -> RunConfig:
-    """The configuration of a new run: a preset, and what is ``given`` over it.
+    """The configuration of a new run: a preset, and ``settings`` over it.
 
     Args:
       model: a name of the registry.
       data: which data; their name decides the preset.
       preset: its name; by default ours where there is one.
-      evaluation: how results are measured.
       matmul_precision: of float32 products on an accelerator.
-      **given: fields by part: ``recommender``, ``training``, ``recency``, ``groups``.
+      **settings: fields of the model's configuration, of ``TrainConfig``, ``RecencyConfig``, ``GroupsConfig`` and
+        ``EvaluationConfig``.
 
     Raises:
-      ConfigError: the model or the preset is unknown, a value is out of range, or the parts do not go together.
+      ConfigError: the model, the preset or a setting is unknown, a value is out of range, or they do not go together.
     """
     if model not in MODELS:
         raise ConfigError(f"model {model!r} is unknown: choose one of {', '.join(MODELS)}")
-    family, evaluation = MODELS[model], evaluation or EvaluationConfig()
     name, values = load_preset(model, data, preset)
+    try:
+        ks = tuple(settings.get("ks", DEFAULT_KS))
+        default = {"metric": f"recall@{default_k(ks)}"} if MODELS[model].is_trained else {}
+        parts = settings_by_part(MODELS[model], default | values | settings)
+        made = {part: of_part(**parts[part]) for part, of_part in part_classes(MODELS[model]).items()}
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(error) from error
+    return check_consistent(RunConfig(model=model, preset=name, data=data, matmul_precision=matmul_precision, **made))
 
-    def part(of: str, **defaults: Any) -> dict[str, Any]:
-        return defaults | values.get(of, {}) | given.get(of, {})
 
-    metric = f"recall@{default_k(evaluation.ks)}"
-    return check_consistent(
-        RunConfig(
-            model=model,
-            preset=name,
-            data=data,
-            evaluation=evaluation,
-            recommender=checked(family.config_class, part("recommender")),
-            training=checked(TrainConfig, part("training", metric=metric)) if family.is_trained else None,
-            recency=checked(RecencyConfig, part("recency")),
-            groups=checked(GroupsConfig, part("groups")) if family.has_item_groups else None,
-            matmul_precision=matmul_precision,
-        )
-    )
+def with_settings(config: RunConfig, settings: Mapping[str, Any], *, trains: bool = True) -> RunConfig:
+    """The configuration with other values of some settings; ``trains`` is false where it is only to evaluate with.
+
+    Raises:
+      ConfigError: the model has no such setting, a value is out of range, or they do not go together.
+    """
+    parts = settings_by_part(MODELS[config.model], settings)
+    try:
+        changed = {part: dataclasses.replace(getattr(config, part), **own) for part, own in parts.items() if own}
+    except ValueError as error:
+        raise ConfigError(error) from error
+    changed_config = dataclasses.replace(config, **changed)
+    return check_consistent(changed_config) if trains else changed_config
 
 
 def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
     """The configuration of a model that is trained for its item embeddings alone: its preset for the same data."""
     assert config.groups is not None and config.training is not None
-    name, preset = load_preset(model, config.data)
-    own = {"prng_impl": config.training.prng_impl, "metric": config.training.metric, "seed": config.groups.seed}
-    return RunConfig(
-        model=model,
-        preset=name,
-        data=config.data,
-        evaluation=config.evaluation,
-        recommender=MODELS[model].config_class(**tuples(preset.get("recommender", {}))),
-        training=TrainConfig(**own | preset.get("training", {})),
-    )
+    shared = {name: getattr(config.training, name) for name in ("prng_impl", "metric")}
+    measured = dataclasses.asdict(config.evaluation)
+    made = make_run_config(model, config.data, **shared, **measured, seed=config.groups.groups_seed)
+    return dataclasses.replace(made, matmul_precision=config.matmul_precision)
 
 
 def check_consistent(config: RunConfig) -> RunConfig:
@@ -385,20 +423,6 @@ def check_consistent(config: RunConfig) -> RunConfig:
         except ValueError as error:
             raise ConfigError(error) from error
         predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"
-        if config.recency.target is not None and predicts_noise:
-            raise ConfigError("--target_recency needs --mean_type=x0: a prediction of the noise has no other target")
+        if config.recency.target_recency is not None and predicts_noise:
+            raise ConfigError("target_recency needs prediction_type x0: a prediction of the noise has no other target")
     return config
-
-
-def scored_from(config: RunConfig, infer_recency: str | None) -> RunConfig:
-    """The configuration with other weights of the rows scored from; as it is for None.
-
-    Raises:
-      ConfigError: the weights are not understood, or the model has no use for them.
-    """
-    if infer_recency is None:
-        return config
-    if not MODELS[config.model].weighs_rows:
-        raise ConfigError(f"--infer_recency means nothing to {MODELS[config.model].title}: leave it out")
-    recency = checked(RecencyConfig, dataclasses.asdict(config.recency) | {"infer": infer_recency})
-    return dataclasses.replace(config, recency=recency)

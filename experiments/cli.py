@@ -14,7 +14,7 @@ from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError
-from diffrec_jax.training.run_log import RunDirectoryError
+from diffrec_jax.training.run_directory import RunDirectoryError
 from experiments.flags import grouped_help
 
 USER_ERROR = 2

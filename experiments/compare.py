@@ -28,7 +28,7 @@ from diffrec_jax.evaluation import PairedComparison, compare_users, holm, parse_
 from diffrec_jax.files import write_atomically
 from diffrec_jax.memory import GIB
 from diffrec_jax.registry import MODELS
-from diffrec_jax.training.run_log import CONFIG_DIGEST, RunDirectory, differences
+from diffrec_jax.training.run_directory import CONFIG_DIGEST, RunDirectory, differences
 from experiments import flags
 from experiments.cli import start
 from experiments.flags import FLAGS

@@ -16,13 +16,13 @@ from diffrec_jax.assembly import (
     make_trainer,
     write_per_user,
 )
-from diffrec_jax.config import ConfigError, RunConfig, scored_from
+from diffrec_jax.config import ConfigError, EvaluationConfig, RecencyConfig, RunConfig, with_settings
+from diffrec_jax.devices import is_primary
 from diffrec_jax.registry import MODELS
-from diffrec_jax.training.parallel import is_primary
-from diffrec_jax.training.run_log import RunDirectory, config_digest
+from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from experiments import flags
 from experiments.cli import start
-from experiments.config import evaluation_over, relocated
+from experiments.config import relocated
 from experiments.flags import FLAGS
 from experiments.machines import join_processes, make_devices, set_up_jax
 from experiments.report import ConsoleProgress, make_console, results_table
@@ -34,14 +34,9 @@ def main() -> None:
     run_directory, console = RunDirectory(Path(FLAGS.run_dir), writes=is_primary()), make_console()
     stored = run_directory.config()
     config_of_run = RunConfig.from_dict(stored)
-    config = scored_from(config_of_run, FLAGS.infer_recency)
+    config = with_settings(config_of_run, flags.settings_given(FLAGS, EvaluationConfig, RecencyConfig), trains=False)
     precision = FLAGS.matmul_precision if FLAGS["matmul_precision"].present else config.matmul_precision
-    config = dataclasses.replace(
-        config,
-        data=relocated(config.data),
-        evaluation=evaluation_over(config.evaluation),
-        matmul_precision=precision,
-    )
+    config = dataclasses.replace(config, data=relocated(config.data), matmul_precision=precision)
     set_up_jax(precision, console)
     dataset = config.data.load()
     if dataset.fingerprint != stored["data_sha256"]:

@@ -4,26 +4,31 @@ import dataclasses
 import os
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import flags
 
-from diffrec_jax.config import DEFAULT_MATMUL_PRECISION, MatmulPrecision
-from diffrec_jax.data import RECENCY_FORMS, GroupingMethod
-from diffrec_jax.diffusion import NOISE_LAWS, PredictionType, ScheduleKind
-from diffrec_jax.evaluation import DEFAULT_KS, METRICS, AveragingMode
-from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.recommenders.autoencoders import Likelihood
-from diffrec_jax.recommenders.diffusing import TimestepSampling
-from diffrec_jax.recommenders.l_diffrec import Codec
+from diffrec_jax.config import (
+    DEFAULT_MATMUL_PRECISION,
+    EvaluationConfig,
+    GroupsConfig,
+    MatmulPrecision,
+    RecencyConfig,
+    part_classes,
+)
+from diffrec_jax.data import RECENCY_FORMS
+from diffrec_jax.devices import ParallelKind
+from diffrec_jax.recommenders.diffusing import DiffusionConfig
+from diffrec_jax.registry import MODELS
 from diffrec_jax.seeds import MAX_SEED
+from diffrec_jax.settings import Field, Setting, fields_of
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.parallel import ParallelKind
-from diffrec_jax.training.step import ComputeDtype
 
 FLAGS = flags.FLAGS
 GROUPS: dict[str, list[str]] = {}
+ALIASES: dict[str, list[str]] = {}
+"""Other names of flags: those of the released scripts."""
 
 
 class IntListParser(flags.ArgumentParser):
@@ -99,82 +104,84 @@ def _definer(values: flags.FlagValues, group: str) -> Define:
     return define
 
 
-# Flags named as the released scripts name them, with the fields they set.
-RECOMMENDER_FIELDS = {
-    "dims": "dims",
-    "steps": "num_timesteps",
-    "noise_schedule": "noise_schedule",
-    "noise_scale": "noise_scale",
-    "noise_min": "noise_min",
-    "noise_max": "noise_max",
-    "noise_law": "noise_law",
-    "beta_fixed": "beta_fixed",
-    "mean_type": "prediction_type",
-    "reweight": "reweight",
-    "timestep_sampling": "timestep_sampling",
-    "emb_size": "time_embedding_size",
-    "activation": "activation",
-    "norm": "normalize",
-    "dropout": "dropout",
-    "sampling_steps": "num_inference_noise_steps",
-    "sampling_noise": "sampling_noise",
-    "folded": "folded",
-    "noise_sketch": "noise_sketch",
-    "item_block": "item_block",
-    "gram_error": "gram_error",
-    "linear_rank": "linear_rank",
-    "linear_l2": "linear_l2",
-    "shown_weight": "shown_weight",
-    "user_weight_power": "user_weight_power",
-    "in_dims": "in_dims",
-    "out_dims": "out_dims",
-    "encoder_activation": "encoder_activation",
-    "encoder_norm": "encoder_normalize",
-    "encoder_dropout": "encoder_dropout",
-    "reparam": "reparameterize",
-    "reconstruct_dropped": "reconstruct_dropped",
-    "lamda": "diffusion_loss_weight",
-    "lamda_min": "diffusion_loss_weight_min",
-    "lamda_epochs": "diffusion_loss_weight_epochs",
-    "kl_weight": "kl_weight",
-    "kl_weight_steps": "kl_weight_steps",
-    "codec": "codec",
-    "residual": "residual",
-    "likelihood": "likelihood",
-    "input_noise": "input_noise",
-    "embedding_size": "embedding_size",
-    "layers": "num_layers",
-    "heads": "num_heads",
-    "max_length": "max_length",
-    "negatives": "num_negatives",
-    "l1": "l1",
-    "l2": "l2",
-    "l2_exponent": "l2_exponent",
-    "candidates": "num_candidates",
-    "neighbors": "num_neighbors",
-    "shrink": "shrink",
-    "alpha": "alpha",
-    "beta": "beta",
-    "rank": "rank",
-    "unobserved_weight": "unobserved_weight",
-    "iterations": "num_iterations",
-}
-RECENCY_FIELDS = {"train_recency": "train", "target_recency": "target", "infer_recency": "infer"}
-GROUPS_FIELDS = {
-    "num_groups": "num_groups",
-    "grouping": "grouping",
-    "item_embeddings": "item_embeddings",
-    "svd_size": "svd_size",
-    "groups_seed": "seed",
-}
-SYNTHETIC_FIELDS = {
-    "synthetic_users": "num_users",
-    "synthetic_items": "num_items",
-    "synthetic_interactions": "num_interactions",
-    "synthetic_seed": "seed",
-}
-TRAINING_FIELDS = {field.name: field.name for field in dataclasses.fields(TrainConfig)} | {"lr2": "denoiser_lr"}
-TRAINING_FIELDS.pop("denoiser_lr")
+@dataclasses.dataclass(frozen=True)
+class _Flag:
+    """What a flag is made of: one setting, or those of the same name of several models."""
+
+    name: str
+    kind: type
+    choices: tuple[str, ...]
+    setting: Setting
+    help: str
+    default: Any
+
+
+def _merged(name: str, owners: dict[str, Field], all_models: Iterable[str]) -> _Flag:
+    """The flag of a setting of some models; its help names them where the others have no such setting.
+
+    Raises:
+      ValueError: they are of several types.
+    """
+    by_help: dict[str, list[str]] = {}
+    for model, field in owners.items():
+        by_help.setdefault(field.setting.help, []).append(model)
+    kinds = {field.kind for field in owners.values()}
+    if len(kinds) > 1:
+        raise ValueError(f"setting {name} has different types in {', '.join(owners)}: rename one")
+    parts = [f"{', '.join(models)}: {text}" for text, models in by_help.items()]
+    texts = list(by_help) if len(by_help) == 1 and set(owners) == set(all_models) else parts
+    choices = tuple(dict.fromkeys(value for field in owners.values() for value in field.setting.choices))
+    aliases = tuple(dict.fromkeys(alias for field in owners.values() for alias in field.setting.aliases))
+    first = next(iter(owners.values()))
+    known = dataclasses.replace(first.setting, aliases=aliases)
+    return _Flag(name, first.kind, choices, known, " ".join(texts), None)
+
+
+def _define_setting(define: Define, flag: _Flag, values: flags.FlagValues) -> None:
+    """A flag and its other names."""
+    known, extra = flag.setting, {}
+    if flag.choices:
+        kind, extra = "enum", {"values": flag.choices}
+    elif flag.kind is tuple:
+        kind, extra = "ints", {"may_be_empty": known.may_be_empty}
+    elif known.at_most == MAX_SEED:
+        kind = "seed"
+    else:
+        kind = {bool: "boolean", int: "integer", float: "float", str: "path" if known.is_path else "string"}[flag.kind]
+    define(kind, flag.name, flag.default, flag.help, **extra)
+    for alias in known.aliases:
+        if alias not in values:
+            flags.DEFINE_alias(alias, flag.name, flag_values=values)
+            if values is FLAGS:
+                ALIASES.setdefault(flag.name, []).append(alias)
+
+
+def _define_part(
+    title: str, classes: dict[str, type], values: flags.FlagValues, *, shows_default: bool = False
+) -> None:
+    """The flags of the settings of a part of the configuration, by model, that are not defined yet."""
+    owners: dict[str, dict[str, Field]] = {}
+    for model, config_class in classes.items():
+        for name, field in fields_of(config_class).items():
+            owners.setdefault(name, {})[model] = field
+    define = _definer(values, title)
+    for name, fields in owners.items():
+        if name not in values:
+            flag = _merged(name, fields, classes)
+            default = next(iter(fields.values())).default if shows_default else None
+            _define_setting(define, dataclasses.replace(flag, default=default), values)
+
+
+def settings_given(values: flags.FlagValues, *parts: type) -> dict[str, Any]:
+    """The settings that the command line sets: of these parts of a configuration, or of any part of any model."""
+    classes = parts or {own for family in MODELS.values() for own in part_classes(family).values()}
+    names = {field.name for config_class in classes for field in dataclasses.fields(config_class)}
+    return {name: values[name].value for name in sorted(names) if name in values and is_given(values, name)}
+
+
+def is_given(values: flags.FlagValues, name: str) -> bool:
+    """Whether the command line sets a flag, under this name or another."""
+    return bool(values[name].present)
 
 
 def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -188,7 +195,7 @@ def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
     define("path", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
     define("boolean", "strict_ids", False, "Refuse a dataset whose ids have gaps; by default ids that never occur are "
             "left out, and counted in a warning.")  # fmt: skip
-    define("float", "inner_split", 0.0,
+    define("float", "tuning_holdout", 0.0,
             "To tune with: validate on so large a newest share of the training rows, held out of training, and test on "
             "the validation split; the test split is not looked at. 0 for the dataset's own splits.",
             lower_bound=0.0, upper_bound=0.9)  # fmt: skip
@@ -199,149 +206,49 @@ def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def define_evaluation_flags(values: flags.FlagValues = FLAGS) -> None:
     """How results are measured."""
-    define = _definer(values, "Evaluation")
-    define("ints", "ks", DEFAULT_KS, "List lengths K of the metrics.")
-    define("enum", "mode", "official",
-            "official: users without relevant items count as 0; relevant_users: they are left out.",
-            values=AveragingMode.__args__)  # fmt: skip
-    define("boolean", "test_with_valid_input", False,
-            "Feed training and validation items for the test (costs a second pass).")  # fmt: skip
-    define("integer", "eval_users", 0, "Evaluate a fixed random sample of so many users; 0 for all.", lower_bound=0)
-    define("integer", "eval_batch_size", 400, "Users scored at once.", lower_bound=1)
-    define("boolean", "per_user", False, "Write each user's metrics to per_user_{valid,test}.npz.")
+    _define_part("Evaluation", {"": EvaluationConfig}, values, shows_default=True)
+    _definer(values, "Evaluation")("boolean", "per_user", False,
+            "Write each user's metrics to per_user_{valid,test}.npz.")  # fmt: skip
 
 
-def define_model_flags(models: tuple[str, ...], values: flags.FlagValues = FLAGS) -> None:
-    """Which model, and what overrides its preset."""
-    define = _definer(values, "Model (defaults from the preset)")
-    define("string", "model", "diffrec", f"One of {', '.join(models)}.")
-    define("enum", "preset", None,
+def define_model_flag(values: flags.FlagValues = FLAGS) -> None:
+    """Which model, and which preset."""
+    define = _definer(values, "Model")
+    define("string", "model", "diffrec", f"One of {', '.join(MODELS)}.")
+    define("string", "preset", None,
             "released: the settings of the released experiments; tuned: ours, the default where there is one; plain: "
-            "ours without a linear part.", values=("released", "tuned", "plain"))  # fmt: skip
-    define("ints", "dims", None, "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
-    define("integer", "steps", None, "T, diffusion steps.")
-    define("enum", "noise_schedule", None, "How the noise grows with t.", values=ScheduleKind.__args__)
-    define("float", "noise_scale", None, "s, scale of the noise.")
-    define("float", "noise_min", None, "Noise variance at the first step, before the scale.")
-    define("float", "noise_max", None, "Noise variance at the last step, before the scale.")
-    define("string", "noise_law", None, f"Law of the noise, of variance 1: {', '.join(NOISE_LAWS)}.")
-    define("boolean", "beta_fixed", None, "Replace the first beta by 1e-5.")
-    define("enum", "mean_type", None, "What the network predicts.", values=PredictionType.__args__)
-    define("boolean", "reweight", None, "Weight the loss of step t by SNR(t-1) - SNR(t).")
-    define("enum", "timestep_sampling", None, "How t is drawn in training.", values=TimestepSampling.__args__)
-    define("integer", "emb_size", None, "Size of the timestep embedding.")
-    define("enum", "activation", None, "Of the hidden layers.", values=tuple(ACTIVATIONS))
-    define("boolean", "norm", None, "Normalise the input row to length 1.")
-    define("float", "dropout", None, "Rate of the input dropout.")
-    define("integer", "sampling_steps", None, "T', steps of forward noise at inference; all T are reversed.")
-    define("boolean", "sampling_noise", None, "Draw noise in the reverse steps.")
-    define("boolean", "folded", None, "Score in the hidden space where that is exact (about 10 times faster).")
-    define("integer", "noise_sketch", None,
-            "Train with noise hashed from so many normals a user: less time, another law; 0 for noise of each item.",
-            lower_bound=0)  # fmt: skip
-    define("integer", "item_block", None,
-            "Compare so many items at once with the prediction in training: less memory, more time; 0 for all.",
-            lower_bound=0)  # fmt: skip
-    define("boolean", "gram_error", None,
-            "Take the error through the output layer's Gram matrix: less memory, and less time where a device's share "
-            "of the batch is far larger than the last layer is wide.")  # fmt: skip
-    define("integer", "linear_rank", None,
-            "diffrec, t_diffrec: start from a fitted linear denoiser of this rank and learn what it leaves; 0: do not. "
-            "The fit takes memory for several numbers for each pair of items.", lower_bound=0)  # fmt: skip
-    define("float", "linear_l2", None, "Of the fit of --linear_rank and --codec=linear.")
-    define("float", "shown_weight", None,
-            "Of squared errors at stored items that dropout left in the row; 0: learn from what it took.")  # fmt: skip
-    define("float", "user_weight_power", None,
-            "A user of n items weighs n to this power in the loss and in ease, --linear_rank and --codec.")  # fmt: skip
+            "ours without a linear part.")  # fmt: skip
 
-    define = _definer(values, "Latent models (l_diffrec, lt_diffrec; defaults from the preset)")
-    define("integer", "num_groups", None, "C, item groups, each with an encoder.", lower_bound=1)
-    define("enum", "grouping", None,
-            "How items are grouped: kmeans on item embeddings, or on their directions alone (spherical), spectral "
-            "co-clustering of interactions, popularity strata, random.", values=GroupingMethod.__args__)  # fmt: skip
-    define("path", "item_embeddings", None,
-            "What kmeans clusters: svd of the training split, lightgcn trained on it first, or a .npy file [items, "
-            "size], looked for as given and in the dataset's folder.")  # fmt: skip
-    define("integer", "svd_size", None, "Size of the svd item embeddings.", lower_bound=1)
-    define("seed", "groups_seed", None, "Of the grouping; the run's --seed does not change it.")
-    define("ints", "in_dims", None, "Encoder layers of all groups together; the last is the latent size.")
-    define("ints", "out_dims", None, "Layers of the groups' decoders before the output; empty: one linear one.",
-            may_be_empty=True)  # fmt: skip
-    define("enum", "encoder_activation", None, "Of the autoencoder's layers.", values=tuple(ACTIVATIONS))
-    define("boolean", "encoder_norm", None, "Divide a row by its length before the encoders.")
-    define("float", "encoder_dropout", None, "Rate of the dropout of the encoders' input.")
-    define("boolean", "reparam", None, "Diffuse a draw from the encoder's distribution, not its mean.")
-    define("boolean", "reconstruct_dropped", None, "Reconstruct the row as dropout left it, not the whole.")
-    define("enum", "codec", None,
-            "The autoencoder: trained, or a fitted linear denoiser that is held.", values=Codec.__args__)  # fmt: skip
-    define("boolean", "residual", None, "The latent denoiser adds to what it is given.")
-    define("float", "lamda", None,
-            "lambda, weight of the diffusion's loss (with --noreweight: of the autoencoder's).")  # fmt: skip
-    define("float", "lamda_min", None, "lambda does not fall below.")
-    define("integer", "lamda_epochs", None, "lambda falls to 0 in so many epochs; 0 for a constant.")
-    define("float", "kl_weight", None, "gamma, weight of the KL divergence.")
-    define("integer", "kl_weight_steps", None, "gamma rises from 0 to 1 in so many steps; 0 for a constant.")
 
-    define = _definer(values, "Comparators (defaults from the preset)")
-    define("enum", "likelihood", None,
-            "Of cdae, multidae, multidae_pp, multivae; of l_diffrec and lt_diffrec: multinomial or gaussian.",
-            values=Likelihood.__args__)  # fmt: skip
-    define("float", "input_noise", None, "multidae_pp: variance of the noise on the input row.")
-    define("integer", "embedding_size", None, "mf, lightgcn, ials, sasrec: size of the vectors.")
-    define("integer", "layers", None, "lightgcn: propagations; sasrec: blocks.")
-    define("integer", "heads", None, "sasrec: attention heads.")
-    define("integer", "max_length", None, "sasrec: newest items of a row that are looked at.")
-    define("integer", "negatives", None, "sasrec: sampled items a row in training; 0 for all items.")
-    define("float", "l1", None, "slim: of the elastic net.")
-    define("float", "l2", None, "mf, lightgcn, ials, ease, t_ease, slim: regularisation.")
-    define("float", "l2_exponent", None, "ials: power of a vector's number of pairs in its regularisation.")
-    define("integer", "candidates", None, "slim: items, by cosine, that may stand for an item; 0 for all.")
-    define("integer", "neighbors", None, "itemknn, rp3beta: neighbours an item.")
-    define("float", "shrink", None, "itemknn: added to the cosine's denominator.")
-    define("float", "alpha", None, "rp3beta: power of the steps' probabilities; gfcf: weight of the low-pass.")
-    define("float", "beta", None, "rp3beta: power of the popularity that is divided by.")
-    define("integer", "rank", None, "gfcf: rank of the low-pass filter.")
-    define("float", "unobserved_weight", None, "ials: weight of pairs without interaction.")
-    define("integer", "iterations", None, "ials: alternations.")
-
-    define = _definer(
-        values, "Recency (t_diffrec, lt_diffrec, t_ease and any other model of rows; defaults from the preset)"
-    )
-    define("string", "train_recency", None, f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
-    define("string", "target_recency", None, "Weights of what is to be predicted (default: the training row).")
-    define("string", "infer_recency", None, "Weights of the rows scored from (default: as in training).")
+def define_setting_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What overrides the preset of a model."""
+    classes = {name: family.config_class for name, family in MODELS.items()}
+    diffusion = {name: own for name, own in classes.items() if issubclass(own, DiffusionConfig)}
+    others = {name: own for name, own in classes.items() if name not in diffusion}
+    shared = {name for own in others.values() for name in fields_of(own)} & {
+        name for own in diffusion.values() for name in fields_of(own)
+    }
+    for name in sorted(shared - {"seed"}):
+        owners = {model: fields_of(own)[name] for model, own in classes.items() if name in fields_of(own)}
+        _define_setting(
+            _definer(values, "Settings of several models (defaults from the preset)"),
+            _merged(name, owners, classes),
+            values,
+        )
+    _define_part(f"Settings of diffusion models: {', '.join(diffusion)} (defaults from the preset)", diffusion, values)
+    grouped = {name: GroupsConfig for name, family in MODELS.items() if family.has_item_groups}
+    _define_part(f"Item groups of {', '.join(grouped)} (defaults from the preset)", grouped, values)
+    _define_part("Settings of other models (defaults from the preset)", others, values)
+    title = "Recency weights of any model that reads a row (defaults from the preset)"
+    _define_part(title, {"": RecencyConfig}, values)
+    define = _definer(values, title)
     define("float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")
     define("float", "w_max", None, "Up to here, for the newest interaction.")
 
 
 def define_training_flags(values: flags.FlagValues = FLAGS) -> None:
     """How it is trained."""
-    define = _definer(values, "Training (defaults from the preset)")
-    define("float", "lr", None, "Learning rate of AdamW (of a latent model's autoencoder: the released lr1).")
-    define("float", "lr2", None, "Learning rate of a latent model's denoiser (default: --lr).")
-    define("float", "weight_decay", None, "Decoupled weight decay.")
-    define("float", "ema_decay", None, "Score with a moving average of the parameters of this decay; 0: without.")
-    define("integer", "batch_size", None, "Users a step, over all devices.")
-    define("integer", "accumulate_steps", None,
-            "Go through a batch in so many parts and add their gradients: the same step in less memory.")  # fmt: skip
-    define("enum", "compute_dtype", None,
-            "What the factors of products are rounded to, on GPU and TPU; parameters and losses stay float32.",
-            values=ComputeDtype.__args__)  # fmt: skip
-    define("integer", "epochs", None, "At most so many passes over the users.")
-    define("integer", "max_steps", None, "End after so many steps if that comes first; 0 for no limit.")
-    define("integer", "eval_every", None, "Epochs between evaluations; each is followed by a checkpoint.")
-    define("integer", "checkpoint_every_steps", None, "Further checkpoints every so many steps; 0 for none.")
-    define("integer", "patience", None, "Stop after so many epochs without a new best; 0 for never.")
-    define("string", "metric", None, f"Validation metric to select by: {', '.join(METRICS)} @K (default: recall at 20, "
-            "or at the largest K of --ks).")  # fmt: skip
-    define("seed", "seed", 1, "Of everything that is drawn.")
-    define(
-        "string",
-        "prng_impl",
-        None,
-        "Generator of random bits: threefry2x32, threefry4x32 or rbg (default: what compiles and draws fast on the "
-        "JAX in use; a resumed run keeps its own).",
-    )
+    _define_part("Training (defaults from the preset)", {"": TrainConfig}, values)
 
 
 def define_device_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -438,11 +345,11 @@ def define_compare_flags(values: flags.FlagValues = FLAGS) -> None:
             "(default: the best).")  # fmt: skip
 
 
-def define_train_flags(models: tuple[str, ...], values: flags.FlagValues = FLAGS) -> None:
+def define_train_flags(values: flags.FlagValues = FLAGS) -> None:
     """All flags of experiments.train."""
-    define_model_flags(models, values)
     for define in (
-        define_data_flags, define_training_flags, define_evaluation_flags, define_run_flags, define_device_flags,
+        define_model_flag, define_data_flags, define_training_flags, define_setting_flags, define_evaluation_flags,
+        define_run_flags, define_device_flags,
     ):  # fmt: skip
         define(values)
 
@@ -455,7 +362,7 @@ def grouped_help(usage: str) -> str:
         for name in names:
             flag = FLAGS[name]
             default = "" if flag.default is None else f" (default: {str(flag.default_as_str).strip(chr(39))})"
-            head = f"--[no]{name}" if flag.boolean else f"--{name}"
+            head = ", ".join(f"--[no]{own}" if flag.boolean else f"--{own}" for own in [name, *ALIASES.get(name, [])])
             text = " ".join(f"{head}: {flag.help}{default}".split())  # absl puts an enumeration's values into it
             lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="      ")
         lines.append("")

@@ -8,8 +8,7 @@ from rich.console import Console
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
-from diffrec_jax.devices import OneDevice
-from diffrec_jax.training.parallel import make_parallel
+from diffrec_jax.devices import DeviceStrategy, make_strategy
 from experiments.cache import keep_compiled_programs
 from experiments.flags import FLAGS
 
@@ -49,14 +48,14 @@ def set_up_jax(matmul_precision: str | None, console: Console) -> None:
             console.print(f"warning: {complaint}")
 
 
-def make_devices(dataset: Dataset) -> OneDevice:
+def make_devices(dataset: Dataset) -> DeviceStrategy:
     """The devices that the flags choose.
 
     Raises:
       ConfigError: they cannot be used so.
     """
     try:
-        return make_parallel(
+        return make_strategy(
             FLAGS.parallel, num_items=dataset.num_items, item_shards=FLAGS.item_shards, max_devices=FLAGS.max_devices
         )
     except ValueError as error:

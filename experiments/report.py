@@ -103,8 +103,8 @@ class ConsoleProgress(Progress):
 
 def table_title(results: dict[str, Any]) -> str:
     """Of what data and split results.json tells."""
-    inner = results.get("inner_split")
-    split = f"inner split {inner:g} (the valid split, not the test)" if inner else "test split"
+    inner = results.get("tuning_holdout")
+    split = f"tuning holdout {inner:g} (the valid split, not the test)" if inner else "test split"
     dataset = Path(results["dataset"])  # a folder of its own has no settings
     name = dataset.name if dataset.is_absolute() else f"{dataset} {results['setting']}"
     return f"{name}, {split}, {results['mode']} mode"

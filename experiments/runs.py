@@ -10,8 +10,7 @@ from absl.flags import Error, FlagValues
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
-from diffrec_jax.registry import MODELS
-from diffrec_jax.training.run_log import LOCATION, RunDirectory, differences
+from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differences
 from experiments import flags
 from experiments.config import new_run_config
 
@@ -33,7 +32,7 @@ def parse_train_flags(train_flags: list[str]) -> FlagValues:
       ConfigError: they are none.
     """
     values = FlagValues()
-    flags.define_train_flags(tuple(MODELS), values)
+    flags.define_train_flags(values)
     try:
         rest = values(["experiments.train", *train_flags])
     except Error as error:

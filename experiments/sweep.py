@@ -17,7 +17,7 @@ from rich.table import Table
 
 from diffrec_jax.config import ConfigError, default_k
 from diffrec_jax.files import safe_name
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_directory import RunDirectory
 from experiments import flags
 from experiments.cli import start
 from experiments.flags import FLAGS

@@ -30,7 +30,7 @@ from diffrec_jax.assembly import (
 )
 from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, ConfigError, RunConfig
 from diffrec_jax.data import Dataset, item_counts
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.devices import DeviceStrategy, is_primary
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
 from diffrec_jax.files import safe_name
 from diffrec_jax.memory import GIB, peak_rss_bytes
@@ -38,8 +38,7 @@ from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import Trainer
-from diffrec_jax.training.parallel import is_primary
-from diffrec_jax.training.run_log import LOCATION, RunDirectory, config_digest, differences
+from diffrec_jax.training.run_directory import LOCATION, RunDirectory, config_digest, differences
 from experiments import flags
 from experiments.cli import start
 from experiments.config import new_run_config, resumed_run_config
@@ -83,7 +82,7 @@ class Outcome:
     """Their sizes and latent sizes."""
 
 
-def num_numbers(tree: Any) -> int:
+def count_parameters(tree: Any) -> int:
     """How many numbers a pytree of arrays holds."""
     return sum(np.size(leaf) for leaf in jax.tree.leaves(tree))
 
@@ -99,7 +98,7 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
     return Outcome(
         splits=splits,
         best_epoch=float(trainer.best(best).best_epoch),
-        num_params=num_numbers(of_one),
+        num_params=count_parameters(of_one),
         timings={
             "train_s": timings.train_s,
             "train_s_per_epoch": timings.train_s * trainer.steps_per_epoch / timings.steps if timings.steps else None,
@@ -113,7 +112,7 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
     )
 
 
-def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Console) -> Outcome:
+def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: Console) -> Outcome:
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(dataset), MODELS[config.model].title
     evaluator = make_evaluator(config, recommender.score_fn, devices)
@@ -129,10 +128,10 @@ def fit(config: RunConfig, dataset: Dataset, devices: OneDevice, console: Consol
         "eval_s": time.perf_counter() - started,
         "eval_s_per_1000_users": seconds_per_1000_users(config, evaluator, scoring_state, dataset),
     }
-    return Outcome(splits=splits, best_epoch=None, num_params=num_numbers(fitted), timings=timings)
+    return Outcome(splits=splits, best_epoch=None, num_params=count_parameters(fitted), timings=timings)
 
 
-def check_devices(config: RunConfig, devices: OneDevice) -> None:
+def check_devices(config: RunConfig, devices: DeviceStrategy) -> None:
     """Raises ConfigError if the batch does not split over the devices, or they do not compute as asked."""
     if config.training is None:
         return
@@ -216,7 +215,7 @@ def run(
     config: RunConfig,
     dataset: Dataset,
     run_directory: RunDirectory,
-    devices: OneDevice,
+    devices: DeviceStrategy,
     console: Console,
     *,
     resumes: bool,
@@ -255,19 +254,19 @@ def run(
     return dataclasses.replace(outcome, item_groups=describe_item_groups(config, item_groups))
 
 
-def describe_devices(devices: OneDevice) -> str:
+def describe_devices(devices: DeviceStrategy) -> str:
     """How many, of what kind, and how they are used."""
-    return f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.way}"
+    return f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.description}"
 
 
-def describe(config: RunConfig, dataset: Dataset, devices: OneDevice, outcome: Outcome) -> dict[str, Any]:
+def describe(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outcome: Outcome) -> dict[str, Any]:
     """What results.json says of a run, beside what it took and its baselines."""
     mode, beyond_k = config.evaluation.mode, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
     return {
         "model": config.model,
         "dataset": config.data.dataset,
         "setting": config.data.setting,
-        "inner_split": config.data.inner_split,
+        "tuning_holdout": config.data.tuning_holdout,
         "seed": config.seed,
         "preset": config.preset,
         "mode": mode,
@@ -305,5 +304,5 @@ def finish(
 
 
 if __name__ == "__main__":
-    flags.define_train_flags(tuple(MODELS))
+    flags.define_train_flags()
     start(main, __doc__ or "")

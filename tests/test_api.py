@@ -15,8 +15,8 @@ from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.registry import MODELS
 from diffrec_jax.serving.model_files import ModelFileError
-from diffrec_jax.training.run_log import RunDirectoryError
-from tests.experiments.test_scripts import run
+from diffrec_jax.training.run_directory import RunDirectoryError
+from tests.experiments.scripts import run
 from tests.test_registry import SMALL
 
 QUICK = {"epochs": 2, "eval_every": 1, "batch_size": 20, "ks": (5,)}
@@ -139,17 +139,17 @@ def test_unknown_ids_and_empty_histories_are_named(t_diffrec):
 def test_a_dataset_that_is_known_by_its_folders_name_gets_its_preset():
     known, other = (dataclasses.replace(SPLIT, name=name) for name in ("ml-1m_clean", "mine"))
     presets = [dr.fit("t_ease", dataset).config for dataset in (known, other)]
-    assert presets[0].recency.infer == "exp:5" and presets[0].recommender != presets[1].recommender
+    assert presets[0].recency.infer_recency == "exp:5" and presets[0].recommender != presets[1].recommender
 
 
 def test_settings_are_checked():
     for arguments, message in (
         ({"model": "oracle"}, "model 'oracle' is unknown: choose one of diffrec"),
-        ({"model": "ease", "lr": 1.0}, "'lr' means nothing to EASE: it has"),
+        ({"model": "ease", "lr": 1.0}, "lr means nothing to EASE: leave it out"),
         ({"model": "diffrec", "noise_min": 0.5, "noise_max": 0.1}, "need 0 < noise_min <= noise_max"),
         ({"model": "diffrec", "train_recency": "quadratic"}, "'quadratic' is not understood"),
         ({"model": "diffrec", "seed": -1}, "seed must be between 0"),
-        ({"model": "mf", "train_recency": "exp:5"}, "'train_recency' means nothing to MF"),
+        ({"model": "mf", "train_recency": "exp:5"}, "train_recency means nothing to MF"),
     ):
         with pytest.raises(ConfigError, match=message):
             dr.fit(**{"dataset": SPLIT} | arguments)

@@ -5,13 +5,13 @@ import pytest
 
 from diffrec_jax import assembly
 from diffrec_jax import config as configuration
-from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, GroupsConfig, RunConfig, scored_from
+from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, GroupsConfig, RunConfig, with_settings
 from diffrec_jax.data import parse_recency
 from diffrec_jax.data.clustering import group_items
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.devices import DeviceStrategy
 from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_directory import RunDirectory
 
 DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
 EVALUATION = EvaluationConfig(ks=(5,))
@@ -19,32 +19,29 @@ EVALUATION = EvaluationConfig(ks=(5,))
 
 def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkeypatch):
     """The groups are those of k-means on its vectors, the same again, and nothing of it is left behind."""
-    preset = {
-        "training": {"epochs": 2, "eval_every": 1, "metric": "recall@5", "lr": 0.05},
-        "recommender": {"embedding_size": 4, "num_layers": 1},
-    }
-    monkeypatch.setattr(configuration, "load_preset", lambda model, data: ("tuned", preset))
+    preset = {"epochs": 2, "eval_every": 1, "lr": 0.05, "embedding_size": 4, "num_layers": 1}
+    monkeypatch.setattr(configuration, "load_preset", lambda model, data, wanted: ("tuned", preset))
     config = RunConfig(
-        "l_diffrec", "tuned", DATA, EVALUATION, LDiffRecConfig(), TrainConfig(),
+        "l_diffrec", "tuned", DATA, EVALUATION, LDiffRecConfig(), TrainConfig(metric="recall@5"),
         groups=GroupsConfig(num_groups=3, item_embeddings="lightgcn"),
     )  # fmt: skip
     dataset = DATA.load()
-    groups = assembly.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), OneDevice())
+    groups = assembly.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), DeviceStrategy())
     lightgcn = configuration.embedding_run_config(config, "lightgcn")
-    vectors = assembly.trained_item_embeddings(lightgcn, dataset, OneDevice(), None)
+    vectors = assembly.trained_item_embeddings(lightgcn, dataset, DeviceStrategy(), None)
     assert vectors.shape == (40, 4) and vectors.std() > 0.01
     np.testing.assert_array_equal(groups, group_items("kmeans", 3, train=dataset.train, embeddings=vectors, seed=0))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_trained_model_is_scored_from_other_weights():
-    diffrec = RunConfig("diffrec", "tuned", DATA, EVALUATION, DiffRecConfig(), TrainConfig())
-    assert scored_from(diffrec, None) is diffrec
-    assert scored_from(diffrec, "exp:9").recency.make().infer == parse_recency("exp:9")
+    diffrec = RunConfig("diffrec", "tuned", DATA, EVALUATION, DiffRecConfig(), TrainConfig(metric="recall@5"))
+    assert with_settings(diffrec, {}) == diffrec
+    assert with_settings(diffrec, {"infer_recency": "exp:9"}).recency.make().infer == parse_recency("exp:9")
     with pytest.raises(ConfigError, match="'quadratic' is not understood"):
-        scored_from(diffrec, "quadratic")
+        with_settings(diffrec, {"infer_recency": "quadratic"})
     with pytest.raises(ConfigError, match="means nothing to MF"):
-        scored_from(dataclasses.replace(diffrec, model="mf", recommender=MFConfig()), "exp:9")
+        with_settings(dataclasses.replace(diffrec, model="mf", recommender=MFConfig()), {"infer_recency": "exp:9"})
 
 
 def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatch):
@@ -70,7 +67,7 @@ def test_an_evaluation_of_nobody_is_refused_before_anything_is_made():
             continue
         with pytest.raises(ConfigError, match="none of the 60 evaluated users has relevant items in test"):
             assembly.check_evaluation(config, nobody)
-    with pytest.raises(ConfigError, match="--eval_users=61 but synthetic has 60 users"):
+    with pytest.raises(ConfigError, match="eval_users is 61, but synthetic has 60 users"):
         assembly.check_evaluation(
             RunConfig("ease", "tuned", DATA, EvaluationConfig(eval_users=61), EaseConfig()), dataset
         )
@@ -81,6 +78,6 @@ def test_a_trained_model_that_does_not_fit_into_memory_says_so(monkeypatch, tmp_
     config = RunConfig("diffrec", "tuned", DATA, EVALUATION, DiffRecConfig(dims=(50,)), TrainConfig(metric="recall@5"))
     dataset, directory = DATA.load(), RunDirectory(tmp_path / "run")
     monkeypatch.setattr(assembly, "available_bytes", lambda: 4 * 4 * 2 * 40 * 50 - 1)  # four of two large tables
-    with pytest.raises(ConfigError, match=r"DiffRec needs about 0\.0 GiB .*: take smaller --dims"):
-        assembly.prepare_trainer(config, dataset, directory, OneDevice(), None, None)
+    with pytest.raises(ConfigError, match=r"DiffRec needs about 0\.0 GiB .*: take smaller dims"):
+        assembly.prepare_trainer(config, dataset, directory, DeviceStrategy(), None, None)
     assert not directory.path.exists()

@@ -10,12 +10,12 @@ from diffrec_jax.assembly import evaluate_fitted, make_trainer
 from diffrec_jax.config import DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.devices import OneDevice
-from diffrec_jax.recommenders import Clock, DiffRecConfig, FittedRecommender, make_diffrec
+from diffrec_jax.devices import DeviceStrategy
+from diffrec_jax.recommenders import DiffRecConfig, FittedRecommender, StepContext, make_diffrec
 from diffrec_jax.registry import MODELS, Context, register_model
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_directory import RunDirectory
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 
@@ -48,9 +48,9 @@ def test_training_lowers_the_loss_of_every_model(model):
 
     @jax.jit
     def loss(state):
-        clock = Clock(step=np.int32(10_000), epoch=np.int32(0), key=jax.random.key(0))
+        context = StepContext(step=np.int32(10_000), epoch=np.int32(0), key=jax.random.key(0))
         losses, _ = recommender.loss_fn(
-            state.params, recommender.init_model_state(), batch, row_keys(jax.random.key(1), batch), clock
+            state.params, recommender.init_model_state(), batch, row_keys(jax.random.key(1), batch), context
         )
         return losses.mean()
 
@@ -124,7 +124,7 @@ def test_a_model_from_outside_is_fitted_and_evaluated_like_ours(registered):
     config = RunConfig("newest", "none", DATA, EvaluationConfig(ks=(5,)), NewestConfig(power=2.0))
     dataset = DATA.load()
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict(dataset)))) == config
-    results = evaluate_fitted(config, config.make_fitted(dataset), dataset, OneDevice())
+    results = evaluate_fitted(config, config.make_fitted(dataset), dataset, DeviceStrategy())
     expected = np.argsort(-make_newest(config.recommender, Context(dataset)).fit(dataset.train), kind="stable")
     user = 3
     seen = set(dataset.train_and_valid[[user]].indices.tolist())
@@ -140,7 +140,7 @@ def test_a_trained_model_from_outside_is_trained_like_ours(registered, tmp_path)
         config = RunConfig(model, "none", DATA, EvaluationConfig(ks=(5,)), own, training)
         directory = RunDirectory(tmp_path / model)
         directory.create({})
-        states.append(make_trainer(config, DATA.load(), directory, OneDevice()).run())
+        states.append(make_trainer(config, DATA.load(), directory, DeviceStrategy()).run())
     jax.tree.map(np.testing.assert_array_equal, states[0].params, states[1].params)
 
 

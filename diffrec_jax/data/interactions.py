@@ -257,7 +257,7 @@ class Dataset:
         """What is known before the test: each user's training and then validation interactions."""
         return append_rows(self.train, self.valid)
 
-    def inner_split(self, share: float) -> "Dataset":
+    def tuning_holdout(self, share: float) -> "Dataset":
         """A dataset to tune on that knows nothing of the test: the newest ``share`` of each training row to validate
         with, the former validation split as the test.
 
@@ -266,10 +266,10 @@ class Dataset:
         """
         train, valid = split_rows(self.train, share)
         if not valid.nnz:
-            raise DataError(f"{self.name}: no training row is long enough for an inner split of {share:g}: take more")
+            raise DataError(f"{self.name}: no training row is long enough for a tuning holdout of {share:g}: take more")
         return replace(
             self,
-            name=f"{self.name}, inner split {share:g}",
+            name=f"{self.name}, tuning holdout {share:g}",
             train=train,
             valid=valid,
             test=self.valid,

@@ -14,7 +14,7 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids
 from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, check_structure
 from diffrec_jax.data.recency import NO_RECENCY, Recency
-from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.prng import make_key
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
@@ -116,7 +116,7 @@ class Evaluator:
     score_fn: ScoreFn
     ks: tuple[int, ...] = DEFAULT_KS
     batch_size: int = 400
-    devices: OneDevice = ONE_DEVICE
+    devices: DeviceStrategy = SINGLE_DEVICE
     make_key: Callable[[], Key] = lambda: make_key(0)
 
     def __post_init__(self) -> None:

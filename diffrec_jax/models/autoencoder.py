@@ -4,8 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.models.affine import Affine, product
+from diffrec_jax.models.affine import Affine
 from diffrec_jax.models.mlp import ACTIVATIONS
+from diffrec_jax.products import product
 from diffrec_jax.rows import embed
 from diffrec_jax.typing import Array
 

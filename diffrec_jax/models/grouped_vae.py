@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.models.likelihood import Decoder, decoded_multinomial_nll
+from diffrec_jax.models.decoded_errors import Decoder, decoded_multinomial_nll
 from diffrec_jax.models.mlp import ACTIVATIONS, normal_kernel
 from diffrec_jax.rows import embed_each
 from diffrec_jax.typing import Array

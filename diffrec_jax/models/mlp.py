@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.models.affine import Affine, product
+from diffrec_jax.models.affine import Affine
 from diffrec_jax.models.dropout import row_dropout
+from diffrec_jax.products import product
 from diffrec_jax.typing import Array, RowKeys
 
 MAX_PERIOD = 10_000.0

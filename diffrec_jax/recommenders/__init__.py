@@ -7,7 +7,7 @@ from diffrec_jax.recommenders.autoencoders import (
     MultiVAEConfig,
     make_autoencoder,
 )
-from diffrec_jax.recommenders.base import Clock, FittedRecommender, Recommender
+from diffrec_jax.recommenders.base import FittedRecommender, Recommender, StepContext
 from diffrec_jax.recommenders.bpr import LightGCNConfig, MFConfig, make_bpr
 from diffrec_jax.recommenders.diffrec import DiffRecConfig, make_diffrec
 from diffrec_jax.recommenders.ials import IALSConfig, make_ials
@@ -36,7 +36,6 @@ from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
 
 __all__ = [
     "CDAEConfig",
-    "Clock",
     "DiffRecConfig",
     "EaseConfig",
     "FitLinear",
@@ -57,6 +56,7 @@ __all__ = [
     "Recommender",
     "SASRecConfig",
     "SlimConfig",
+    "StepContext",
     "fit_linear_denoiser",
     "fit_linear_factors",
     "make_autoencoder",

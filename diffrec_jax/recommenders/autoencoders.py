@@ -5,7 +5,7 @@ section 4.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +15,10 @@ from diffrec_jax.data.interactions import Dataset, csr_from_pairs
 from diffrec_jax.models.autoencoder import Autoencoder
 from diffrec_jax.models.likelihood import bernoulli_nll, gaussian_kl, multinomial_nll, squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.recommenders.diffusing import row_normals
 from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, targets, to_dense
+from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 Likelihood = Literal["multinomial", "bernoulli", "gaussian"]
@@ -31,32 +31,26 @@ class MultiDAEConfig:
 
     variational: ClassVar[bool] = False
     has_user_vectors: ClassVar[bool] = False
-    dims: tuple[int, ...] = (200, 600)
-    activation: str = "tanh"
-    likelihood: Likelihood = "multinomial"
-    normalize: bool = True
-    """Divide the input row by its length."""
-    dropout: float = 0.5
+    dims: tuple[int, ...] = setting(
+        (200, 600), "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items."
+    )
+    activation: str = setting("tanh", "Activation of the hidden layers.", choices=tuple(ACTIVATIONS))
+    likelihood: Likelihood = setting("multinomial", "Likelihood of the row, given the output.")
+    normalize: bool = setting(True, "Divide the input row by its Euclidean length.", aliases=("norm",))
+    dropout: float = setting(0.5, "Rate of the dropout of the input.", at_least=0, below=1)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_sizes("dims", self.dims)
-        check_choice("activation", self.activation, tuple(ACTIVATIONS))
-        check_choice("likelihood", self.likelihood, get_args(Likelihood))
-        check_rate("dropout", self.dropout)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
 class MultiDAEPlusConfig(MultiDAEConfig):
     """MultiDAE++: DiffRec's forward noise on the input, taken away in one step."""
 
-    input_noise: float = 0.01
-    """Variance: the input is sqrt(1 - v) x + sqrt(v) noise."""
-
-    def __post_init__(self) -> None:
-        """Checks every value."""
-        super().__post_init__()
-        check_rate("input_noise", self.input_noise)
+    input_noise: float = setting(
+        0.01, "Variance v of the noise: the input is sqrt(1 - v) x + sqrt(v) noise.", at_least=0, below=1
+    )
 
 
 @dataclass(frozen=True)
@@ -64,10 +58,10 @@ class CDAEConfig(MultiDAEConfig):
     """CDAE: a vector of each user beside the row."""
 
     has_user_vectors: ClassVar[bool] = True
-    dims: tuple[int, ...] = (200,)
-    activation: str = "sigmoid"
-    likelihood: Likelihood = "bernoulli"
-    normalize: bool = False
+    dims: tuple[int, ...] = setting((200,), "Hidden layer sizes.")
+    activation: str = setting("sigmoid", "Activation of the hidden layers.", choices=tuple(ACTIVATIONS))
+    likelihood: Likelihood = setting("bernoulli", "Likelihood of the row, given the output.")
+    normalize: bool = setting(False, "Divide the input row by its Euclidean length.", aliases=("norm",))
 
 
 @dataclass(frozen=True)
@@ -75,15 +69,10 @@ class MultiVAEConfig(MultiDAEConfig):
     """MultiVAE."""
 
     variational: ClassVar[bool] = True
-    kl_weight: float = 0.2
-    """beta."""
-    kl_weight_steps: int = 2000
-    """beta rises from 0 to its weight in so many steps; 0 for a constant."""
-
-    def __post_init__(self) -> None:
-        """Checks every value."""
-        super().__post_init__()
-        check_at_least(0, kl_weight=self.kl_weight, kl_weight_steps=self.kl_weight_steps)
+    kl_weight: float = setting(0.2, "beta, weight of the KL divergence.", at_least=0, aliases=("anneal_cap",))
+    kl_weight_steps: int = setting(
+        2000, "The KL weight rises from 0 in so many steps; 0: constant.", at_least=0, aliases=("anneal_steps",)
+    )
 
 
 def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:
@@ -108,7 +97,7 @@ def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:
     def encode(params: Params, row: RowBatch | Array, batch: RowBatch) -> tuple[Array, Array]:
         return model.apply(params, row, batch.user_ids, method="encode")  # type: ignore[return-value]
 
-    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         del model_state
         dropout_keys, noise_keys, latent_keys = (fold_each(row_keys, place) for place in range(3))
         row = dropout_entries(normalised(batch), dropout_keys, config.dropout)
@@ -118,7 +107,7 @@ def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:
         latent, log_variance = encode(params, row, batch)
         divergence = 0.0
         if isinstance(config, MultiVAEConfig):
-            share = clock.step / config.kl_weight_steps if config.kl_weight_steps else 1.0
+            share = context.step / config.kl_weight_steps if config.kl_weight_steps else 1.0
             divergence = config.kl_weight * jnp.minimum(share, 1.0) * gaussian_kl(latent, log_variance)
             latent = latent + jnp.exp(0.5 * log_variance) * row_normals(latent_keys, latent.shape[1])
         logits: Array = model.apply(params, latent, method="decode")  # type: ignore[assignment]

@@ -9,7 +9,7 @@ from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.typing import Array, Key, Params, RowKeys, ScoreFn
 
 
-class Clock(NamedTuple):
+class StepContext(NamedTuple):
     """How far the training is, for what is annealed, int32 scalars from 0; and what belongs to no row."""
 
     step: Array
@@ -22,8 +22,8 @@ class Recommender(NamedTuple):
     """A model trained by gradients. B rows, I items; ``model_state`` is what the loss keeps beside the parameters."""
 
     init_params: Callable[[Key], Params]
-    loss_fn: Callable[[Params, Any, RowBatch, RowKeys, Clock], tuple[Array, Any]]
-    """(params, model_state, batch, row_keys [B], clock) -> (losses [B] to be averaged, info with leading axis B)."""
+    loss_fn: Callable[[Params, Any, RowBatch, RowKeys, StepContext], tuple[Array, Any]]
+    """(params, model_state, batch, row_keys [B], context) -> (losses [B] to be averaged, info with leading axis B)."""
     score_fn: ScoreFn
     prepare_scoring: Callable[[Params], Any] = lambda params: params
     """Work done once per parameter set: params -> scoring state."""

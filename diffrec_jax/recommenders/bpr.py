@@ -14,9 +14,9 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
 from diffrec_jax.data.embeddings import inverse_root_degrees, normalised_interactions
-from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.rows import embed, sample_unseen, sum_over_entries
+from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 
@@ -25,28 +25,20 @@ class MFConfig:
     """Matrix factorisation by BPR."""
 
     num_layers: ClassVar[int] = 0
-    embedding_size: int = 64
-    l2: float = 1e-4
-    """Of the vectors of each compared triple before propagation."""
-    init_stddev: float = 0.1
+    embedding_size: int = setting(64, "Size of the vectors.", at_least=1)
+    l2: float = setting(1e-4, "L2 regularisation of the vectors of each compared triple.", at_least=0)
+    init_stddev: float = setting(0.1, "Standard deviation of the initial vectors.", above=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, embedding_size=self.embedding_size)
-        check_at_least(0, l2=self.l2)
-        check_above_zero(init_stddev=self.init_stddev)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
 class LightGCNConfig(MFConfig):
     """LightGCN."""
 
-    num_layers: int = 3  # type: ignore[misc]
-
-    def __post_init__(self) -> None:
-        """Checks every value."""
-        super().__post_init__()
-        check_at_least(1, num_layers=self.num_layers)
+    num_layers: int = setting(3, "Propagations.", at_least=1)  # type: ignore[misc]
 
 
 class Vectors(NamedTuple):
@@ -144,8 +136,8 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
             for name, part_key, count in zip(Vectors._fields, jax.random.split(key), (num_users, num_items))
         }
 
-    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        del model_state, clock
+    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
+        del model_state, context
         base = Vectors(**params)
         vectors = propagate(base, batch)
         negatives = sample_unseen(batch, row_keys, num_items)

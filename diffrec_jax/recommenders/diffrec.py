@@ -4,6 +4,7 @@ Reference: arXiv:2304.04971, section 3.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import GAUSSIAN, LossHistory, init_loss_history, q_sample, x0_loss_of_error
+from diffrec_jax.models.decoded_errors import decoded_squared_error, gram_squared_error
 from diffrec_jax.models.dropout import row_bernoulli, row_dropout
 from diffrec_jax.models.folding import (
     FoldedDenoiser,
@@ -20,11 +22,10 @@ from diffrec_jax.models.folding import (
     folded_denoise_fn,
     folded_noise,
 )
-from diffrec_jax.models.likelihood import decoded_squared_error, gram_squared_error, squared_error
+from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.models.mlp import MLPDenoiser
 from diffrec_jax.models.noise_sketch import buckets, draw_noise_sketch, project_noised
-from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.checks import check_at_least
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.recommenders.diffusing import (
     DROPOUT_PLACE,
     NOISE_PLACE,
@@ -39,43 +40,54 @@ from diffrec_jax.recommenders.diffusing import (
 )
 from diffrec_jax.recommenders.linear_denoiser import FitLinear, LinearFactors
 from diffrec_jax.rows import embed, fold_each, targets, to_dense, to_mask
+from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
+
+LossImpl = Literal["dense", "blocked", "gram"]
 
 
 @dataclass(frozen=True)
 class DiffRecConfig(DiffusionConfig):
     """Everything that defines a DiffRec but the data; the defaults are the released ones for Amazon-book clean."""
 
-    folded: bool = True
-    """Score in the hidden space where that is exact: x_0 prediction without input normalisation, and Gaussian noise
-    where any is drawn."""
-    noise_sketch: int = 0
-    """K of the noise drawn by ``models.noise_sketch`` in training, 0 for noise of its own on every item."""
-    item_block: int = 0
-    """Items whose error exists at once in training: less memory for a third more products; 0 for all."""
-    gram_error: bool = False
-    """The error through the output layer's Gram matrix: no block of it, and cheaper for batches far above the width."""
-    linear_rank: int = 0
-    """R of the linear denoiser that the network starts from and adds to; 0 for none. Its fit takes 44 I^2 bytes."""
+    folded: bool = setting(
+        True,
+        "Score in the hidden space where that is exact (about 10 times faster): x_0 prediction of rows that are not "
+        "normalised, and Gaussian noise where any is drawn.",
+    )
+    noise_sketch: int = setting(
+        0,
+        "Train with noise hashed from so many normals a user: less time, another distribution; 0: noise of its own on "
+        "every item.",
+        at_least=0,
+    )
+    loss_impl: LossImpl = setting(
+        "dense",
+        "How the squared error is computed, all exact. dense: a block of the batch's users and all items; blocked: "
+        "loss_block_size items at a time, less memory and a third more products; gram: through the output layer's Gram "
+        "matrix, no such block, and fastest where a device's share of the batch is far larger than the last layer.",
+    )
+    loss_block_size: int = setting(4096, "Items at a time with loss_impl=blocked.", at_least=1)
+    linear_rank: int = setting(
+        0,
+        "Start from a fitted linear denoiser of this rank and learn what it leaves; 0: do not. The fit takes 44 bytes "
+        "for each pair of items.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
-        check_at_least(0, noise_sketch=self.noise_sketch, item_block=self.item_block, linear_rank=self.linear_rank)
         if self.is_lean and self.prediction_type != "x0":
             raise ValueError(
-                "noise_sketch, item_block and gram_error need x_0 prediction: a prediction of the noise needs it all"
+                "noise_sketch and loss_impl need x_0 prediction: a prediction of the noise needs the whole noise"
             )
-        if self.item_block and self.gram_error:
-            raise ValueError("item_block and gram_error are two ways to the same error: choose one")
-        if self.is_lean and (self.linear_rank or self.shown_weight != 1):
-            raise ValueError(
-                "linear_rank and shown_weight do not go with noise_sketch, item_block and gram_error: leave those out"
-            )
+        if self.is_lean and (self.linear_rank or self.observed_error_weight != 1):
+            raise ValueError("linear_rank and observed_error_weight need loss_impl dense, without noise_sketch")
         if self.linear_rank and (self.normalize or self.prediction_type != "x0"):
             raise ValueError("linear_rank needs x_0 prediction from rows that are not normalised: what it is fitted to")
-        if self.shown_weight != 1 and self.prediction_type != "x0":
-            raise ValueError("shown_weight needs x_0 prediction: the noise does not tell of single items")
+        if self.observed_error_weight != 1 and self.prediction_type != "x0":
+            raise ValueError("observed_error_weight needs x_0 prediction: the noise does not tell of single items")
         if self.noise_sketch and self.noise_law != GAUSSIAN:
             raise ValueError(f"noise_sketch draws Gaussian noise: leave it out, or noise_law {self.noise_law!r}")
         if self.noise_sketch and self.normalize:
@@ -89,7 +101,7 @@ class DiffRecConfig(DiffusionConfig):
     @property
     def is_lean(self) -> bool:
         """Whether training goes without some of the blocks of rows and items."""
-        return bool(self.noise_sketch or self.item_block or self.gram_error)
+        return bool(self.noise_sketch) or self.loss_impl != "dense"
 
 
 def with_linear_part(model: MLPDenoiser, params: Params, factors: LinearFactors) -> Params:
@@ -142,15 +154,15 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
         return with_linear_part(model, params, fitted)
 
     def error_weights(batch: RowBatch, row_keys: RowKeys):
-        if config.shown_weight == 1:
+        if config.observed_error_weight == 1:
             return None
         dropout_keys = fold_each(row_keys, DROPOUT_PLACE)
         shown = to_mask(batch, num_items) & row_bernoulli(dropout_keys, 1.0 - config.dropout, num_items)
-        return jnp.where(shown, config.shown_weight, 1.0)
+        return jnp.where(shown, config.observed_error_weight, 1.0)
 
-    def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+    def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.is_lean:
-            return lean_loss(params, history, batch, row_keys, clock)
+            return lean_loss(params, history, batch, row_keys, context)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
         if config.has_linear_part:
@@ -160,13 +172,13 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
         terms = diffusion_terms(*given, target=target, item_weights=weights)
         return weigh_users(config, terms.losses, batch, num_items), terms.info
 
-    def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+    def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         """The same with fewer blocks [B, I]: none with a sketch and either form of the error."""
         t, importance_weight = draw_timesteps(config, history, row_keys)
         noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
         if config.noise_sketch:
             size = config.noise_sketch
-            sketch = draw_noise_sketch(clock.key, num_items, size)
+            sketch = draw_noise_sketch(context.key, num_items, size)
             # Dropout is by bucket: what it takes from an item it takes from its noise.
             kept = row_dropout(dropout_keys, jnp.ones((len(t), size)), config.dropout)
             signal_scale = jnp.asarray(schedule.sqrt_alphas_cumprod)[t]
@@ -180,11 +192,11 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
             x_t = q_sample(schedule, to_dense(batch, num_items), t, config.draw_noise(noise_keys, num_items))
             hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
         output = params["params"]["output_layer"]
-        if config.gram_error:
+        if config.loss_impl == "gram":
             errors: Array = gram_squared_error(hidden, output["table"], output["bias"], targets(batch))
-        elif config.item_block:
+        elif config.loss_impl == "blocked":
             given = hidden, output["table"], output["bias"], targets(batch)
-            errors: Array = decoded_squared_error(*given, config.item_block)  # type: ignore[assignment]
+            errors: Array = decoded_squared_error(*given, config.loss_block_size)  # type: ignore[assignment]
         else:
             errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
         losses = x0_loss_of_error(schedule, errors / num_items, t, reweight=config.reweight)

@@ -1,7 +1,7 @@
 """What DiffRec does over a row of items and L-DiffRec over a latent vector: the diffusion, its loss, its sampling."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,9 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
 )
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
-from diffrec_jax.recommenders.checks import check_above_zero, check_at_least, check_choice, check_rate, check_sizes
 from diffrec_jax.recommenders.linear_denoiser import LinearFit
 from diffrec_jax.rows import fold_each, num_entries
+from diffrec_jax.settings import check_choice, check_settings, setting
 from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
 
 TimestepSampling = Literal["importance", "uniform"]
@@ -42,45 +42,43 @@ class DiffusionConfig:
       ValueError: a value is outside its range; the message names it.
     """
 
-    dims: tuple[int, ...] = (1000,)
-    num_timesteps: int = 5
-    noise_schedule: ScheduleKind = "linear-var"
-    noise_scale: float = 1e-4
-    noise_min: float = 5e-4
-    noise_max: float = 5e-3
-    noise_law: str = GAUSSIAN
-    """Of the noise, in training and at inference: a name of ``diffusion.NOISE_LAWS``."""
-    beta_fixed: bool = True
-    prediction_type: PredictionType = "x0"
-    reweight: bool = True
-    timestep_sampling: TimestepSampling = "importance"
-    time_embedding_size: int = 10
-    activation: str = "tanh"
-    normalize: bool = False
-    dropout: float = 0.5
-    num_inference_noise_steps: int = 0
-    sampling_noise: bool = False
-    shown_weight: float = 1.0
-    """Of the squared error at stored items that dropout left in the input; 0: learn from what it took alone."""
-    user_weight_power: float = 0.0
-    """A user of n items weighs n to this power in the loss, and in the fit of a linear part."""
-    linear_l2: float = 1000.0
-    """Of the fit of a linear part."""
+    dims: tuple[int, ...] = setting((1000,), "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
+    num_timesteps: int = setting(5, "T, diffusion steps.", at_least=1, aliases=("steps",))
+    noise_schedule: ScheduleKind = setting("linear-var", "How the noise grows with t.")
+    noise_scale: float = setting(1e-4, "s, scale of the noise; 0: no noise, a plain autoencoder.", at_least=0)
+    noise_min: float = setting(5e-4, "Noise variance at the first step, before the scale.")
+    noise_max: float = setting(5e-3, "Noise variance at the last step, before the scale.")
+    noise_law: str = setting(
+        GAUSSIAN, f"Distribution of the noise, of variance 1, in training and at inference: {', '.join(NOISE_LAWS)}."
+    )
+    beta_fixed: bool = setting(True, "Replace the first beta by 1e-5.")
+    prediction_type: PredictionType = setting("x0", "What the network predicts.", aliases=("mean_type",))
+    reweight: bool = setting(True, "Weight the loss of step t by SNR(t-1) - SNR(t).")
+    timestep_sampling: TimestepSampling = setting("importance", "How t is drawn in training.")
+    time_embedding_size: int = setting(10, "Size of the timestep embedding.", at_least=1, aliases=("emb_size",))
+    activation: str = setting("tanh", "Activation of the hidden layers.", choices=tuple(ACTIVATIONS))
+    normalize: bool = setting(False, "Divide the input row by its Euclidean length.", aliases=("norm",))
+    dropout: float = setting(0.5, "Rate of the dropout of the input.", at_least=0, below=1)
+    num_inference_noise_steps: int = setting(
+        0, "T', steps of forward noise at inference; all T are reversed.", at_least=0, aliases=("sampling_steps",)
+    )
+    sampling_noise: bool = setting(False, "Draw noise in the reverse steps.")
+    observed_error_weight: float = setting(
+        1.0,
+        "Weight of the squared error at observed items that dropout left in the input; 0: learn only from the items "
+        "that dropout took.",
+        at_least=0,
+    )
+    user_weight_power: float = setting(
+        0.0, "A user of n items weighs n to this power in the loss and in a linear fit.", at_least=0
+    )
+    linear_l2: float = setting(1000.0, "L2 regularisation of the fitted linear part.", above=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_choice("noise_schedule", self.noise_schedule, get_args(ScheduleKind))
+        check_settings(self)
         check_choice("noise_law", self.noise_law, tuple(NOISE_LAWS))
-        check_choice("prediction_type", self.prediction_type, get_args(PredictionType))
-        check_choice("timestep_sampling", self.timestep_sampling, get_args(TimestepSampling))
-        check_choice("activation", self.activation, tuple(ACTIVATIONS))
-        check_sizes("dims", self.dims)
-        if self.time_embedding_size < 1:
-            raise ValueError(f"time_embedding_size must be at least 1, got {self.time_embedding_size}")
-        check_rate("dropout", self.dropout)
-        check_at_least(0, shown_weight=self.shown_weight, user_weight_power=self.user_weight_power)
-        check_above_zero(linear_l2=self.linear_l2)
-        if not 0 <= self.num_inference_noise_steps <= self.num_timesteps:
+        if self.num_inference_noise_steps > self.num_timesteps:
             raise ValueError(
                 f"inference noise steps T' must be between 0 and T = {self.num_timesteps}, "
                 f"got {self.num_inference_noise_steps}"

@@ -15,9 +15,8 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids, make_row_batch
 from diffrec_jax.recommenders.base import FittedRecommender
-from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.rows import embed, num_entries, row_starts
-from diffrec_jax.seeds import check_seed
+from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys
 
 BATCH_SIZE = 512
@@ -31,21 +30,22 @@ ELIMINATED_SIZE = 32
 class IALSConfig:
     """iALS; defaults of moderate size."""
 
-    embedding_size: int = 64
-    l2: float = 0.003
-    unobserved_weight: float = 0.1
-    """Weight of every pair's prediction as 0, beside the observed pairs' as 1."""
-    l2_exponent: float = 1.0
-    """A vector's regularisation is l2 (its observed pairs + unobserved_weight times all its pairs) to this power."""
-    num_iterations: int = 16
-    seed: int = 1
+    embedding_size: int = setting(64, "Size of the vectors.", at_least=1)
+    l2: float = setting(0.003, "L2 regularisation of the vectors.", above=0)
+    unobserved_weight: float = setting(
+        0.1, "Weight of every pair's prediction as 0, beside the observed pairs' as 1.", above=0
+    )
+    l2_exponent: float = setting(
+        1.0,
+        "A vector's regularisation is l2 (its observed pairs + unobserved_weight times all its pairs) to this power.",
+        at_least=0,
+    )
+    num_iterations: int = setting(16, "Alternations.", at_least=1)
+    seed: int = seed_setting(1, "Seed of the initial vectors.")
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, embedding_size=self.embedding_size, num_iterations=self.num_iterations)
-        check_at_least(0, l2_exponent=self.l2_exponent)
-        check_seed(self.seed)
-        check_above_zero(l2=self.l2, unobserved_weight=self.unobserved_weight)
+        check_settings(self)
 
 
 class IALSState(NamedTuple):

@@ -16,10 +16,9 @@ from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.interactions import item_counts
 from diffrec_jax.recommenders.base import FittedRecommender
-from diffrec_jax.recommenders.checks import check_above_zero, check_at_least
 from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, LinearFit, fit_linear_denoiser, item_blocks
 from diffrec_jax.rows import embed
-from diffrec_jax.seeds import check_seed
+from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys
 
 
@@ -36,15 +35,13 @@ def _dense_bytes(bytes_per_pair: int):
 class EaseConfig:
     """EASE; the default is the usual starting point for data of ML-1M's size."""
 
-    l2: float = 500.0
-    dropout: float = 0.0
-    """Above 0, EDLAE: the rate at which items are taken from a row."""
-    user_weight_power: float = 0.0
-    """A user of n items weighs n to this power."""
+    l2: float = setting(500.0, "L2 regularisation of the item-item weights.", above=0)
+    dropout: float = setting(0.0, "Above 0, EDLAE: rate at which items are taken from a row.", at_least=0, below=1)
+    user_weight_power: float = setting(0.0, "A user of n items weighs n to this power.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        LinearFit(self.l2, self.dropout, self.user_weight_power)
+        check_settings(self)
 
 
 def make_ease(config: EaseConfig) -> FittedRecommender:
@@ -63,16 +60,20 @@ def make_ease(config: EaseConfig) -> FittedRecommender:
 class SlimConfig:
     """SLIM with candidate features."""
 
-    l1: float = 0.1
-    """Of the sum of squared errors over all users, divided by their number and 2, as scikit-learn counts."""
-    l2: float = 1.0
-    num_candidates: int = 200
-    """Items, by cosine, that may stand for an item; 0 for all."""
+    l1: float = setting(
+        0.1,
+        "L1 regularisation of the sum of squared errors over all users, divided by their number and 2 (as scikit-learn "
+        "counts).",
+        at_least=0,
+    )
+    l2: float = setting(1.0, "L2 regularisation, counted likewise.", at_least=0)
+    num_candidates: int = setting(200, "Items, by cosine, that may stand for an item; 0: all.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(0, l1=self.l1, l2=self.l2, num_candidates=self.num_candidates)
-        check_above_zero(**{"the sum of l1 and l2": self.l1 + self.l2})
+        check_settings(self)
+        if not self.l1 + self.l2:
+            raise ValueError("the sum of l1 and l2 must be above 0, got 0")
 
 
 def make_slim(config: SlimConfig) -> FittedRecommender:
@@ -127,18 +128,13 @@ def make_slim(config: SlimConfig) -> FittedRecommender:
 class GFCFConfig:
     """GF-CF; the defaults are its publication's."""
 
-    rank: int = 256
-    """Of the ideal low-pass filter."""
-    alpha: float = 0.3
-    """Weight of the ideal low-pass filter."""
-    seed: int = 1
-    """Of the randomised SVD."""
+    rank: int = setting(256, "Rank of the ideal low-pass filter.", at_least=1)
+    alpha: float = setting(0.3, "Weight of the ideal low-pass filter.", at_least=0)
+    seed: int = seed_setting(1, "Seed of the randomised SVD.")
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, rank=self.rank)
-        check_at_least(0, alpha=self.alpha)
-        check_seed(self.seed)
+        check_settings(self)
 
 
 def make_gfcf(config: GFCFConfig) -> FittedRecommender:
@@ -209,13 +205,12 @@ def _neighbour_bytes(num_neighbours: int):
 class ItemKNNConfig:
     """Item neighbourhoods by shrunk cosine."""
 
-    num_neighbors: int = 100
-    shrink: float = 10.0
+    num_neighbors: int = setting(100, "Neighbours of an item.", at_least=1)
+    shrink: float = setting(10.0, "Added to the cosine's denominator.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, num_neighbors=self.num_neighbors)
-        check_at_least(0, shrink=self.shrink)
+        check_settings(self)
 
 
 def make_item_knn(config: ItemKNNConfig) -> FittedRecommender:
@@ -234,16 +229,13 @@ def make_item_knn(config: ItemKNNConfig) -> FittedRecommender:
 class RP3betaConfig:
     """Random walks of three steps, with popular ends held down."""
 
-    num_neighbors: int = 100
-    alpha: float = 1.0
-    """Power of each step's probabilities."""
-    beta: float = 0.6
-    """Power of the end's popularity that its probability is divided by."""
+    num_neighbors: int = setting(100, "Neighbours of an item.", at_least=1)
+    alpha: float = setting(1.0, "Power of each step's probabilities.", at_least=0)
+    beta: float = setting(0.6, "Power of the end's popularity that its probability is divided by.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, num_neighbors=self.num_neighbors)
-        check_at_least(0, alpha=self.alpha, beta=self.beta)
+        check_settings(self)
 
 
 def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:

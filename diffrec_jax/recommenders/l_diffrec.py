@@ -6,7 +6,7 @@ Reference: arXiv:2304.04971, L-DiffRec and LT-DiffRec, and the settings of its r
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,7 @@ from diffrec_jax.diffusion import LossHistory, init_loss_history
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
 from diffrec_jax.models.likelihood import gaussian_kl, squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS
-from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.checks import check_at_least, check_choice, check_rate, check_sizes
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.recommenders.diffusing import (
     DiffusionConfig,
     diffusion_terms,
@@ -30,9 +29,10 @@ from diffrec_jax.recommenders.diffusing import (
 )
 from diffrec_jax.recommenders.linear_denoiser import FitLinear, LinearFactors
 from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, sum_over_entries, targets
+from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
-Codec = Literal["trained", "linear"]
+AutoencoderKind = Literal["trained", "linear"]
 
 ENCODER_DROPOUT_PLACE, LATENT_PLACE = 3, 4  # of the keys; the diffusion's own come before
 
@@ -45,79 +45,81 @@ class LDiffRecConfig(DiffusionConfig):
     clean.
     """
 
-    dims: tuple[int, ...] = (300,)
-    noise_scale: float = 0.5
-    noise_min: float = 0.001
-    noise_max: float = 0.005
-    beta_fixed: bool = False
-    in_dims: tuple[int, ...] = (300,)
-    """Layers of the encoders, all groups together; the last one is the size of the latent vector."""
-    out_dims: tuple[int, ...] = ()
-    """Layers of the decoders before the output; () for one linear decoder of all groups."""
-    encoder_activation: str = "tanh"
-    encoder_normalize: bool = False
-    """Divide a row by its Euclidean length before dropout and encoders, as MultiDAE does."""
-    encoder_dropout: float = 0.1
-    reparameterize: bool = True
-    """Diffuse a draw from the encoder's distribution in training, not its mean."""
-    reconstruct_dropped: bool = True
-    """Reconstruct the row as dropout left it, as released, not the whole row."""
-    diffusion_loss_weight: float = 0.05
-    """lambda: multiplies the diffusion's loss with ``reweight``, the autoencoder's without."""
-    diffusion_loss_weight_min: float = 0.005
-    diffusion_loss_weight_epochs: int = 500
-    """lambda falls as 1 - epoch / this; 0 for a constant."""
-    kl_weight: float = 0.3
-    """gamma."""
-    kl_weight_steps: int = 200
-    """gamma rises as step / this; 0 for a constant."""
-    codec: Codec = "trained"
-    """``linear``: a fitted linear denoiser of rank in_dims[0], held as it is. The fit takes 44 I^2 bytes."""
-    likelihood: Literal["multinomial", "gaussian"] = "multinomial"
-    """Of the row, given the decoded prediction."""
-    residual: bool = False
-    """The denoiser predicts z_t plus its network's output, 0 at the start."""
+    dims: tuple[int, ...] = setting(
+        (300,), "Hidden layer sizes of the latent denoiser's way out.", aliases=("mlp_dims",)
+    )
+    noise_scale: float = setting(0.5, "s, scale of the noise; 0: no noise, a plain autoencoder.", at_least=0)
+    noise_min: float = setting(0.001, "Noise variance at the first step, before the scale.")
+    noise_max: float = setting(0.005, "Noise variance at the last step, before the scale.")
+    beta_fixed: bool = setting(False, "Replace the first beta by 1e-5.")
+    in_dims: tuple[int, ...] = setting(
+        (300,), "Encoder layers of all groups together; the last is the size of the latent vector."
+    )
+    out_dims: tuple[int, ...] = setting(
+        (), "Decoder layers before the output; empty: one linear decoder of all groups.", may_be_empty=True
+    )
+    encoder_activation: str = setting("tanh", "Activation of the autoencoder's layers.", choices=tuple(ACTIVATIONS))
+    encoder_normalize: bool = setting(False, "Divide a row by its Euclidean length before dropout and encoders.")
+    encoder_dropout: float = setting(0.1, "Rate of the dropout of the encoders' input.", at_least=0, below=1)
+    reparameterize: bool = setting(
+        True, "Diffuse a draw from the encoder's distribution in training, not its mean.", aliases=("reparam",)
+    )
+    reconstruct_dropped: bool = setting(
+        True, "Reconstruct the row as dropout left it, as the released code does, not the whole row."
+    )
+    diffusion_loss_weight: float = setting(
+        0.05,
+        "lambda: multiplies the diffusion's loss (without reweight: the autoencoder's).",
+        at_least=0,
+        aliases=("lamda",),
+    )
+    diffusion_loss_weight_min: float = setting(0.005, "lambda does not fall below this.", at_least=0)
+    diffusion_loss_weight_epochs: int = setting(500, "lambda falls as 1 - epoch / this; 0: constant.", at_least=0)
+    kl_weight: float = setting(0.3, "gamma, weight of the KL divergence.", at_least=0, aliases=("anneal_cap",))
+    kl_weight_steps: int = setting(
+        200,
+        "The KL weight rises by 1 / this a step to its maximum; 0: constant.",
+        at_least=0,
+        aliases=("anneal_steps",),
+    )
+    autoencoder: AutoencoderKind = setting(
+        "trained",
+        "trained, or linear: a fitted linear denoiser of rank in_dims that is not trained further; the fit takes 44 "
+        "bytes for each pair of items.",
+    )
+    likelihood: Literal["multinomial", "gaussian"] = setting(
+        "multinomial", "Likelihood of the row, given the decoded prediction."
+    )
+    residual: bool = setting(False, "The latent denoiser predicts z_t plus its network's output, which starts at 0.")
 
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
-        check_choice("encoder_activation", self.encoder_activation, tuple(ACTIVATIONS))
-        check_sizes("in_dims", self.in_dims)
-        if self.out_dims:
-            check_sizes("out_dims", self.out_dims)
-        check_rate("encoder_dropout", self.encoder_dropout)
-        check_choice("codec", self.codec, get_args(Codec))
-        check_choice("likelihood", self.likelihood, ("multinomial", "gaussian"))
-        if self.shown_weight != 1 and (self.likelihood != "gaussian" or self.reconstruct_dropped):
+        if self.observed_error_weight != 1 and (self.likelihood != "gaussian" or self.reconstruct_dropped):
             raise ValueError(
-                "shown_weight weighs squared errors of whole rows: it needs the gaussian likelihood, without "
+                "observed_error_weight weighs squared errors of whole rows: it needs the gaussian likelihood, without "
                 "reconstruct_dropped"
             )
         if self.has_linear_part:
-            self._check_linear_codec()
-        check_at_least(
-            0,
-            diffusion_loss_weight=self.diffusion_loss_weight,
-            diffusion_loss_weight_min=self.diffusion_loss_weight_min,
-            diffusion_loss_weight_epochs=self.diffusion_loss_weight_epochs,
-            kl_weight=self.kl_weight,
-            kl_weight_steps=self.kl_weight_steps,
-        )
+            self._check_linear_autoencoder()
 
     @property
     def has_linear_part(self) -> bool:
         """Whether training starts from a fitted linear denoiser."""
-        return self.codec == "linear"
+        return self.autoencoder == "linear"
 
-    def _check_linear_codec(self) -> None:
+    def _check_linear_autoencoder(self) -> None:
         if len(self.in_dims) != 1 or self.out_dims or self.encoder_activation != "identity":
             raise ValueError(
-                "the linear codec has one layer each way without activation: give one size as in_dims, no out_dims and "
-                f"the identity as encoder_activation, not {list(self.in_dims)}, {list(self.out_dims)} and "
+                "the linear autoencoder has one layer each way without activation: give one size as in_dims, no "
+                f"out_dims and encoder_activation identity, not {list(self.in_dims)}, {list(self.out_dims)} and "
                 f"{self.encoder_activation}"
             )
         if self.reparameterize or self.encoder_normalize:
-            raise ValueError("the linear codec has no variance and takes rows as they are: no reparam, no encoder_norm")
+            raise ValueError(
+                "the linear autoencoder has no variance and takes rows as they are: leave reparameterize and "
+                "encoder_normalize out"
+            )
 
 
 def annealed_diffusion_weight(config: LDiffRecConfig, epoch: Array) -> Array:
@@ -133,14 +135,14 @@ def annealed_kl_weight(config: LDiffRecConfig, step: Array) -> Array:
     return jnp.minimum(config.kl_weight, share)
 
 
-def mix_losses(config: LDiffRecConfig, diffusion: Array, nll: Array, kl: Array, clock: Clock) -> Array:
+def mix_losses(config: LDiffRecConfig, diffusion: Array, nll: Array, kl: Array, context: StepContext) -> Array:
     """The loss per row [B]: lambda diffusion + (nll + gamma kl) with ``reweight``, diffusion + lambda (...) without."""
-    autoencoder = nll + annealed_kl_weight(config, clock.step) * kl
-    weight = annealed_diffusion_weight(config, clock.epoch)
+    autoencoder = nll + annealed_kl_weight(config, context.step) * kl
+    weight = annealed_diffusion_weight(config, context.epoch)
     return weight * diffusion + autoencoder if config.reweight else diffusion + weight * autoencoder
 
 
-def with_linear_codec(params: Params, factors: LinearFactors, item_groups: np.ndarray) -> Params:
+def with_linear_autoencoder(params: Params, factors: LinearFactors, item_groups: np.ndarray) -> Params:
     """Parameters of a GroupedVAE of one layer each way that encodes and decodes as the factors do."""
     own = dict(params["params"])
     for group, encoder in enumerate(factors.encoders):
@@ -152,15 +154,17 @@ def with_linear_codec(params: Params, factors: LinearFactors, item_groups: np.nd
 def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: FitLinear | None = None) -> Recommender:
     """The functions of an L-DiffRec over items of the given groups [I], numbered from 0 without gaps.
 
-    ``fit_linear`` for the linear codec.
+    ``fit_linear`` for the linear autoencoder.
 
     Raises:
-      ValueError: a layer is too narrow for the number of groups, or nothing fits the linear codec.
+      ValueError: a layer is too narrow for the number of groups, or nothing fits the linear autoencoder.
     """
     if config.has_linear_part and fit_linear is None:
-        raise ValueError("the linear codec needs fit_linear: where it comes from")
+        raise ValueError("the linear autoencoder needs fit_linear: where it comes from")
     if config.has_linear_part and config.in_dims[0] > len(item_groups):
-        raise ValueError(f"a linear codec of {len(item_groups)} items has no {config.in_dims[0]} dimensions (in_dims)")
+        raise ValueError(
+            f"a linear autoencoder of {len(item_groups)} items has no {config.in_dims[0]} dimensions (in_dims)"
+        )
     group_sizes = tuple(np.bincount(item_groups).tolist())
     for size in (*config.in_dims, *config.out_dims):
         split_size(size, group_sizes)  # complains before anything is made
@@ -187,7 +191,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         assert fit_linear is not None
         ranks = split_size(latent_size, group_sizes)
         fitted = fit_linear(item_groups, ranks, config.linear_fit(config.encoder_dropout))
-        return params | {"autoencoder": with_linear_codec(params["autoencoder"], fitted, item_groups)}
+        return params | {"autoencoder": with_linear_autoencoder(params["autoencoder"], fitted, item_groups)}
 
     def normalised(batch: RowBatch) -> RowBatch:
         return normalise_rows(batch) if config.encoder_normalize else batch
@@ -200,15 +204,15 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
             return autoencoder.apply(params["autoencoder"], z_0, reconstructed, method="decoded_nll")  # type: ignore[return-value]
         prediction: Array = autoencoder.apply(params["autoencoder"], z_0, method="decode")  # type: ignore[assignment]
         nll = squared_error(prediction, reconstructed)
-        if config.shown_weight == 1:
+        if config.observed_error_weight == 1:
             return nll
         at_entries = prediction.at[reconstructed.rows, reconstructed.item_ids].get(mode="fill", fill_value=0.0)
         errors = jnp.square(at_entries - reconstructed.weights) / 2
-        return nll - (1 - config.shown_weight) * sum_over_entries(
+        return nll - (1 - config.observed_error_weight) * sum_over_entries(
             reconstructed, jnp.where(dropped.weights != 0, errors, 0)
         )
 
-    def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, clock: Clock):
+    def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.has_linear_part:
             params = params | {"autoencoder": jax.lax.stop_gradient(params["autoencoder"])}
         row = normalised(batch._replace(target_weights=targets(batch).weights))
@@ -220,7 +224,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         terms = diffusion_terms(config, schedule, denoiser, params["denoiser"], history, z_0, row_keys)
         reconstructed = targets(dropped if config.reconstruct_dropped else batch)
         nll = negative_log_likelihood(params, terms.x_0_hat, reconstructed, dropped)
-        losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), clock)
+        losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), context)
         return weigh_users(config, losses, batch, len(item_groups)), terms.info
 
     def prepare_scoring(params: Params) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import linalg, sparse
 
-from diffrec_jax.recommenders.checks import check_above_zero, check_at_least, check_rate
+from diffrec_jax.settings import check_settings, setting
 
 BLOCK_BYTES = 2**27
 """Of a dense block of rows of the item-item matrix, while it is computed."""
@@ -31,17 +31,13 @@ class LinearFit:
       ValueError: a value is outside its range; the message names it.
     """
 
-    l2: float = 1000.0
-    dropout: float = 0.5
-    """Rate at which items are taken from a row."""
-    user_weight_power: float = 0.0
-    """A user of n items weighs n to this power."""
+    l2: float = setting(1000.0, "L2 regularisation.", above=0)
+    dropout: float = setting(0.5, "Rate at which items are taken from a row.", at_least=0, below=1)
+    user_weight_power: float = setting(0.0, "A user of n items weighs n to this power.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_above_zero(l2=self.l2)
-        check_rate("dropout", self.dropout)
-        check_at_least(0, user_weight_power=self.user_weight_power)
+        check_settings(self)
 
 
 def user_weighted(train: sparse.csr_array, power: float) -> sparse.csr_array:

@@ -12,9 +12,9 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.models.sasrec import SASRecEncoder
-from diffrec_jax.recommenders.base import Clock, Recommender
-from diffrec_jax.recommenders.checks import check_at_least, check_rate
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.rows import fold_each, newest_items
+from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 
@@ -22,21 +22,18 @@ from diffrec_jax.typing import Array, Key, Params, RowKeys
 class SASRecConfig:
     """SASRec; moderate sizes."""
 
-    embedding_size: int = 64
-    num_layers: int = 2
-    num_heads: int = 1
-    max_length: int = 100
-    """Newest items of a row that are looked at."""
-    num_negatives: int = 256
-    """Items a row that the true next one competes with in training, drawn uniformly; 0 for all items."""
-    dropout: float = 0.2
+    embedding_size: int = setting(64, "Size of the vectors.", at_least=1)
+    num_layers: int = setting(2, "Transformer blocks.", at_least=1)
+    num_heads: int = setting(1, "Attention heads.", at_least=1)
+    max_length: int = setting(100, "Newest items of a row that are looked at.", at_least=2)
+    num_negatives: int = setting(
+        256, "Sampled items a row that the true next one competes with in training; 0: all items.", at_least=0
+    )
+    dropout: float = setting(0.2, "Rate of the dropout.", at_least=0, below=1)
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        check_at_least(1, embedding_size=self.embedding_size, num_layers=self.num_layers, num_heads=self.num_heads)
-        check_at_least(2, max_length=self.max_length)
-        check_at_least(0, num_negatives=self.num_negatives)
-        check_rate("dropout", self.dropout)
+        check_settings(self)
         if self.embedding_size % self.num_heads:
             raise ValueError(
                 f"embedding_size {self.embedding_size} does not split over num_heads {self.num_heads}: take a multiple"
@@ -82,8 +79,8 @@ def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
     def init_params(key: Key) -> Params:
         return model.init(key, jnp.zeros(config.max_length, jnp.int32))
 
-    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, clock: Clock):
-        del model_state, clock
+    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
+        del model_state, context
         sequences = newest_items(batch, config.max_length + 1, num_items)
 
         def encode(sequence: Array, key: Key) -> Array:

@@ -13,11 +13,10 @@ from diffrec_jax.assembly import make_evaluator
 from diffrec_jax.config import RunConfig
 from diffrec_jax.data import Dataset
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.devices import DeviceStrategy, make_strategy
 from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.rows import mask_scores, row_keys
-from diffrec_jax.training.parallel import make_parallel
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,9 @@ class Model:
         )
 
     @cached_property
-    def devices(self) -> OneDevice:
+    def devices(self) -> DeviceStrategy:
         """All local devices."""
-        return make_parallel(num_items=self.dataset.num_items)
+        return make_strategy(num_items=self.dataset.num_items)
 
     @cached_property
     def numbers(self) -> dict[str, dict[Any, int]]:

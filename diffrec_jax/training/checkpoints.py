@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,8 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffrec_jax.devices import from_primary, is_primary, wait_for_all
 from diffrec_jax.files import write_atomically
-from diffrec_jax.training.parallel import from_primary, is_primary, wait_for_all
 
 MANIFEST, SHAPES, ARRAYS = "manifest.json", "shapes.json", "state"
 
@@ -70,10 +71,15 @@ def _quiet() -> Iterator[None]:
             hook(unraisable)
 
     logging.disable(logging.CRITICAL)
-    sys.unraisablehook = without_late_writes  # stays after an error: the other writes end in their own time
+    sys.unraisablehook = without_late_writes
     try:
         yield
         sys.unraisablehook = hook
+    except BaseException:
+        # The other writes end in their own time, or are never begun: what they say stays unsaid. So the hook stays too.
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        raise
     finally:
         logging.disable(disabled)
 

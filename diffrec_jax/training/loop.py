@@ -1,8 +1,8 @@
 """The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
 
 import time
-from dataclasses import dataclass, field
-from typing import Any, get_args
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,13 +11,14 @@ import optax
 from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
-from diffrec_jax.devices import ONE_DEVICE, OneDevice
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
+from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.prng import default_prng_impl, make_key
 from diffrec_jax.recommenders.base import Recommender
-from diffrec_jax.seeds import check_seed
+from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
-from diffrec_jax.training.run_log import OFF_SCHEDULE, RunDirectory, RunDirectoryError
+from diffrec_jax.training.run_directory import OFF_SCHEDULE, RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import (
     NOTHING_SELECTED,
     Selection,
@@ -42,52 +43,46 @@ class TrainConfig:
       ValueError: a value is outside its range; the message names it.
     """
 
-    lr: float = 1e-4
-    denoiser_lr: float | None = None
-    """Of the denoiser of a latent model; None for the same as the other parameters'."""
-    weight_decay: float = 0.0
-    ema_decay: float = 0.0
-    """Score with an exponential moving average of the parameters, of this decay a step; 0 for the parameters."""
-    batch_size: int = 400
-    accumulate_steps: int = 1
-    """Parts of a batch whose gradients are added one after the other: the same step in less memory."""
-    compute_dtype: ComputeDtype = "float32"
-    epochs: int = 1000
-    max_steps: int = 0
-    """Ends the run after so many steps if that comes first; 0 for no limit."""
-    eval_every: int = 5
-    """Epochs between evaluations, each followed by a checkpoint."""
-    checkpoint_every_steps: int = 0
-    """Further checkpoints every so many steps; 0 for none."""
-    patience: int = 20
-    """Epochs without a new best after which the run stops; 0 for never."""
-    metric: str = "recall@20"
-    seed: int = 1
-    prng_impl: str = field(default_factory=default_prng_impl)
+    lr: float = setting(
+        1e-4, "Learning rate of AdamW; of a latent model, of its autoencoder.", above=0, aliases=("lr1",)
+    )
+    denoiser_lr: float | None = setting(
+        None, "Learning rate of a latent model's denoiser (default: lr).", above=0, aliases=("lr2",)
+    )
+    weight_decay: float = setting(0.0, "Decoupled weight decay.", at_least=0, aliases=("wd",))
+    ema_decay: float = setting(
+        0.0,
+        "Score with an exponential moving average of the parameters, of this decay a step; 0: with the parameters.",
+        at_least=0,
+        below=1,
+    )
+    batch_size: int = setting(400, "Users a step, over all devices.", at_least=1)
+    accumulate_steps: int = setting(
+        1, "Parts of a batch whose gradients are added one after the other: the same step in less memory.", at_least=1
+    )
+    compute_dtype: ComputeDtype = setting(
+        "float32",
+        "What the factors of products are rounded to, on GPU and TPU; parameters and losses stay float32.",
+    )
+    epochs: int = setting(1000, "At most so many passes over the users.", at_least=1)
+    max_steps: int = setting(0, "End after so many steps if that comes first; 0: no limit.", at_least=0)
+    eval_every: int = setting(5, "Epochs between evaluations; each is followed by a checkpoint.", at_least=1)
+    checkpoint_every_steps: int = setting(0, "Further checkpoints every so many steps; 0: none.", at_least=0)
+    patience: int = setting(20, "Stop after so many epochs without a new best; 0: never.", at_least=0)
+    metric: str = setting(
+        "recall@20",
+        f"Validation metric to select by: {', '.join(METRICS)} @K (default: recall at 20, or at the largest K of ks).",
+    )
+    seed: int = seed_setting(1, "Seed of everything that is drawn.")
+    prng_impl: str = setting(
+        default_prng_impl,
+        "Generator of random bits: threefry2x32, threefry4x32 or rbg (default: what compiles and draws fast on the JAX "
+        "in use; a resumed run keeps its own).",
+    )
 
     def __post_init__(self) -> None:
         """Checks every value."""
-        if self.compute_dtype not in get_args(ComputeDtype):
-            raise ValueError(f"compute_dtype {self.compute_dtype!r} is none of {', '.join(get_args(ComputeDtype))}")
-        for name in ("lr", "denoiser_lr"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"{name} must be above 0, got {value}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay must be in [0, 1), got {self.ema_decay}")
-        for name, least in (
-            ("weight_decay", 0),
-            ("batch_size", 1),
-            ("accumulate_steps", 1),
-            ("epochs", 1),
-            ("max_steps", 0),
-            ("eval_every", 1),
-            ("checkpoint_every_steps", 0),
-            ("patience", 0),
-        ):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        check_seed(self.seed)
+        check_settings(self)
 
     def make_key(self) -> Key:
         """The root of every random draw of the run."""
@@ -160,7 +155,7 @@ class Trainer:
     evaluator: Evaluator
     config: TrainConfig
     run_directory: RunDirectory
-    devices: OneDevice = ONE_DEVICE
+    devices: DeviceStrategy = SINGLE_DEVICE
     weighting: RowWeighting = NO_WEIGHTING
     mode: AveragingMode = "official"
     eval_user_ids: np.ndarray | None = None
@@ -200,7 +195,7 @@ class Trainer:
                 accumulate_steps=self.config.accumulate_steps,
                 compute_dtype=self.config.compute_dtype,
                 axis_name=self.devices.axis_name,
-                true_shapes=lambda kept: self.devices.cut(kept, (shapes.params, shapes.model_state)),
+                true_shapes=lambda kept: self.devices.unpad(kept, (shapes.params, shapes.model_state)),
             ),
             in_place=True,
         )
@@ -230,7 +225,8 @@ class Trainer:
     def restore(self, step: int) -> TrainState:
         """The state saved at a step, placed."""
         like = self._state_shapes()
-        return self.devices.restored(self.checkpoints.restore(step, like, into=self.devices.stored_like(like)))
+        stored = self.checkpoints.restore(step, like, into=self.devices.checkpoint_target(like))
+        return self.devices.from_checkpoint(stored)
 
     def restore_best(self) -> TrainState:
         """The state with the best validation metric so far, placed.
@@ -302,7 +298,7 @@ class Trainer:
             )
         selections = self.devices.fetch((state.selection, state.last_selection))
         best_steps = tuple(int(selection.best_step) for selection in selections)
-        self.checkpoints.save(step, self.devices.stored(state), like=self._state_shapes(), best_steps=best_steps)
+        self.checkpoints.save(step, self.devices.to_checkpoint(state), like=self._state_shapes(), best_steps=best_steps)
         self.timings.checkpoint_s += time.perf_counter() - started
 
     def check_budget(self) -> None:

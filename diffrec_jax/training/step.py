@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.recommenders.base import Clock, Recommender
+from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import Array, Key, Params
@@ -57,12 +57,12 @@ def make_train_step(
     def train_step(state: TrainState, batch: RowBatch, key: Key) -> TrainState:
         # Behind a barrier, or XLA compiles its way from the run's key into every draw of the step.
         step_key = jax.lax.optimization_barrier(jax.random.fold_in(key, state.step))
-        clock = Clock(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
+        context = StepContext(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
         num_rows = total(batch.row_mask.sum().astype(jnp.float32))
 
         def gradients_of(part: RowBatch):
             def mean_loss(params):
-                given = *true_shapes((params, state.model_state)), part, row_keys(step_key, part), clock
+                given = *true_shapes((params, state.model_state)), part, row_keys(step_key, part), context
                 losses, info = recommender.loss_fn(*given)
                 return jnp.sum(jnp.where(part.row_mask, losses, 0.0)) / num_rows, info
 

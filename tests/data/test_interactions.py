@@ -54,9 +54,9 @@ def test_an_inner_split_parts_training_rows_and_never_sees_the_test(lengths, sha
     dataset = Dataset("d", train, valid, test)
     if not new.nnz:
         with pytest.raises(DataError, match="no training row is long enough"):
-            dataset.inner_split(share)
+            dataset.tuning_holdout(share)
         return
-    inner = dataset.inner_split(share)
+    inner = dataset.tuning_holdout(share)
     assert inner.test is valid
     assert inner.num_items == 12 and inner.valid.nnz == new.nnz
 

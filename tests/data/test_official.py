@@ -54,7 +54,7 @@ def test_ids_that_do_not_occur_are_left_out_counted_and_remembered(tmp_path, use
     assert len(dataset.warnings) == len(said) + len(plain.warnings)
     for sentence, warning in zip(said, dataset.warnings):
         assert warning.startswith(sentence) and "have no interactions and are left out" in warning
-    inner = dataset.inner_split(0.4)
+    inner = dataset.tuning_holdout(0.4)
     assert inner.user_ids is dataset.user_ids
     assert inner.warnings[: len(said)] == dataset.warnings[: len(said)]
     with pytest.raises(DataError, match=r"have no interactions and are left out.*number users and items from 0"):

@@ -15,11 +15,10 @@ from diffrec_jax.data import (
     make_row_batch,
     read_official,
 )
-from diffrec_jax.devices import ONE_DEVICE
+from diffrec_jax.devices import SINGLE_DEVICE, MeshStrategy, PmapStrategy
 from diffrec_jax.evaluation import Evaluator, ScoresError, SplitTask, check_relevant, evaluate_dataset, top_k_items
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.rows import to_dense
-from diffrec_jax.training.parallel import Mesh, Pmap
 
 
 def csr(dense):
@@ -176,7 +175,9 @@ def test_columns_are_not_read_as_rows():
         Evaluator(dense_score_fn, ks=(1,))(scores, nothing, {"test": SplitTask(nothing, relevant)})
 
 
-@pytest.mark.parametrize("devices", [ONE_DEVICE, Pmap(2), Mesh(2, 2, 6)], ids=["one", "pmap", "mesh"])
+@pytest.mark.parametrize(
+    "devices", [SINGLE_DEVICE, PmapStrategy(2), MeshStrategy(2, 2, 6)], ids=["one", "pmap", "mesh"]
+)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_scores_that_cannot_be_ranked_name_the_first_user(devices, bad):
     """On any devices; -inf is allowed, and rows that only fill a batch may hold anything."""

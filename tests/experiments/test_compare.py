@@ -11,7 +11,7 @@ from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import TrainConfig
-from diffrec_jax.training.run_log import RunDirectory, config_digest
+from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from experiments.compare import (
     check_comparable,
     find_runs,
@@ -24,7 +24,7 @@ from experiments.compare import (
     to_terminal,
 )
 from experiments.report import make_console
-from tests.experiments.test_scripts import TINY, run
+from tests.experiments.scripts import TINY, run
 
 DATASET = make_synthetic(SyntheticSpec(30, 20, 200, num_clusters=2))
 USERS = np.arange(30, dtype=np.int32)

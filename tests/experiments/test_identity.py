@@ -15,12 +15,12 @@ import pytest
 from diffrec_jax.config import ConfigError, default_k
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.data.interactions import SPLITS
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_directory import RunDirectory
 from experiments.config import new_run_config, resumed_run_config
 from experiments.flags import IntListParser
 from experiments.runs import check_existing, parse_train_flags
 from experiments.sweep import default_metrics, run_name
-from tests.experiments.test_scripts import ROOT, TINY, environment, run
+from tests.experiments.scripts import ROOT, TINY, environment, run
 
 
 def save(folder, num_users=120, seed=0):
@@ -61,7 +61,7 @@ def test_a_comparison_takes_no_run_of_other_data_or_settings(tmp_path):
         (["--prng_impl=rbg"], "training.prng_impl"),
         (["--ks=5,20"], "evaluation.ks"),
         (["--matmul_precision=float32"], "matmul_precision"),
-        (["--inner_split=0.3"], "data.inner_split"),
+        (["--tuning_holdout=0.3"], "data.tuning_holdout"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

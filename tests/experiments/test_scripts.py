@@ -1,44 +1,16 @@
 """The scripts as a user runs them: in processes of their own, with real signals and real exit codes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import diffrec_jax as dr
-
-ROOT = Path(__file__).parents[2]
-TINY = [
-    "--dataset=synthetic",
-    "--synthetic_users=200",
-    "--synthetic_items=100",
-    "--synthetic_interactions=4000",
-    "--dims=16",
-    "--batch_size=40",
-    "--epochs=6",
-    "--eval_every=2",
-    "--patience=0",
-]
-
-
-def environment(tmp_path):
-    values = {key: value for key, value in os.environ.items() if key not in ("DIFFREC_DATA_DIR", "XLA_FLAGS")}
-    return values | {"JAX_PLATFORMS": "cpu", "MPLCONFIGDIR": str(tmp_path / "mpl"), "COLUMNS": "200"}
-
-
-def run(tmp_path, script, *flags, expect=0):
-    command = [sys.executable, "-m", f"experiments.{script}", *flags]
-    finished = subprocess.run(
-        command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert finished.returncode == expect, finished.stdout + finished.stderr
-    return finished
+from tests.experiments.scripts import ROOT, TINY, environment, run
 
 
 @pytest.fixture(scope="module")
@@ -124,9 +96,9 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["ml-1m"], "unexpected argument 'ml-1m'"),
         (["--prng_impl=dice"], "dice"),
         (["--dataset=ml-1m", "--data_dir=.", "--synthetic_users=5"], "use --dataset=synthetic"),
-        (["--in_dims=20"], "--in_dims means nothing to DiffRec"),
-        (["--model=popularity", "--lr=1"], "--lr means nothing to Popularity"),
-        (["--model=mf", "--infer_recency=exp:5"], "--infer_recency means nothing to MF"),
+        (["--in_dims=20"], "in_dims means nothing to DiffRec"),
+        (["--model=popularity", "--lr=1"], "lr means nothing to Popularity"),
+        (["--model=mf", "--infer_recency=exp:5"], "infer_recency means nothing to MF"),
         (["--model=ease", "--l2=0"], "l2 must be above 0"),
         (["--model=gfcf", "--preset=released"], "no preset 'released' of gfcf"),
         (["--model=ease", "--synthetic_items=9000000", "--synthetic_users=9"], "EASE needs about"),
@@ -136,12 +108,12 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         ),
         (["--w_min=0.1"], "--w_min and --w_max go together"),
         (["--w_min=0.1", "--w_max=1", "--train_recency=none"], "give one or the other"),
-        (["--target_recency=exp:5", "--mean_type=epsilon"], "--target_recency needs --mean_type=x0"),
+        (["--target_recency=exp:5", "--mean_type=epsilon"], "target_recency needs prediction_type x0"),
         (["--model=l_diffrec", "--item_embeddings=nowhere.npy"], "item embeddings nowhere.npy do not exist"),
         (["--linear_rank=5000"], "linear_rank must be at most the"),
         (["--linear_rank=5", "--weight_decay=0.1"], "weight_decay would shrink the fitted linear part"),
         (["--linear_rank=5", "--synthetic_items=900000", "--synthetic_users=9"], "DiffRec needs about"),
-        (["--model=l_diffrec", "--codec=linear"], "the linear codec has one layer each way"),
+        (["--model=l_diffrec", "--autoencoder=linear"], "the linear autoencoder has one layer each way"),
         (["--model=l_diffrec", "--num_groups=200", "--grouping=random"], "cannot be split over 200 item groups"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -170,7 +142,7 @@ def test_a_latent_run_keeps_its_item_groups(tmp_path):
     assert results["item_groups"]["sizes"] == np.bincount(groups).tolist()
     assert sum(results["item_groups"]["latent_sizes"]) == 12 and len(results["item_groups"]["latent_sizes"]) == 3
     assert json.loads((path / "config.json").read_text())["recency"] == {
-        "train": "linear:0:1", "target": None, "infer": None,
+        "train_recency": "linear:0:1", "target_recency": None, "infer_recency": None,
     }  # fmt: skip
     embeddings.unlink()
     run(tmp_path, "train", f"--run_dir={path}", "--resume", "--max_steps=20")
@@ -191,7 +163,7 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--dataset=nowhere", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "dataset 'nowhere'" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--in_dims=9", expect=2).stderr.splitlines()
-    assert len(lines) == 1 and "--in_dims means nothing to DiffRec" in lines[0]
+    assert len(lines) == 1 and "in_dims means nothing to DiffRec" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--epochs=2", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "has done 30 steps (6 epochs), more than the 10 asked for" in lines[0]
     lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
@@ -201,9 +173,12 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
 
 def test_help_is_grouped(tmp_path):
     output = run(tmp_path, "train", "--help").stdout
-    places = [output.index(f"{group}") for group in ("Model (", "Data:", "Training (", "Evaluation:", "Run:")]
+    places = [
+        output.index(f"{group}")
+        for group in ("Model:", "Data:", "Training (", "Settings of diffusion models", "Evaluation:", "Run:")
+    ]
     assert places == sorted(places)
-    assert "--noise_scale" in output and "(default: synthetic)" in output
+    assert "--num_timesteps, --steps: T, diffusion steps." in output and "(default: synthetic)" in output
 
 
 def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):

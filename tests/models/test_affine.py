@@ -4,8 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.models import affine
-from diffrec_jax.models.affine import Affine, column_sums, product, whole_products
+from diffrec_jax import products
+from diffrec_jax.models.affine import Affine
+from diffrec_jax.products import column_sums, product, whole_products
 
 ROWS = np.random.default_rng(0).standard_normal((7, 5), dtype=np.float32)
 
@@ -45,8 +46,8 @@ def test_the_gradient_of_a_product_is_made_in_the_kernels_order(shape, kernel_ax
 
 @pytest.mark.parametrize("inner", [40, 43])
 def test_a_long_inner_axis_is_summed_over_in_blocks(inner, monkeypatch):
-    monkeypatch.setattr(affine, "BLOCK", 8)
-    monkeypatch.setattr(affine, "FEWEST_BLOCKS", 5)
+    monkeypatch.setattr(products, "BLOCK", 8)
+    monkeypatch.setattr(products, "FEWEST_BLOCKS", 5)
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
     rng = np.random.default_rng(0)
     rows, wide = (rng.standard_normal((7, size), dtype=np.float32) for size in (3, inner))

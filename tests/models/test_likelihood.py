@@ -8,11 +8,11 @@ import pytest
 from diffrec_jax.data import csr_from_pairs, make_row_batch
 from diffrec_jax.models import (
     Decoder,
+    decoded_errors,
     decoded_multinomial_nll,
     decoded_squared_error,
     gaussian_kl,
     gram_squared_error,
-    likelihood,
     multinomial_nll,
 )
 from diffrec_jax.rows import to_dense
@@ -51,7 +51,7 @@ def test_nll_and_its_gradient_agree_with_the_dense_ones():
 @pytest.mark.parametrize("sizes", [(6,), (2, 4), (1, 2, 3)], ids=["one part", "two parts", "three parts"])
 def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block, sizes, monkeypatch):
     """Blocks that divide the items of a part and blocks that do not; weighted rows, an empty one, padding."""
-    monkeypatch.setattr(likelihood, "ITEM_BLOCK", block)
+    monkeypatch.setattr(decoded_errors, "ITEM_BLOCK", block)
     matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
     matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
     batch = make_row_batch(matrix, np.arange(3), batch_size=4)
@@ -81,7 +81,7 @@ def test_decoding_in_blocks_gives_the_nll_and_gradients_of_the_whole_block(block
 
 @pytest.mark.parametrize(
     "form",
-    [gram_squared_error, *(functools.partial(decoded_squared_error, item_block=size) for size in (1, 4, 5, 6, 9))],
+    [gram_squared_error, *(functools.partial(decoded_squared_error, block_size=size) for size in (1, 4, 5, 6, 9))],
 )
 def test_every_form_of_the_squared_error_is_that_of_the_whole_block(form):
     matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)

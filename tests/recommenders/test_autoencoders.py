@@ -10,10 +10,10 @@ from diffrec_jax.data import make_row_batch, parse_recency
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import (
     CDAEConfig,
-    Clock,
     MultiDAEConfig,
     MultiDAEPlusConfig,
     MultiVAEConfig,
+    StepContext,
     make_autoencoder,
 )
 from diffrec_jax.rows import row_keys
@@ -33,15 +33,15 @@ SUM_ORDER = 1e-6
 any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 
 
-def clock(step):
-    return Clock(step=jnp.int32(step), epoch=jnp.int32(0), key=jax.random.key(0))
+def context(step):
+    return StepContext(step=jnp.int32(step), epoch=jnp.int32(0), key=jax.random.key(0))
 
 
 def losses(config, users, *, step=0, seed=7, matrix=TRAIN, batch_size=None):
     recommender = make_autoencoder(config, DATASET)
     params = recommender.init_params(jax.random.key(0))
     batch = make_row_batch(matrix, np.array(users), batch_size=batch_size)
-    return recommender.loss_fn(params, (), batch, row_keys(jax.random.key(seed), batch), clock(step))[0]
+    return recommender.loss_fn(params, (), batch, row_keys(jax.random.key(seed), batch), context(step))[0]
 
 
 @any_config
@@ -58,7 +58,7 @@ def test_a_padding_row_and_an_empty_one_give_finite_losses_and_gradients(config)
     params = recommender.init_params(jax.random.key(0))
     batch = make_row_batch(sparse.csr_array((2, TRAIN.shape[1])), np.array([1]), batch_size=3)
     keys = row_keys(jax.random.key(0), batch)
-    gradient = jax.grad(lambda p: recommender.loss_fn(p, (), batch, keys, clock(3))[0].sum())(params)
+    gradient = jax.grad(lambda p: recommender.loss_fn(p, (), batch, keys, context(3))[0].sum())(params)
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.recommenders import Clock, LightGCNConfig, MFConfig, bpr, make_bpr
+from diffrec_jax.recommenders import LightGCNConfig, MFConfig, StepContext, bpr, make_bpr
 from diffrec_jax.recommenders.bpr import Vectors, make_propagate
 from diffrec_jax.rows import row_keys, sample_unseen
 from tests.reference import assert_close
@@ -14,7 +14,7 @@ from tests.reference import comparators_numpy as reference
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_USERS, NUM_ITEMS = TRAIN.shape
 X = TRAIN.toarray()
-CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
+CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
 CONFIGS = {"mf": MFConfig(embedding_size=6, l2=0.01), "lightgcn": LightGCNConfig(embedding_size=6, l2=0.01)}
 any_config = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
 

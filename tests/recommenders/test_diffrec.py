@@ -9,7 +9,7 @@ import pytest
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.models.dropout import row_bernoulli
-from diffrec_jax.recommenders import Clock, DiffRecConfig, fit_linear_denoiser, fit_linear_factors, make_diffrec
+from diffrec_jax.recommenders import DiffRecConfig, StepContext, fit_linear_denoiser, fit_linear_factors, make_diffrec
 from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
 from diffrec_jax.rows import fold_each, row_keys
 from diffrec_jax.training.loop import TrainConfig
@@ -17,7 +17,7 @@ from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 
 CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
-CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(5))
+CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(5))
 SPEC = SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)
 
 
@@ -87,10 +87,10 @@ def test_the_history_holds_the_weighted_losses_before_importance(train):
         ({"prediction_type": "v"}, "prediction_type is 'v'"),
         ({"noise_schedule": "square"}, "noise_schedule is 'square'"),
         ({"num_timesteps": 0}, "must be"),
-        ({"shown_weight": -0.1}, "shown_weight must be at least 0"),
-        ({"shown_weight": 0.0, "prediction_type": "epsilon"}, "shown_weight needs x_0 prediction"),
+        ({"observed_error_weight": -0.1}, "observed_error_weight must be at least 0"),
+        ({"observed_error_weight": 0.0, "prediction_type": "epsilon"}, "observed_error_weight needs x_0 prediction"),
         ({"linear_rank": 3, "normalize": True}, "linear_rank needs x_0 prediction from rows that are not normalised"),
-        ({"linear_rank": 3, "gram_error": True}, "linear_rank and shown_weight do not go with"),
+        ({"linear_rank": 3, "loss_impl": "gram"}, "linear_rank and observed_error_weight need loss_impl dense"),
         ({"linear_l2": 0.0}, "linear_l2 must be above 0"),
     ],
 )
@@ -115,7 +115,7 @@ def loss_and_gradient(config, train, targets=None):
 
 @pytest.mark.parametrize("has_targets", [False, True])
 @pytest.mark.parametrize("normalize", [False, True])
-@pytest.mark.parametrize("form", [{"item_block": 16}, {"gram_error": True}], ids=str)
+@pytest.mark.parametrize("form", [{"loss_impl": "blocked", "loss_block_size": 16}, {"loss_impl": "gram"}], ids=str)
 def test_another_form_of_the_error_changes_nothing_but_the_cost(train, has_targets, normalize, form):
     targets = np.random.default_rng(0).random(train.nnz).astype(np.float32) if has_targets else None
     config = dataclasses.replace(CONFIG, normalize=normalize)
@@ -128,7 +128,10 @@ def test_another_form_of_the_error_changes_nothing_but_the_cost(train, has_targe
 def test_a_sketch_without_noise_and_dropout_is_the_plain_loss(train):
     config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, dropout=0.0, beta_fixed=False)
     whole = loss_and_gradient(config, train)
-    with_forms = {"noise_sketch": 50, "item_block": 7}, {"noise_sketch": 9, "gram_error": True}
+    with_forms = (
+        {"noise_sketch": 50, "loss_impl": "blocked", "loss_block_size": 7},
+        {"noise_sketch": 9, "loss_impl": "gram"},
+    )
     for changes in ({"noise_sketch": 20}, *with_forms):
         sketched = loss_and_gradient(dataclasses.replace(config, **changes), train)
         for ours, theirs in zip(jax.tree.leaves(sketched), jax.tree.leaves(whole)):
@@ -145,8 +148,8 @@ def test_sketched_noise_gives_the_loss_of_noise_on_average(train):
         batch = make_row_batch(train, np.arange(32))
 
         def loss(key):
-            clock = CLOCK._replace(key=key)
-            return recommender.loss_fn(params, recommender.init_model_state(), batch, row_keys(key, batch), clock)[0]
+            context = CLOCK._replace(key=key)
+            return recommender.loss_fn(params, recommender.init_model_state(), batch, row_keys(key, batch), context)[0]
 
         losses = jax.lax.map(lambda key: loss(key).mean(), jax.random.split(jax.random.key(3), 600))
         return losses.mean(), losses.std() / np.sqrt(600)
@@ -161,9 +164,10 @@ def test_sketched_noise_gives_the_loss_of_noise_on_average(train):
     ("changes", "message"),
     [
         ({"noise_sketch": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
-        ({"item_block": 8, "prediction_type": "epsilon"}, "need x_0 prediction"),
-        ({"gram_error": True, "prediction_type": "epsilon"}, "need x_0 prediction"),
-        ({"gram_error": True, "item_block": 8}, "choose one"),
+        ({"loss_impl": "blocked", "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"loss_impl": "gram", "prediction_type": "epsilon"}, "need x_0 prediction"),
+        ({"loss_impl": "sparse"}, "loss_impl is 'sparse': choose one of dense, blocked, gram"),
+        ({"loss_block_size": 0}, "loss_block_size must be at least 1"),
         ({"noise_sketch": 8, "normalize": True}, "cannot be normalised"),
         ({"noise_sketch": -1}, "noise_sketch must be at least 0"),
         ({"noise_sketch": 51}, "at most the 50 items, got 51"),
@@ -201,8 +205,8 @@ def test_a_linear_part_is_where_training_starts_from_and_stays_as_fitted(train):
         assert np.all(np.any(table[:, :12] != before[:, :12], axis=0))
 
 
-@pytest.mark.parametrize("shown_weight", [0.0, 0.5])
-def test_errors_at_shown_items_count_as_they_should(train, shown_weight):
+@pytest.mark.parametrize("observed_error_weight", [0.0, 0.5])
+def test_errors_at_shown_items_count_as_they_should(train, observed_error_weight):
     """The difference to the plain loss is theirs, by dropout's draws and the network's own prediction."""
     config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, beta_fixed=False)
     num_items = train.shape[1]
@@ -220,10 +224,12 @@ def test_errors_at_shown_items_count_as_they_should(train, shown_weight):
     shown = (x_0 > 0) & row_bernoulli(fold_each(keys, DROPOUT_PLACE), 1 - config.dropout, num_items)
     assert 0.3 < shown.sum() / x_0.sum() < 0.7
     theirs = jnp.where(shown, jnp.square(prediction - x_0), 0).sum(axis=1) / num_items
-    np.testing.assert_allclose(losses() - losses(shown_weight=shown_weight), (1 - shown_weight) * theirs, rtol=1e-4)
+    np.testing.assert_allclose(
+        losses() - losses(observed_error_weight=observed_error_weight), (1 - observed_error_weight) * theirs, rtol=1e-4
+    )
 
 
-@pytest.mark.parametrize("form", [{}, {"gram_error": True}], ids=str)
+@pytest.mark.parametrize("form", [{}, {"loss_impl": "gram"}], ids=str)
 def test_users_weigh_their_number_of_items_to_the_power(train, form):
     plain = loss_and_gradient(dataclasses.replace(CONFIG, **form), train)[0][:30]
     weighted = loss_and_gradient(dataclasses.replace(CONFIG, user_weight_power=0.5, **form), train)[0][:30]

@@ -11,9 +11,9 @@ from diffrec_jax.data import group_items, make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders import (
-    Clock,
     DiffRecConfig,
     LDiffRecConfig,
+    StepContext,
     fit_linear_denoiser,
     fit_linear_factors,
     make_diffrec,
@@ -32,7 +32,7 @@ CONFIG = LDiffRecConfig(
     dims=(6,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1, in_dims=(10,), kl_weight_steps=20
 )
 LINEAR = {
-    "codec": "linear",
+    "autoencoder": "linear",
     "encoder_activation": "identity",
     "reparameterize": False,
     "likelihood": "gaussian",
@@ -43,7 +43,7 @@ LINEAR = {
 }
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
-CLOCK = Clock(step=jnp.int32(7), epoch=jnp.int32(3), key=jax.random.key(0))
+CLOCK = StepContext(step=jnp.int32(7), epoch=jnp.int32(3), key=jax.random.key(0))
 
 
 def num_params(recommender):
@@ -96,8 +96,8 @@ def test_the_mixed_loss_agrees_with_reference(reweight, epoch, step):
         kl_weight_steps=20,
     )
     diffusion, nll, kl = np.random.default_rng(0).gamma(1.0, 5.0, (3, 6))
-    clock = Clock(step=jnp.int32(step), epoch=jnp.int32(epoch), key=jax.random.key(0))
-    mixed = mix_losses(config, *(jnp.float32(term) for term in (diffusion, nll, kl)), clock)
+    context = StepContext(step=jnp.int32(step), epoch=jnp.int32(epoch), key=jax.random.key(0))
+    mixed = mix_losses(config, *(jnp.float32(term) for term in (diffusion, nll, kl)), context)
     expected = reference.mixed_loss(
         diffusion, nll, kl, reweight=reweight, lamda=0.4, lamda_min=0.05, lamda_epochs=60, gamma=0.3, gamma_steps=20,
         epoch=epoch, step=step,
@@ -237,12 +237,12 @@ def test_scoring_makes_one_block_of_all_items():
         ({"encoder_activation": "step"}, "encoder_activation is 'step'"),
         ({"kl_weight": -1.0}, "kl_weight must be at least 0"),
         ({"num_timesteps": 0}, "must be"),
-        ({"codec": "fixed"}, "codec is 'fixed'"),
-        ({"codec": "linear"}, "the linear codec has one layer each way"),
+        ({"autoencoder": "fixed"}, "autoencoder is 'fixed'"),
+        ({"autoencoder": "linear"}, "the linear autoencoder has one layer each way"),
         ({**LINEAR, "in_dims": (20, 10)}, "give one size as in_dims"),
-        ({**LINEAR, "reparameterize": True}, "no reparam"),
+        ({**LINEAR, "reparameterize": True}, "leave reparameterize"),
         ({"likelihood": "bernoulli"}, "likelihood is 'bernoulli'"),
-        ({"shown_weight": 0.0}, "shown_weight weighs squared errors of whole rows"),
+        ({"observed_error_weight": 0.0}, "observed_error_weight weighs squared errors of whole rows"),
     ],
 )
 def test_wrong_values_are_refused(changes, message):
@@ -256,8 +256,8 @@ def test_too_many_groups_for_a_layer_are_refused_when_the_model_is_made():
 
 
 @pytest.mark.parametrize("num_groups", [1, 3])
-def test_a_linear_codec_is_where_training_starts_from_and_stays_as_fitted(num_groups):
-    # No diffusion to speak of: the residual denoiser gives what it is given, and scores are the codec's.
+def test_a_linear_autoencoder_is_where_training_starts_from_and_stays_as_fitted(num_groups):
+    # No diffusion to speak of: the residual denoiser gives what it is given, and scores are the autoencoder's.
     config = dataclasses.replace(CONFIG, **LINEAR, in_dims=(NUM_ITEMS,), num_timesteps=1, noise_scale=1e-27)
     groups = np.arange(NUM_ITEMS) % num_groups
     recommender = make_l_diffrec(config, groups, functools.partial(fit_linear_factors, TRAIN))
@@ -279,8 +279,8 @@ def test_a_linear_codec_is_where_training_starts_from_and_stays_as_fitted(num_gr
     assert optax.tree.norm(jax.tree.map(jnp.subtract, trained["denoiser"], state.params["denoiser"])) > 0
 
 
-@pytest.mark.parametrize("shown_weight", [0.0, 0.5])
-def test_errors_at_shown_items_count_as_they_should(shown_weight):
+@pytest.mark.parametrize("observed_error_weight", [0.0, 0.5])
+def test_errors_at_shown_items_count_as_they_should(observed_error_weight):
     """The difference to the plain loss is theirs: half their squares, by dropout's draws and the decoded prediction."""
     config = dataclasses.replace(CONFIG, **LINEAR, num_timesteps=1, noise_scale=1e-27, user_weight_power=0.5)
     fit = functools.partial(fit_linear_factors, TRAIN)
@@ -298,14 +298,16 @@ def test_errors_at_shown_items_count_as_they_should(shown_weight):
     kept = np.zeros((8, NUM_ITEMS))
     np.add.at(kept, (dropped.rows, np.minimum(dropped.item_ids, NUM_ITEMS - 1)), dropped.weights)
     theirs = np.where(kept > 0, np.square(prediction - 1) / 2, 0).sum(axis=1) * np.sqrt(np.diff(TRAIN.indptr)[:8])
-    np.testing.assert_allclose(losses() - losses(shown_weight=shown_weight), (1 - shown_weight) * theirs, rtol=1e-3)
+    np.testing.assert_allclose(
+        losses() - losses(observed_error_weight=observed_error_weight), (1 - observed_error_weight) * theirs, rtol=1e-3
+    )
 
 
-def test_a_linear_codec_needs_its_fit():
+def test_a_linear_autoencoder_needs_its_fit():
     config = dataclasses.replace(CONFIG, **LINEAR)
-    with pytest.raises(ValueError, match="the linear codec needs fit_linear"):
+    with pytest.raises(ValueError, match="the linear autoencoder needs fit_linear"):
         make_l_diffrec(config, np.arange(NUM_ITEMS) % 2)
-    with pytest.raises(ValueError, match="a linear codec of 50 items has no 51 dimensions"):
+    with pytest.raises(ValueError, match="a linear autoencoder of 50 items has no 51 dimensions"):
         make_l_diffrec(
             dataclasses.replace(config, in_dims=(51,)), np.arange(NUM_ITEMS) % 2, functools.partial(fit_linear_factors)
         )

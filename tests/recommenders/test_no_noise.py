@@ -9,7 +9,7 @@ import pytest
 from diffrec_jax.data import Recency, make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.diffusion import make_noise_schedule, p_sample_loop, q_posterior, q_sample
-from diffrec_jax.recommenders import Clock, DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, StepContext, make_diffrec, make_l_diffrec
 from diffrec_jax.rows import row_keys
 from tests.reference import assert_close
 from tests.reference import diffrec_numpy as reference
@@ -17,7 +17,7 @@ from tests.reference import diffrec_numpy as reference
 DATASET = make_synthetic(SyntheticSpec(num_users=20, num_items=30, num_interactions=200, num_clusters=3))
 RECENCY = Recency("linear", w_min=0.1, w_max=1.0)
 NO_NOISE = {"noise_scale": 0.0, "num_timesteps": 4, "dims": (8,)}
-CLOCK = Clock(step=np.int32(7), epoch=np.int32(1), key=jax.random.key(0))
+CLOCK = StepContext(step=np.int32(7), epoch=np.int32(1), key=jax.random.key(0))
 
 
 def schedule(kind="linear-var", **changes):
@@ -48,7 +48,9 @@ def test_the_chain_applies_the_network_t_times():
 
 @pytest.mark.parametrize("reweight", [True, False])
 @pytest.mark.parametrize("weigh", [False, True], ids=["DiffRec", "T-DiffRec"])
-@pytest.mark.parametrize("lean", [{}, {"item_block": 7}, {"gram_error": True}, {"noise_sketch": 5}], ids=str)
+@pytest.mark.parametrize(
+    "lean", [{}, {"loss_impl": "blocked", "loss_block_size": 7}, {"loss_impl": "gram"}, {"noise_sketch": 5}], ids=str
+)
 def test_the_loss_is_the_mean_squared_error_of_the_reconstruction(weigh, reweight, lean):
     config = DiffRecConfig(**NO_NOISE, dropout=0.0, reweight=reweight, **lean)
     recommender = make_diffrec(config, DATASET.num_items)

@@ -10,14 +10,14 @@ import pytest
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.diffusion import NOISE_LAWS, register_noise_law
-from diffrec_jax.recommenders import Clock, DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
+from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, StepContext, make_diffrec, make_l_diffrec
 from diffrec_jax.rows import row_keys
 from tests.reference import assert_close
 from tests.reference import diffrec_numpy as reference
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=20, num_items=30, num_interactions=200, num_clusters=3)).train
 CONFIG = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.5, noise_min=0.1, noise_max=0.6, dropout=0.0)
-CLOCK = Clock(step=np.int32(0), epoch=np.int32(0), key=jax.random.key(0))
+CLOCK = StepContext(step=np.int32(0), epoch=np.int32(0), key=jax.random.key(0))
 BATCH = make_row_batch(TRAIN, np.arange(20))
 KEYS = row_keys(jax.random.key(2), BATCH)
 
@@ -37,7 +37,7 @@ def losses_of(config, make=lambda config: make_diffrec(config, 30)):
     return params, losses, info
 
 
-@pytest.mark.parametrize("lean", [{}, {"item_block": 7}, {"gram_error": True}], ids=str)
+@pytest.mark.parametrize("lean", [{}, {"loss_impl": "blocked", "loss_block_size": 7}, {"loss_impl": "gram"}], ids=str)
 def test_training_rows_are_noised_by_the_law(ones, lean):
     config = dataclasses.replace(CONFIG, noise_law=ones, reweight=False, **lean)
     params, losses, (t, _) = losses_of(config)

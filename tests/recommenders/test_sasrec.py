@@ -6,13 +6,13 @@ import pytest
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.models.sasrec import SASRecEncoder
-from diffrec_jax.recommenders import Clock, SASRecConfig, make_sasrec
+from diffrec_jax.recommenders import SASRecConfig, StepContext, make_sasrec
 from diffrec_jax.recommenders.sasrec import next_item_losses
 from diffrec_jax.rows import row_keys
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
-CLOCK = Clock(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
+CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
 CONFIG = SASRecConfig(embedding_size=8, num_heads=2, max_length=6, num_negatives=5)
 
 

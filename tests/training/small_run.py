@@ -4,11 +4,11 @@ import dataclasses
 
 from diffrec_jax.data.recency import NO_WEIGHTING
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.devices import ONE_DEVICE
+from diffrec_jax.devices import SINGLE_DEVICE
 from diffrec_jax.evaluation import Evaluator
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
 from diffrec_jax.training.loop import Progress, TrainConfig, Trainer
-from diffrec_jax.training.run_log import RunDirectory
+from diffrec_jax.training.run_directory import RunDirectory
 
 DATASET = make_synthetic(SyntheticSpec(num_users=60, num_items=40, num_interactions=900, num_clusters=4))
 MODEL = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
@@ -18,7 +18,7 @@ CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
 def make_trainer(
     path,
     *,
-    devices=ONE_DEVICE,
+    devices=SINGLE_DEVICE,
     progress: Progress | None = None,
     recommender=None,
     weighting=NO_WEIGHTING,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import Recency, RowWeighting, group_items
+from diffrec_jax.devices import PmapStrategy
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
 from diffrec_jax.training.loop import DivergedError, Progress
-from diffrec_jax.training.parallel import Pmap
-from diffrec_jax.training.run_log import RunDirectoryError
+from diffrec_jax.training.run_directory import RunDirectoryError
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
 
@@ -70,7 +70,7 @@ TEMPORAL = RowWeighting(
 
 LINEAR = dataclasses.replace(
     LATENT,
-    codec="linear",
+    autoencoder="linear",
     encoder_activation="identity",
     reparameterize=False,
     residual=True,
@@ -86,7 +86,7 @@ def make_latent_trainer(path, config=LATENT, **changes):
     return make_trainer(path, recommender=recommender, weighting=TEMPORAL, denoiser_lr=3e-3, **changes)
 
 
-@pytest.mark.parametrize("config", [LATENT, LINEAR], ids=["trained codec", "linear codec"])
+@pytest.mark.parametrize("config", [LATENT, LINEAR], ids=["trained autoencoder", "linear autoencoder"])
 def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path, config):
     average = {"ema_decay": 0.9 if config is LINEAR else 0.0}
     whole = make_latent_trainer(tmp_path / "whole", config, **average)
@@ -245,9 +245,9 @@ def test_scores_that_are_no_numbers_stop_the_run_and_are_never_the_best(tmp_path
 def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
     healthy = make_diffrec(MODEL, DATASET.num_items)
 
-    def loss_fn(params, history, batch, row_keys, clock):
-        losses, info = healthy.loss_fn(params, history, batch, row_keys, clock)
-        return jnp.where(clock.step >= 10, jnp.nan, losses), info
+    def loss_fn(params, history, batch, row_keys, context):
+        losses, info = healthy.loss_fn(params, history, batch, row_keys, context)
+        return jnp.where(context.step >= 10, jnp.nan, losses), info
 
     trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(loss_fn=loss_fn))
     with pytest.raises(DivergedError, match=r"loss is nan by step 12 .* checkpoint of step 8 is untouched: lower --lr"):
@@ -259,4 +259,4 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
 
 def test_a_batch_must_split_over_the_devices(tmp_path):
     with pytest.raises(ValueError, match="batch_size 15 is no multiple of 4"):
-        make_trainer(tmp_path / "run", devices=Pmap(4), batch_size=15)
+        make_trainer(tmp_path / "run", devices=PmapStrategy(4), batch_size=15)

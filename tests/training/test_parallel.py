@@ -6,12 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffrec_jax import products
 from diffrec_jax.data.batching import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
-from diffrec_jax.devices import OneDevice
+from diffrec_jax.devices import DeviceStrategy, MeshStrategy, PmapStrategy, make_strategy
 from diffrec_jax.diffusion.timesteps import HISTORY_LENGTH
 from diffrec_jax.evaluation import Evaluator, evaluate_dataset
-from diffrec_jax.models import affine
 from diffrec_jax.recommenders import (
     EaseConfig,
     GFCFConfig,
@@ -33,16 +33,15 @@ from diffrec_jax.recommenders import (
     make_slim,
 )
 from diffrec_jax.rows import to_dense
-from diffrec_jax.training.parallel import Mesh, Pmap, make_parallel
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
 NUM_ITEMS = DATASET.num_items
 WAYS = {
-    "pmap": Pmap(4),
-    "mesh 4x1": Mesh(4, 1, NUM_ITEMS),
-    "mesh 2x2": Mesh(2, 2, NUM_ITEMS),
-    "mesh 1x4": Mesh(1, 4, NUM_ITEMS),
-    "mesh 1x3": Mesh(1, 3, NUM_ITEMS),  # 40 items are padded to 42
+    "pmap": PmapStrategy(4),
+    "mesh 4x1": MeshStrategy(4, 1, NUM_ITEMS),
+    "mesh 2x2": MeshStrategy(2, 2, NUM_ITEMS),
+    "mesh 1x4": MeshStrategy(1, 4, NUM_ITEMS),
+    "mesh 1x3": MeshStrategy(1, 3, NUM_ITEMS),  # 40 items are padded to 42
 }
 
 
@@ -112,14 +111,14 @@ def test_closed_forms_rank_as_on_one_device(name, way, closed_forms):
 
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
 def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
-    devices = WAYS[way] if way else OneDevice()
+    devices = WAYS[way] if way else DeviceStrategy()
     trainer = make_trainer(tmp_path / "run", devices=devices, epochs=4, eval_every=1, accumulate_steps=2)
     assert_same_run(trainer, trainer.run(), run_of_one)
 
 
 @pytest.mark.parametrize(("way", "parts"), [("pmap", 1), ("mesh 1x3", 1), ("mesh 2x2", 2)])
 def test_the_error_by_gram_matrices_gives_the_run_too(tmp_path, way, parts, run_of_one):
-    recommender = make_diffrec(dataclasses.replace(MODEL, gram_error=True), NUM_ITEMS)
+    recommender = make_diffrec(dataclasses.replace(MODEL, loss_impl="gram"), NUM_ITEMS)
     trainer = make_trainer(
         tmp_path / "run", devices=WAYS[way], epochs=4, eval_every=1, accumulate_steps=parts, recommender=recommender
     )
@@ -132,7 +131,7 @@ def test_as_many_items_as_losses_of_a_timestep_are_no_trouble(tmp_path):
         SyntheticSpec(num_users=40, num_items=HISTORY_LENGTH, num_interactions=200, num_clusters=2)
     )
     runs = []
-    for name, devices in (("one", OneDevice()), ("mesh", Mesh(1, 3, HISTORY_LENGTH))):
+    for name, devices in (("one", DeviceStrategy()), ("mesh", MeshStrategy(1, 3, HISTORY_LENGTH))):
         trainer = make_trainer(tmp_path / name, devices=devices, dataset=dataset, epochs=20, eval_every=20)
         state = trainer.run()
         runs.append((trainer.devices.fetch(state.model_state), trainer.run_directory.records()))
@@ -150,7 +149,7 @@ def test_as_many_items_as_losses_of_a_timestep_are_no_trouble(tmp_path):
 )
 def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, first, then, run_of_one):
     for way, epochs in ((first, 2), (then, 4)):
-        devices = WAYS[way] if way else OneDevice()
+        devices = WAYS[way] if way else DeviceStrategy()
         trainer = make_trainer(tmp_path / "run", devices=devices, epochs=epochs, eval_every=1)
         state = trainer.run()
     assert trainer.timings.steps == 8  # two epochs more, not four
@@ -160,7 +159,7 @@ def test_a_checkpoint_of_one_way_goes_on_in_another(tmp_path, first, then, run_o
 ITEM_GROUPS = np.searchsorted([11, 23], np.arange(NUM_ITEMS), side="right")  # 11 and 12 items are padded to the same
 LATENT = make_l_diffrec(LDiffRecConfig(dims=(8,), in_dims=(6,), num_timesteps=3), ITEM_GROUPS)
 WITH_LINEAR_PART = make_diffrec(
-    dataclasses.replace(MODEL, linear_rank=5, shown_weight=0.0, user_weight_power=0.5),
+    dataclasses.replace(MODEL, linear_rank=5, observed_error_weight=0.0, user_weight_power=0.5),
     NUM_ITEMS,
     functools.partial(fit_linear_factors, DATASET.train),
 )
@@ -173,7 +172,7 @@ WITH_LINEAR_PART = make_diffrec(
 )
 def test_every_kind_of_model_gives_the_run_of_one(tmp_path, way, recommender):
     results = []
-    for name, devices in (("one", OneDevice()), ("several", WAYS[way].for_item_groups(ITEM_GROUPS))):
+    for name, devices in (("one", DeviceStrategy()), ("several", WAYS[way].for_item_groups(ITEM_GROUPS))):
         trainer = make_trainer(tmp_path / name, devices=devices, epochs=2, recommender=recommender, ema_decay=0.5)
         results.append(devices.fetch(trainer.run().scoring_params))
     for left, right in zip(*map(jax.tree.leaves, results)):
@@ -253,7 +252,7 @@ def test_padding_stays_zero(tmp_path):
 
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4", "mesh 1x3"])
 def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
-    devices = WAYS[way] if way else OneDevice()
+    devices = WAYS[way] if way else DeviceStrategy()
     trainer = make_trainer(tmp_path / "run", devices=devices)
     state = trainer.init_state()
     batch = devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
@@ -264,15 +263,15 @@ def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
 
 @pytest.mark.parametrize(("way", "expected"), [(None, False), ("pmap", False), ("mesh 1x4", True)])
 def test_only_a_mesh_multiplies_axes_whole(way, expected):
-    devices, seen = WAYS[way] if way else OneDevice(), []
+    devices, seen = WAYS[way] if way else DeviceStrategy(), []
 
     def function(array):
-        seen.append(affine._whole.get())
+        seen.append(products._whole.get())
         return array
 
     for in_place in (False, True):
         devices.compile(function, in_place=in_place)(devices.place(np.ones(3, np.float32)))
-    assert set(seen) == {expected} and not affine._whole.get()
+    assert set(seen) == {expected} and not products._whole.get()
 
 
 def test_shards_of_a_batch_made_apart_fit_together():
@@ -294,10 +293,10 @@ def test_shards_of_a_batch_made_apart_fit_together():
 )
 def test_wrong_ways_are_told(arguments, message):
     with pytest.raises(ValueError, match=message):
-        make_parallel(**arguments, num_items=10)
+        make_strategy(**arguments, num_items=10)
 
 
 def test_one_device_needs_no_way():
-    assert make_parallel(num_items=10, max_devices=1) == OneDevice()
-    assert make_parallel(num_items=10) == Pmap(4)
-    assert make_parallel("mesh", num_items=10, item_shards=2) == Mesh(2, 2, 10)
+    assert make_strategy(num_items=10, max_devices=1) == DeviceStrategy()
+    assert make_strategy(num_items=10) == PmapStrategy(4)
+    assert make_strategy("mesh", num_items=10, item_shards=2) == MeshStrategy(2, 2, 10)

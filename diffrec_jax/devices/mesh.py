@@ -1,16 +1,10 @@
-"""Training and evaluating on several devices, of one process or of many: the one module that knows how.
-
-Two ways beside ``OneDevice``. ``Pmap`` maps the per-device function over all devices, each with a copy of the state.
-``Mesh`` compiles the same function once for a grid of (data, items): rows of a batch are split over the one, whatever
-has an axis of items over the other, and XLA puts the communication in. Draws belong to users, items and steps, so each
-of them gives the run of one device up to rounding.
-"""
+"""Devices in a grid: rows of a batch are split over one axis, whatever has an axis of items over the other."""
 
 import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,140 +13,17 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import sparse
 
-from diffrec_jax.data.batching import RowBatch, make_row_batch, map_fields
-from diffrec_jax.devices import OneDevice
-from diffrec_jax.models.affine import whole_products
+from diffrec_jax.data.batching import RowBatch, make_row_batch
+from diffrec_jax.devices.base import DeviceStrategy
+from diffrec_jax.products import whole_products
 from diffrec_jax.top_k import top_k
 from diffrec_jax.typing import Array
 
-ParallelKind = Literal["pmap", "mesh"]
-DEVICES = "devices"
 DATA, ITEMS = "data", "items"
 
 
 @dataclass(frozen=True)
-class Pmap(OneDevice):
-    """A copy of the state on every device, and a share of the batch's rows: ``jax.pmap``.
-
-    Only what has rows is mapped: a state with a leading axis of devices would be copied at each step. Process p holds
-    the p-th run of shards of every batch.
-    """
-
-    num_local_devices: int
-    num_processes: int = 1
-
-    @property
-    def num_devices(self) -> int:
-        """Of all processes."""
-        return self.num_row_shards
-
-    @property
-    def way(self) -> str:
-        """For people."""
-        return " by pmap"
-
-    @property
-    def num_row_shards(self) -> int:
-        """All devices."""
-        return self.num_local_devices * self.num_processes
-
-    @property
-    def num_state_copies(self) -> int:
-        """One on each device."""
-        return self.num_local_devices
-
-    @property
-    def axis_name(self) -> str | None:
-        """The mapped axis."""
-        return DEVICES
-
-    @property
-    def _own_devices(self) -> list:
-        return jax.local_devices()[: self.num_local_devices]
-
-    @property
-    def _copied(self) -> NamedSharding:
-        return NamedSharding(jax.sharding.Mesh(np.array(self._own_devices), (DEVICES,)), PartitionSpec())
-
-    def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
-        """Maps a per-device function over the devices' shares of its batches; without batches, each does the same."""
-        donate = (0,) if in_place else ()
-        everywhere = jax.jit(function, donate_argnums=donate)
-
-        @functools.cache
-        def mapped(axes: tuple[int | None, ...]) -> Callable:
-            return jax.pmap(
-                function,
-                axis_name=DEVICES,
-                in_axes=axes,
-                out_axes=0 if gives_rows else None,  # type: ignore[arg-type]
-                donate_argnums=donate,
-                devices=None if self.num_processes > 1 else self._own_devices,
-            )
-
-        def call(*arguments: Any) -> Any:
-            axes = tuple(0 if _has_rows(argument) else None for argument in arguments)
-            return (mapped(axes) if 0 in axes else everywhere)(*arguments)
-
-        return call
-
-    def make(self, function: Callable) -> Callable:
-        """Made and copied."""
-        made = jax.jit(function)
-        return lambda *arguments: self.place(made(*arguments))
-
-    def make_batch(
-        self,
-        matrix: sparse.csr_array,
-        user_ids: np.ndarray,
-        *,
-        batch_size: int,
-        targets: np.ndarray | None = None,
-        num_parts: int = 1,
-    ) -> RowBatch:
-        """This process' rows, with a leading axis of its devices (and one of parts within each)."""
-        first = jax.process_index() * self.num_local_devices * num_parts
-        batch = make_row_batch(
-            matrix,
-            user_ids,
-            batch_size=batch_size,
-            num_shards=self.num_row_shards * num_parts,
-            own_shards=range(first, first + self.num_local_devices * num_parts),
-            targets=targets,
-        )
-        if self.num_row_shards * num_parts == 1:
-            return map_fields(lambda field: field[None], batch)
-        if num_parts == 1:
-            return batch
-        return map_fields(lambda field: field.reshape(self.num_local_devices, num_parts, -1), batch)
-
-    def place(self, tree: Any) -> Any:
-        """A copy of every leaf on each device."""
-        return jax.device_put(tree, self._copied)
-
-    def fetch_rows(self, tree: Any) -> Any:
-        """The rows of all devices, joined in their order."""
-        own = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), jax.device_get(tree))
-        return multihost_utils.process_allgather(own, tiled=True) if self.num_processes > 1 else own
-
-    def stored(self, tree: Any) -> Any:
-        """One copy, on the host."""
-        return self.fetch(tree)
-
-    def stored_like(self, abstract: Any) -> Any:
-        """A copy of every leaf on the first device of each process: with several, a checkpoint has to know of all."""
-        every = self.num_local_devices if self.num_processes > 1 else jax.device_count()
-        first = jax.make_mesh((self.num_processes,), (DEVICES,), (AxisType.Auto,), devices=jax.devices()[::every])
-        copied = NamedSharding(first, PartitionSpec())
-        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=copied), abstract)
-
-    def restored(self, tree: Any) -> Any:
-        """Copied to every device."""
-        return self.place(jax.tree.map(lambda leaf: np.asarray(leaf.addressable_data(0)), tree))
-
-
-@dataclass(frozen=True)
-class Mesh(OneDevice):
+class MeshStrategy(DeviceStrategy):
     """One program over a grid of devices: rows split over ``data``, items over ``items``.
 
     Of every array the first axis that has an entry for each item, or for each of a group, is split over the devices'
@@ -172,7 +43,7 @@ class Mesh(OneDevice):
         return self.num_data_shards * self.num_item_shards
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """For people."""
         return f" by mesh {self.num_data_shards}x{self.num_item_shards}"
 
@@ -193,7 +64,7 @@ class Mesh(OneDevice):
         devices = jax.devices()[: shape[0] * shape[1]]
         return jax.make_mesh(shape, (DATA, ITEMS), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
-    def for_item_groups(self, item_groups: np.ndarray) -> "Mesh":
+    def for_item_groups(self, item_groups: np.ndarray) -> "MeshStrategy":
         """Splits the groups' own arrays too."""
         return dataclasses.replace(self, group_sizes=tuple(np.bincount(item_groups).tolist()))
 
@@ -225,7 +96,7 @@ class Mesh(OneDevice):
     def _constrain(self, leaf: Any, axis: int | None) -> Any:
         return jax.lax.with_sharding_constraint(leaf, self._split(axis))
 
-    def _cut(self, leaf: Any, axis: int | None) -> Any:
+    def _unpad(self, leaf: Any, axis: int | None) -> Any:
         if axis is None:
             return leaf
         return self._constrain(jax.lax.slice_in_dim(leaf, 0, self._true_size(leaf.shape[axis]), axis=axis), axis)
@@ -238,9 +109,9 @@ class Mesh(OneDevice):
         missing = [(0, whole - own) for own, whole in zip(leaf.shape, stored.shape, strict=True)]
         return self._constrain(jnp.pad(leaf, missing) if any(after for _, after in missing) else leaf, axis)
 
-    def cut(self, tree: Any, like: Any) -> Any:
+    def unpad(self, tree: Any, like: Any) -> Any:
         """The padding cut off; its gradient pads with zeros."""
-        return jax.tree.map(lambda leaf, true: self._cut(leaf, self._items_axis(true)), tree, like)
+        return jax.tree.map(lambda leaf, true: self._unpad(leaf, self._items_axis(true)), tree, like)
 
     def compile(self, function: Callable, *, in_place: bool = False, gives_rows: bool = False) -> Callable:
         """Compiles for the whole grid; which arrays are split, their placement says."""
@@ -249,7 +120,7 @@ class Mesh(OneDevice):
 
         def padded_function(axes: tuple[int | None, ...], *arguments: Any) -> Any:
             leaves, structure = jax.tree.flatten(arguments)
-            cut = [self._cut(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
+            cut = [self._unpad(leaf, axis) for leaf, axis in zip(leaves, axes, strict=True)]
             return jax.tree.map(self._pad, function(*jax.tree.unflatten(structure, cut)))
 
         def update(axes: tuple[int | None, ...], *arguments: Any) -> Any:
@@ -362,7 +233,7 @@ class Mesh(OneDevice):
             check_vma=False,  # what all items' shares agree on after the gathering is not seen by the check
         )(scores)
 
-    def stored_like(self, abstract: Any) -> Any:
+    def checkpoint_target(self, abstract: Any) -> Any:
         """The padded shapes, split over the grid."""
 
         def like(leaf: Any) -> jax.ShapeDtypeStruct:
@@ -372,12 +243,6 @@ class Mesh(OneDevice):
             return jax.ShapeDtypeStruct(shape, leaf.dtype, sharding=self._split(axis))
 
         return jax.tree.map(like, abstract)
-
-
-def _has_rows(argument: Any) -> bool:
-    return any(
-        isinstance(part, RowBatch) for part in jax.tree.leaves(argument, is_leaf=lambda x: isinstance(x, RowBatch))
-    )
 
 
 def _split_axis(leaf: Any) -> int | None:
@@ -393,45 +258,3 @@ def _split_axis(leaf: Any) -> int | None:
 
 def _ceil(stop: int | None, width: int) -> int | None:
     return None if stop is None else -(-stop // width)
-
-
-def make_parallel(
-    kind: ParallelKind = "pmap", *, num_items: int, item_shards: int = 1, max_devices: int = 0
-) -> OneDevice:
-    """All devices of all processes, or at most ``max_devices`` of this one where that is not 0.
-
-    ``pmap`` needs none of the other numbers; ``mesh`` splits ``num_items`` over ``item_shards`` devices and the rows
-    of a batch over the others.
-
-    Raises:
-      ValueError: an unknown kind; item_shards that do not divide the devices, or that pmap cannot have; a part of the
-        devices of several processes.
-    """
-    if kind not in get_args(ParallelKind):
-        raise ValueError(f"parallel {kind!r} is unknown: choose one of {', '.join(get_args(ParallelKind))}")
-    if max_devices and jax.process_count() > 1:
-        raise ValueError("several processes use all of their devices: leave --max_devices out")
-    num_devices = min(jax.device_count(), max_devices or jax.device_count())
-    if kind == "pmap":
-        if item_shards > 1:
-            raise ValueError("--item_shards needs --parallel=mesh: pmap keeps all items on every device")
-        return Pmap(num_devices // jax.process_count(), jax.process_count()) if num_devices > 1 else OneDevice()
-    if num_devices % item_shards:
-        raise ValueError(f"--item_shards={item_shards} does not divide the {num_devices} devices")
-    return Mesh(num_devices // item_shards, item_shards, num_items)
-
-
-def is_primary() -> bool:
-    """Whether this is the process that writes logs and results."""
-    return jax.process_index() == 0
-
-
-def wait_for_all(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def from_primary(array: np.ndarray) -> np.ndarray:
-    """The primary process' array, of the same shape on all: what is computed by each may differ in its last bits."""
-    return np.asarray(multihost_utils.broadcast_one_to_all(array)) if jax.process_count() > 1 else array

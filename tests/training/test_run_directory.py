@@ -1,6 +1,6 @@
 import pytest
 
-from diffrec_jax.training.run_log import LOCATION, OFF_SCHEDULE, RunDirectory, RunDirectoryError, differences
+from diffrec_jax.training.run_directory import LOCATION, OFF_SCHEDULE, RunDirectory, RunDirectoryError, differences
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from diffrec_jax.typing import Array
 
 
 @dataclass(frozen=True)
-class OneDevice:
+class DeviceStrategy:
     """``jax.jit`` on the first device. What runs on several is another class with the same methods."""
 
     @property
@@ -23,7 +23,7 @@ class OneDevice:
         return 1
 
     @property
-    def way(self) -> str:
+    def description(self) -> str:
         """How several devices are used, for people."""
         return ""
 
@@ -42,7 +42,7 @@ class OneDevice:
         """The mapped axis that a step has to reduce over by itself; None where the compiler sees the whole batch."""
         return None
 
-    def for_item_groups(self, item_groups: np.ndarray) -> "OneDevice":
+    def for_item_groups(self, item_groups: np.ndarray) -> "DeviceStrategy":
         """The same devices, for a model that has arrays of their own for items in groups [I]."""
         del item_groups
         return self
@@ -58,7 +58,7 @@ class OneDevice:
         """
         return jax.jit(function, donate_argnums=(0,) if in_place else ())
 
-    def cut(self, tree: Any, like: Any) -> Any:
+    def unpad(self, tree: Any, like: Any) -> Any:
         """Stored values in the true shapes, those of ``like``, within a function that is compiled ``in_place``."""
         del like
         return tree
@@ -95,18 +95,18 @@ class OneDevice:
         """``jax.lax.top_k`` over the last axis of scores [B, I], within a compiled function."""
         return top_k(scores, k)
 
-    def stored(self, tree: Any) -> Any:
+    def to_checkpoint(self, tree: Any) -> Any:
         """Placed values as a checkpoint takes them."""
         return tree
 
-    def stored_like(self, abstract: Any) -> Any:
+    def checkpoint_target(self, abstract: Any) -> Any:
         """What a checkpoint is to be read into, from ShapeDtypeStructs of the true shapes."""
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract)
 
-    def restored(self, tree: Any) -> Any:
-        """What was read into ``stored_like``, placed."""
+    def from_checkpoint(self, tree: Any) -> Any:
+        """What was read into ``checkpoint_target``, placed."""
         return tree
 
 
-ONE_DEVICE = OneDevice()
+SINGLE_DEVICE = DeviceStrategy()
