@@ -41,7 +41,7 @@ class ModelFamily:
     weighs_rows: bool = True
     """Whether recency weights of a row change anything."""
     needs_known_users: bool = False
-    """Whether it scores by a vector of each training user, and so has nothing for a new one."""
+    """Whether ``score_fn`` looks at a user's number: new users then need a ``score_new_fn``."""
 
     @property
     def fields(self) -> set[str]:
@@ -124,7 +124,7 @@ def register_model(
       is_trained: by gradients.
       has_item_groups: whether the context has to hold item groups.
       weighs_rows: whether recency weights of a row change anything.
-      needs_known_users: whether it has nothing for users that it was not trained on.
+      needs_known_users: whether ``score_fn`` looks at users' numbers; new users then need a ``score_new_fn``.
 
     Raises:
       ValueError: there is a model of that name, or config_class is no frozen dataclass.

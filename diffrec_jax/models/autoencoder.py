@@ -50,12 +50,16 @@ class Autoencoder(nn.Module):
         """The first layer's linear part of rows as stored, or dense [B, I]: [B, H]."""
         return embed(row, self.input_kernel) if isinstance(row, RowBatch) else product(row, self.input_kernel)
 
-    def encode(self, row: RowBatch | Array, user_ids: Array) -> tuple[Array, Array]:
-        """Mean and log variance of the latent vectors, [B, L] each; the second is empty unless variational."""
+    def encode(self, row: RowBatch | Array, user_ids: Array | None) -> tuple[Array, Array]:
+        """Mean and log variance of the latent vectors, [B, L] each; the second is empty unless variational.
+
+        Without ``user_ids`` a user's own vector is the mean of those that were trained.
+        """
         activation = ACTIVATIONS[self.activation]
         hidden = self.project(row) + self.input_bias[None]
         if self.num_users:
-            hidden = hidden + self.user_vectors[user_ids]
+            own = self.user_vectors
+            hidden = hidden + (own.mean(axis=0, keepdims=True) if user_ids is None else own[user_ids])
         for layer in self.encoder_layers:
             hidden = layer(activation(hidden))
         if not self.variational:
@@ -70,6 +74,6 @@ class Autoencoder(nn.Module):
             hidden = ACTIVATIONS[self.activation](layer(hidden))
         return self.output_layer(hidden)
 
-    def __call__(self, row: RowBatch | Array, user_ids: Array) -> Array:
+    def __call__(self, row: RowBatch | Array, user_ids: Array | None) -> Array:
         """Logits of the latent means."""
         return self.decode(self.encode(row, user_ids)[0])

@@ -117,4 +117,13 @@ def make_autoencoder(config: MultiDAEConfig, dataset: Dataset) -> Recommender:
         del row_keys
         return model.apply(params, normalised(batch), batch.user_ids)  # type: ignore[return-value]
 
-    return Recommender(init_params=init_params, loss_fn=loss_fn, score_fn=score_fn)
+    def score_new_fn(params: Params, batch: RowBatch, row_keys: RowKeys) -> Array:
+        del row_keys
+        return model.apply(params, normalised(batch), None)  # type: ignore[return-value]
+
+    return Recommender(
+        init_params=init_params,
+        loss_fn=loss_fn,
+        score_fn=score_fn,
+        score_new_fn=score_new_fn if config.has_user_vectors else None,
+    )

@@ -25,6 +25,8 @@ class Recommender(NamedTuple):
     loss_fn: Callable[[Params, Any, RowBatch, RowKeys, StepContext], tuple[Array, Any]]
     """(params, model_state, batch, row_keys [B], context) -> (losses [B] to be averaged, info with leading axis B)."""
     score_fn: ScoreFn
+    score_new_fn: ScoreFn | None = None
+    """Scores rows of users who are not in the training data, where ``score_fn`` looks at the users' numbers."""
     prepare_scoring: Callable[[Params], Any] = lambda params: params
     """Work done once per parameter set: params -> scoring state."""
     init_model_state: Callable[[], Any] = lambda: ()
@@ -48,3 +50,5 @@ class FittedRecommender(NamedTuple):
     score_fn: ScoreFn
     fit_bytes: Callable[[sparse.csr_array], int]
     """Training split -> memory that fitting and scoring take at their peak, beside the split itself: known before."""
+    score_new_fn: ScoreFn | None = None
+    """As that of a Recommender."""

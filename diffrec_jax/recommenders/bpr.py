@@ -15,7 +15,8 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch, make_row_batch
 from diffrec_jax.data.embeddings import inverse_root_degrees, normalised_interactions
 from diffrec_jax.recommenders.base import Recommender, StepContext
-from diffrec_jax.rows import embed, sample_unseen, sum_over_entries
+from diffrec_jax.recommenders.least_squares import LeastSquares, gram_matrix, solve_rows
+from diffrec_jax.rows import embed, num_entries, sample_unseen, sum_over_entries
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
@@ -48,6 +49,22 @@ class Vectors(NamedTuple):
     items: Array
 
 
+class ScoringVectors(NamedTuple):
+    """What is scored with."""
+
+    users: Array
+    """[U, D]."""
+    items: Array
+    """[I, D]."""
+    new_users: Array
+    """What makes the vector of a new user from its row: of LightGCN what each item sends, [I, D], of MF the items' Gram
+    matrix, [D, D]."""
+
+
+FOLD_IN = LeastSquares(l2=0.003, unobserved_weight=0.1)
+"""How MF finds the vector of a new user, the items' vectors as they were trained."""
+
+
 DENSE_RATIO = 25
 """Multiplications of a dense product that take the time of one entry gathered and summed (benchmarks.propagation)."""
 
@@ -63,12 +80,15 @@ def _transposed(forward: Callable[[Array], Array], backward: Callable[[Array], A
     return product
 
 
-def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vectors, RowBatch], Vectors]:
+def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vectors, RowBatch], tuple[Vectors, Array]]:
     """The function that averages Vectors over 0..num_layers applications of the graph's normalised adjacency A.
 
-    It takes the vectors of all users and items and rows of ``train``, and returns those of the rows' users and of all
-    items. Only the items' layers are computed for the whole graph: item_0, Aᵀ user_0, and from the last but one by AᵀA
-    each further one; a user's sum over the layers needs nothing but A's row and the items' sum.
+    It takes the vectors of all users and items and rows of ``train``. It returns those of the rows' users and of all
+    items, and what each item sends to its users, [I, D]: their sum over a user's items, divided by the root of their
+    number, is all of the user's vector that does not come from its own.
+
+    Only the items' layers are computed for the whole graph: item_0, Aᵀ user_0, and from the last but one by AᵀA each
+    further one; a user's sum over the layers needs nothing but A's row and the items' sum.
 
     The graph is index arrays, summed over in chunks (``embed``): measured beside plain segment sums, a dense product
     and SciPy by ``python -m benchmarks.propagation``. AᵀA is dense where its operations are few beside those sums.
@@ -76,7 +96,11 @@ def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vector
     Reference: arXiv:2002.02126, eqs. 3 and 4.
     """
     if num_layers == 0:
-        return lambda vectors, rows: Vectors(vectors.users[rows.user_ids], vectors.items)
+
+        def own(vectors: Vectors, rows: RowBatch) -> tuple[Vectors, Array]:
+            return Vectors(vectors.users[rows.user_ids], vectors.items), jnp.zeros_like(vectors.items)
+
+        return own
     num_items = train.shape[1]
     normalised = normalised_interactions(train)
     of_users, of_items = (
@@ -90,17 +114,22 @@ def make_propagate(train: sparse.csr_array, num_layers: int) -> Callable[[Vector
         between_items = None
     user_scale, item_scale = (scale.astype(np.float32) for scale in inverse_root_degrees(train))
 
-    def propagate(vectors: Vectors, rows: RowBatch) -> Vectors:
+    def propagate(vectors: Vectors, rows: RowBatch) -> tuple[Vectors, Array]:
         layers = [vectors.items, to_items(vectors.users)]
         for _ in range(num_layers - 1):
             layers.append(to_items(to_users(layers[-2])) if between_items is None else between_items @ layers[-2])
-        is_stored = rows._replace(weights=jnp.float32(rows.item_ids < num_items))
         items = sum(layers[1:], vectors.items)
-        from_items = embed(is_stored, jnp.asarray(item_scale)[:, None] * (items - layers[-1]))
+        sent = jnp.asarray(item_scale)[:, None] * (items - layers[-1])
+        from_items = embed(as_stored(rows, num_items), sent)
         users = vectors.users[rows.user_ids] + jnp.asarray(user_scale)[rows.user_ids][:, None] * from_items
-        return Vectors(users / (num_layers + 1), items / (num_layers + 1))
+        return Vectors(users / (num_layers + 1), items / (num_layers + 1)), sent / (num_layers + 1)
 
     return propagate
+
+
+def as_stored(batch: RowBatch, num_items: int) -> RowBatch:
+    """The batch with weight 1 for every stored entry."""
+    return batch._replace(weights=jnp.float32(batch.item_ids < num_items))
 
 
 def score_differences(vectors: Vectors, batch: RowBatch, negatives: Array) -> Array:
@@ -139,7 +168,7 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         del model_state, context
         base = Vectors(**params)
-        vectors = propagate(base, batch)
+        vectors, _ = propagate(base, batch)
         negatives = sample_unseen(batch, row_keys, num_items)
         is_triple = (batch.item_ids < num_items) & (negatives < num_items)
 
@@ -153,14 +182,28 @@ def make_bpr(config: MFConfig, train: sparse.csr_array) -> Recommender:
         losses = jnp.where(is_triple, losses, 0.0)
         return sum_over_entries(batch, losses) / mean_length, ()
 
-    def score_fn(vectors: Vectors, batch: RowBatch, row_keys: RowKeys) -> Array:
+    def prepare_scoring(params: Params) -> ScoringVectors:
+        vectors, sent = propagate(Vectors(**params), all_rows)
+        return ScoringVectors(*vectors, sent if config.num_layers else gram_matrix(vectors.items))
+
+    def score_fn(vectors: ScoringVectors, batch: RowBatch, row_keys: RowKeys) -> Array:
         del row_keys
         return vectors.users[batch.user_ids] @ vectors.items.T
+
+    def score_new_fn(vectors: ScoringVectors, batch: RowBatch, row_keys: RowKeys) -> Array:
+        """LightGCN: from a vector of its own of 0 and what the items send. MF: by least squares on its row."""
+        del row_keys
+        rows = as_stored(batch, num_items)
+        if not config.num_layers:
+            return solve_rows(FOLD_IN, rows, vectors.items, vectors.new_users) @ vectors.items.T
+        roots = jnp.sqrt(jnp.maximum(num_entries(batch, num_items), 1).astype(jnp.float32))
+        return embed(rows, vectors.new_users) / roots[:, None] @ vectors.items.T
 
     return Recommender(
         init_params=init_params,
         loss_fn=loss_fn,
-        prepare_scoring=lambda params: propagate(Vectors(**params), all_rows),
+        prepare_scoring=prepare_scoring,
         score_fn=score_fn,
+        score_new_fn=score_new_fn,
         item_embeddings=lambda vectors: vectors.items,
     )

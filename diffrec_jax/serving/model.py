@@ -2,7 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import jax
@@ -66,11 +66,17 @@ class Model:
 
     @cached_property
     def rank(self) -> Any:
-        """Compiled: (scoring state, inputs, seen, allowed items [I], k) -> scores and places of the k best."""
-        draw = make_evaluator(self.config, self.functions.score_fn, self.devices).make_key
-        devices, score_fn, ranks = self.devices, self.functions.score_fn, {}
+        """(k, of new users) -> compiled (scoring state, inputs, seen, allowed items [I]) -> the k best.
 
-        def rank_of(k: int) -> Any:
+        Whether each row's scores can be ranked, the best scores and their places.
+        """
+        devices, functions = self.devices, self.functions
+        draw = make_evaluator(self.config, functions.score_fn, devices).make_key
+
+        @cache
+        def rank_of(k: int, of_new_users: bool) -> Any:
+            score_fn = functions.score_new_fn if of_new_users and functions.score_new_fn else functions.score_fn
+
             def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
                 scores = score_fn(state, inputs, row_keys(draw(), inputs))
                 can_be_ranked = jnp.all(scores < jnp.inf, axis=1)
@@ -79,7 +85,7 @@ class Model:
 
             return devices.compile(rank, gives_rows=True)
 
-        return lambda k: ranks.setdefault(k, rank_of(k))
+        return rank_of
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         """Products within are as the configuration says."""

@@ -68,7 +68,7 @@ def recommend(
 
     Raises:
       DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
-      ConfigError: the model has nothing for new users (MF, LightGCN, CDAE), or k is below 1.
+      ConfigError: the model has nothing for new users (one from outside, without a score_new_fn), or k is below 1.
       ScoresError: a score is NaN or infinite.
     """
     if users is not None and histories is not None:
@@ -96,7 +96,7 @@ def recommend(
     with model.precision():
         for part in iterate_user_ids(row_ids, size):
             batches = (devices.make_batch(matrix, part, batch_size=size) for matrix in (inputs, seen))
-            found = devices.fetch_rows(model.rank(k)(model.scoring_state, *batches, placed))
+            found = devices.fetch_rows(model.rank(k, histories is not None)(model.scoring_state, *batches, placed))
             can_be_ranked, values, best = (array[: len(part)] for array in found)
             if not can_be_ranked.all():
                 raise ScoresError(
@@ -129,7 +129,7 @@ def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
 
 def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
     """Names and rows [n, I] of users given by their items."""
-    if model.family.needs_known_users:
+    if model.family.needs_known_users and model.functions.score_new_fn is None:
         raise ConfigError(
             f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
             "reads rows"

@@ -6,7 +6,7 @@ import pytest
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import LightGCNConfig, MFConfig, StepContext, bpr, make_bpr
-from diffrec_jax.recommenders.bpr import Vectors, make_propagate
+from diffrec_jax.recommenders.bpr import FOLD_IN, Vectors, make_propagate
 from diffrec_jax.rows import row_keys, sample_unseen
 from tests.reference import assert_close
 from tests.reference import comparators_numpy as reference
@@ -29,16 +29,16 @@ def test_propagation_and_its_gradient_agree_with_the_dense_adjacency(num_layers,
     propagate, rows = make_propagate(TRAIN, num_layers), make_row_batch(TRAIN, np.arange(NUM_USERS))
     vectors = Vectors(jnp.float32(users), jnp.float32(items))
     expected = reference.propagate(X, users, items, num_layers)
-    for part, expected_part in zip(propagate(vectors, rows), expected):
+    for part, expected_part in zip(propagate(vectors, rows)[0], expected):
         np.testing.assert_allclose(part, expected_part, rtol=1e-5, atol=1e-6)
 
     some = np.array([7, 0, 31])
-    found = propagate(vectors, make_row_batch(TRAIN, some, batch_size=4))
+    found, _ = propagate(vectors, make_row_batch(TRAIN, some, batch_size=4))
     np.testing.assert_allclose(found.users[:3], expected[0][some], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.items, expected[1], rtol=1e-5, atol=1e-6)
 
     def product(vectors):
-        return sum(jnp.sum(a * b) for a, b in zip(weights, propagate(vectors, rows)))
+        return sum(jnp.sum(a * b) for a, b in zip(weights, propagate(vectors, rows)[0]))
 
     # The adjacency is symmetric: the gradient is the propagation of the weights.
     gradient = jax.grad(product)(vectors)
@@ -93,6 +93,38 @@ def test_a_user_who_has_seen_everything_counts_nothing():
     params = recommender.init_params(jax.random.key(0))
     losses, _ = recommender.loss_fn(params, (), full, row_keys(jax.random.key(0), full), CLOCK)
     assert losses[0] == 0 and losses[1] > 0
+
+
+def scores_of_new(config, params, users):
+    recommender, batch = (
+        make_bpr(config, TRAIN),
+        make_row_batch(TRAIN, users, batch_size=4)._replace(user_ids=np.zeros(4)),
+    )
+    nobody = batch._replace(user_ids=np.zeros(4, np.int32))
+    return recommender.score_new_fn(recommender.prepare_scoring(params), nobody, None)[: len(users)]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_a_new_user_of_lightgcn_is_one_without_a_vector_of_its_own(num_layers):
+    config, users = LightGCNConfig(embedding_size=6, num_layers=num_layers), np.array([7, 0, 31])
+    params = make_bpr(config, TRAIN).init_params(jax.random.key(0))
+    found = scores_of_new(config, params, users)
+    base = np.float64(params["users"]), np.float64(params["items"])
+    own = np.zeros_like(base[0])
+    own[users] = base[0][users] / (num_layers + 1)  # of the layers, the part that a user sends to itself: the first
+    vectors, items = reference.propagate(X, *base, num_layers)
+    expected = (vectors - own)[users] @ items.T
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_new_user_of_mf_is_solved_for_by_least_squares():
+    config, users = MFConfig(embedding_size=6), np.array([7, 0, 31])
+    params = make_bpr(config, TRAIN).init_params(jax.random.key(0))
+    found = scores_of_new(config, params, users)
+    items = np.float64(params["items"])
+    for scores, row in zip(found, X[users].astype(np.float64)):
+        vector = reference.ials_row(row, row > 0, items, FOLD_IN.l2, FOLD_IN.unobserved_weight, 1.0)
+        np.testing.assert_allclose(scores, items @ vector, rtol=1e-3, atol=1e-5)
 
 
 def _with_full_row(matrix):

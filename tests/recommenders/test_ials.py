@@ -8,12 +8,13 @@ import pytest
 from diffrec_jax.data import make_row_batch, parse_recency
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import IALSConfig, make_ials
-from diffrec_jax.recommenders.ials import IALSState, solve_positive_definite, solve_rows
+from diffrec_jax.recommenders.ials import IALSState
+from diffrec_jax.recommenders.least_squares import LeastSquares, solve_positive_definite, solve_rows
 from tests.reference import assert_close
 from tests.reference import comparators_numpy as reference
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=60, num_items=30, num_interactions=700, num_clusters=4)).train
-CONFIG = IALSConfig(embedding_size=8, l2=0.02, unobserved_weight=0.2, l2_exponent=0.7, num_iterations=3)
+SQUARES = LeastSquares(l2=0.02, unobserved_weight=0.2, l2_exponent=0.7)
 
 
 @pytest.mark.parametrize(("size", "right_sides"), [(1, 1), (32, 2), (33, 1), (70, 3)])
@@ -32,7 +33,7 @@ def test_rows_are_solved_without_library_calls():
     """jaxlib's batched LAPACK calls wait for each other for ever where CPU devices hold all threads of the pool."""
     state = IALSState(jnp.ones((TRAIN.shape[1], 40)), jnp.ones((40, 40)))
     batch = make_row_batch(TRAIN, np.arange(20))
-    compiled = jax.jit(functools.partial(solve_rows, CONFIG)).lower(batch, state).compile().as_text()
+    compiled = jax.jit(functools.partial(solve_rows, SQUARES)).lower(batch, *state).compile().as_text()
     assert "lapack" not in compiled
 
 
@@ -42,7 +43,7 @@ def test_solved_rows_agree_with_the_reference(recency):
     table = np.random.default_rng(0).normal(size=(TRAIN.shape[1], 8))
     state = IALSState(jnp.float32(table), jnp.float32(table.T @ table))
     users = np.arange(20)
-    found = solve_rows(CONFIG, make_row_batch(weighted, users, batch_size=24), state)
+    found = solve_rows(SQUARES, make_row_batch(weighted, users, batch_size=24), *state)
     rows, stored = weighted.toarray().astype(np.float64), TRAIN.toarray() > 0
     expected = [reference.ials_row(rows[user], stored[user], table, 0.02, 0.2, 0.7) for user in users]
     np.testing.assert_allclose(found[:20], expected, rtol=1e-3, atol=1e-5)
@@ -66,7 +67,7 @@ def test_iterations_lower_the_objective_and_scores_are_the_users_vectors_times_t
         config = IALSConfig(8, 0.02, 0.2, 0.7, iterations)
         recommender = make_ials(config)
         state = recommender.fit(TRAIN)
-        users = solve_rows(config, batch, state)
+        users = solve_rows(SQUARES, batch, *state)
         values.append(objective(np.asarray(users), np.asarray(state.items)))
         scores = recommender.score_fn(state, batch, jax.random.split(jax.random.key(0), TRAIN.shape[0]))
         # Solved twice: a GPU leaves the order of sums open, and the systems enlarge what that changes.
