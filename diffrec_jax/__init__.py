@@ -26,6 +26,7 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
     x0_loss,
 )
+from diffrec_jax.evaluation import SampledCandidates, evaluate_lists, evaluate_scores
 from diffrec_jax.models import GroupedVAE, MLPDenoiser, fold_denoiser, gaussian_kl, multinomial_nll
 from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.registry import register_model
@@ -43,10 +44,13 @@ __all__ = [
     "Model",
     "NoiseSchedule",
     "Recommendations",
+    "SampledCandidates",
     "__version__",
     "diffusion_loss",
     "epsilon_loss",
     "evaluate",
+    "evaluate_lists",
+    "evaluate_scores",
     "fit",
     "fold_denoiser",
     "from_interactions",

@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.assembly import (
+    check_data,
     check_fit_memory,
     find_item_groups,
     fit_scoring_state,
@@ -41,8 +41,14 @@ from diffrec_jax.config import (
 from diffrec_jax.data import DataError, Dataset
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.devices import make_strategy
-from diffrec_jax.evaluation import AveragingMode, SplitResult, check_relevant, evaluate_dataset
-from diffrec_jax.evaluation.significance import bootstrap_interval
+from diffrec_jax.evaluation import (
+    FULL_RANKING,
+    AveragingMode,
+    Evaluation,
+    SampledCandidates,
+    check_relevant,
+    evaluate_dataset,
+)
 from diffrec_jax.registry import MODELS, ModelFamily
 from diffrec_jax.serving.model import Model
 from diffrec_jax.serving.model_files import read_model, write_model
@@ -84,7 +90,8 @@ def fit(
 
     Args:
       model: its name, as ``--model`` of the scripts.
-      dataset: with validation interactions where the model is trained and the best epoch is to be chosen by them.
+      dataset: split. A trained model's best epoch is chosen by the validation interactions; without any the last one is
+        taken: give ``epochs``.
       config: the model's configuration (``DiffRecConfig`` for diffrec), or a tuple of it and other parts
         (``TrainConfig``, ``RecencyConfig``, ``GroupsConfig``, ``EvaluationConfig``), in place of the preset's values.
       preset: of the settings; by default ours where there is one for a dataset of this name.
@@ -105,13 +112,10 @@ def fit(
     given = _settings_of(config, family) | seeded | settings
     config = make_run_config(model, DataConfig(dataset.name, "", None, None), preset=preset, **given)  # type: ignore[arg-type]
     with jax.default_matmul_precision(config.matmul_precision):
+        check_data(config, dataset)
         if not family.is_trained:
             state = fit_scoring_state(config, config.make_fitted(dataset), dataset)
             return Model(config, dataset, jax.device_get(state))
-        if not dataset.valid.nnz:
-            raise ConfigError(
-                f"{dataset.name} has no valid interactions to choose {family.title}'s best epoch by: split it in three"
-            )
         with contextlib.ExitStack() as stack:
             folder = run_dir if run_dir is not None else stack.enter_context(tempfile.TemporaryDirectory())
             return _train(config, dataset, RunDirectory(folder), progress)
@@ -130,38 +134,6 @@ def _train(config: RunConfig, dataset: Dataset, directory: RunDirectory, progres
     return Model(config, dataset, trainer.devices.fetch(best.scoring_params), item_groups)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What an evaluation found, by split (valid, test)."""
-
-    splits: dict[str, SplitResult]
-    mode: AveragingMode
-
-    def mean(self, split: str = "test") -> dict[str, float]:
-        """Averages over users by metric (``recall@20``)."""
-        return self.splits[split].mean(self.mode)
-
-    def per_user(self, metric: str, split: str = "test") -> np.ndarray:
-        """A metric of each user that is averaged over."""
-        result = self.splits[split]
-        chosen = result.num_relevant >= (0 if self.mode == "official" else 1)
-        return result.per_user[metric][chosen]
-
-    def interval(self, metric: str, split: str = "test") -> tuple[float, float]:
-        """95% bootstrap interval of the mean over users."""
-        return bootstrap_interval(self.per_user(metric, split).astype(np.float64))
-
-    def __str__(self) -> str:
-        """Recall and NDCG with their intervals, a line each."""
-        lines = []
-        for split, result in self.splits.items():
-            for metric, mean in result.mean(self.mode).items():
-                if metric.startswith(("recall@", "ndcg@")):
-                    low, high = self.interval(metric, split)
-                    lines.append(f"{split} {metric}: {mean:.4f} [{low:.4f}, {high:.4f}]")
-        return "\n".join(lines)
-
-
 def evaluate(
     model: Model,
     dataset: Dataset,
@@ -169,8 +141,9 @@ def evaluate(
     ks: Sequence[int] = (10, 20, 50, 100),
     mode: AveragingMode = "official",
     test_with_valid_input: bool = False,
+    candidates: SampledCandidates | None = None,
 ) -> Evaluation:
-    """Full ranking of the valid and test interactions of a dataset (docs/protocol.md).
+    """Ranks all unseen items for the valid and test interactions of a dataset (docs/protocol.md).
 
     Args:
       model: trained or fitted on the same users and items.
@@ -178,6 +151,8 @@ def evaluate(
       ks: list lengths.
       mode: whether users without relevant items count as 0 (official) or are left out (relevant_users).
       test_with_valid_input: lets the model see the valid interactions too for the test.
+      candidates: another protocol: ranks the relevant items among sampled ones only. Its figures are higher, may order
+        models otherwise (Krichene and Rendle, KDD 2020), and cannot be compared with those of the full ranking.
 
     Raises:
       DataError: the dataset's users or items are not the model's.
@@ -186,6 +161,8 @@ def evaluate(
     for name in ("original_user_ids", "original_item_ids"):
         if not np.array_equal(getattr(dataset, name), getattr(model.dataset, name)):
             raise DataError(f"{dataset.name} has other {name[9:13]}s than the model: evaluate it on the data it knows")
+    if not dataset.evaluated_splits:
+        raise DataError(f"{dataset.name} has neither valid nor test interactions to evaluate: split it")
     check_relevant(dataset, mode)
     config = dataclasses.replace(
         model.config, evaluation=dataclasses.replace(model.config.evaluation, ks=tuple(sorted(set(ks))))
@@ -198,9 +175,9 @@ def evaluate(
             dataset,
             recency=model.config.recency.make().infer,
             test_with_valid_input=test_with_valid_input,
+            candidates=candidates,
         )
-    splits = {name: result for name, result in results.items() if getattr(dataset, name).nnz}
-    return Evaluation(splits, mode)
+    return Evaluation(results, mode, str(candidates) if candidates else FULL_RANKING)
 
 
 def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfig] = lambda data: data) -> Model:
@@ -248,6 +225,8 @@ def save(model: Model, folder: str | Path) -> None:
     for split in SPLITS:
         matrix = getattr(dataset, split)
         arrays |= {f"{split}_indptr": matrix.indptr, f"{split}_indices": matrix.indices}
+        if dataset.weighted:
+            arrays[f"{split}_weights"] = matrix.data
     optional = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids, "item_groups": model.item_groups}
     arrays |= {name: array for name, array in optional.items() if array is not None}
     description = {
@@ -270,8 +249,10 @@ def load(folder: str | Path) -> Model:
 
     def split(name: str) -> sparse.csr_array:
         indptr, indices = arrays[f"{name}_indptr"], arrays[f"{name}_indices"]
-        return sparse.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=shape)
+        weights = arrays.get(f"{name}_weights", np.ones(len(indices), np.float32))
+        return sparse.csr_array((weights, indices, indptr), shape=shape)
 
     ids = {name: arrays.get(name) for name in ("user_ids", "item_ids")}
-    dataset = Dataset(description["name"], **{name: split(name) for name in SPLITS}, **ids)  # type: ignore[arg-type]
+    splits = {name: split(name) for name in SPLITS}
+    dataset = Dataset(description["name"], **splits, **ids, weighted="train_weights" in arrays)  # type: ignore[arg-type]
     return Model(RunConfig.from_dict(description["config"]), dataset, parameters, arrays.get("item_groups"))

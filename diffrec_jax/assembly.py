@@ -112,6 +112,7 @@ def make_trainer(
       ConfigError: the batch does not split over the devices, or there are fewer users to evaluate than asked for.
     """
     assert config.training is not None
+    check_data(config, dataset)
     if item_groups is not None:
         devices = devices.for_item_groups(item_groups)
     recommender = config.make_recommender(Context(dataset, item_groups, make_fit_linear(config, dataset)))
@@ -132,8 +133,19 @@ def make_trainer(
         raise ConfigError(error) from error
 
 
+def check_data(config: RunConfig, dataset: Dataset) -> None:
+    """Raises ConfigError if the model has no use for the data's weights: ignored in silence, they would mislead."""
+    family = MODELS[config.model]
+    if dataset.weighted and not family.learns_weights:
+        raise ConfigError(
+            f"{dataset.name} has weights, and {family.title} has no use for them: choose another model, or leave them "
+            "out (Dataset.without_weights)"
+        )
+
+
 def check_evaluation(config: RunConfig, dataset: Dataset) -> None:
     """Raises ConfigError if there is nobody to evaluate, or nothing to average over, as the flags ask for it."""
+    check_data(config, dataset)
     try:
         check_relevant(dataset, config.evaluation.mode, config.evaluation.user_ids(dataset))
     except ValueError as error:

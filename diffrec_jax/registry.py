@@ -44,6 +44,11 @@ class ModelFamily:
     """Whether ``score_fn`` looks at a user's number: new users then need a ``score_new_fn``."""
 
     @property
+    def learns_weights(self) -> bool:
+        """Whether the weights of a weighted dataset change anything."""
+        return self.weighs_rows or not self.is_trained
+
+    @property
     def fields(self) -> set[str]:
         """Names of what its configuration holds."""
         return {field.name for field in dataclasses.fields(self.config_class)}

@@ -176,6 +176,11 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
     figure, axes = made
     evaluations = [record for record in records if record["event"] == "evaluation"]
     epochs = [record for record in records if record["event"] == "epoch"]
+    if not evaluations:
+        axes.plot([record["epoch"] for record in epochs], [record["loss"] for record in epochs], color="0.5")
+        axes.set(xlabel="epoch", ylabel="training loss", yscale="log", title=_plain(title))
+        _save(figure, path, f"{title}: metrics.jsonl of {path.parent}")
+        return True
     at = [record["epoch"] for record in evaluations]
     marker = "." if len(at) < 60 else ""
     for split, color in (("valid", "tab:blue"), ("test", "tab:orange")):

@@ -65,12 +65,14 @@ def main() -> None:
     for combination in combinations:
         results = [RunDirectory(folder / run_name(combination, seed)).results() for seed in FLAGS.seeds]
         columns = {
-            (split, metric): [result[split][metric] for result in results if result]
+            (split, metric): [result[split][metric] for result in results if result and split in result]
             for split in splits
             for metric in shown
         }
         epochs = [result["best_epoch"] for result in results if result and result["best_epoch"] is not None]
         rows.append((combination, columns, epochs))
+    if any(not values for _, columns, _ in rows for values in columns.values()):
+        raise ConfigError("the data have no valid split to rank combinations by: split them in three")
     rows.sort(key=lambda row: -statistics.mean(row[1]["valid", shown[0]]))
     table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {shown[0]} on valid first")
     for heading in (*combinations[0], *(f"{split} {metric}" for split in splits for metric in shown)):

@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+from scipy import sparse
 
 import diffrec_jax as dr
 from diffrec_jax.config import ConfigError
-from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic
+from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic, parse_recency
 from diffrec_jax.evaluation import ScoresError
+from diffrec_jax.recommenders import DiffRecConfig, EaseConfig
 from diffrec_jax.registry import MODELS
 from diffrec_jax.serving.model_files import ModelFileError
-from diffrec_jax.training.run_directory import RunDirectoryError
+from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from tests.experiments.scripts import run
 from tests.test_registry import SMALL
 
@@ -153,10 +156,87 @@ def test_settings_are_checked():
     ):
         with pytest.raises(ConfigError, match=message):
             dr.fit(**{"dataset": SPLIT} | arguments)
-    without_valid = dataclasses.replace(SPLIT, valid=SPLIT.valid[:0].__class__(SPLIT.valid.shape, dtype=np.float32))
-    with pytest.raises(ConfigError, match="has no valid interactions to choose DiffRec's best epoch by"):
-        dr.fit("diffrec", without_valid)
-    assert set(dr.evaluate(dr.fit("ease", without_valid), without_valid).splits) == {"test"}
+    with pytest.raises(ConfigError, match="config of DiffRec has to be DiffRecConfig, TrainConfig, .*, not 'tuned'"):
+        dr.fit("diffrec", SPLIT, config="tuned")
+
+
+def test_a_configuration_object_stands_for_its_settings():
+    config = DiffRecConfig(dims=(8,), num_timesteps=3)
+    by_object = dr.fit(
+        "diffrec", SPLIT, config=(config, TrainConfig(metric="recall@5", epochs=2, eval_every=1)), ks=(5,)
+    )
+    assert by_object.config.recommender == config and by_object.config.training.epochs == 2
+    by_name = dr.fit("ease", SPLIT, config=EaseConfig(l2=7.0), user_weight_power=0.5)
+    assert by_name.config.recommender == EaseConfig(l2=7.0, user_weight_power=0.5)
+
+
+def test_without_a_valid_split_the_last_epoch_is_taken(tmp_path):
+    """What is trained equals the last state of a run that may choose among its epochs."""
+    empty = sparse.csr_array(SPLIT.valid.shape, dtype=np.float32)
+    without_valid = dataclasses.replace(SPLIT, valid=empty)
+    settings = {"dims": (8,), "epochs": 3, "eval_every": 1, "batch_size": 20, "patience": 1, "ks": (5,)}
+    last = dr.fit("diffrec", without_valid, **settings, run_dir=tmp_path / "run")
+    assert [record["event"] for record in RunDirectory(tmp_path / "run").records()] == ["epoch"] * 3
+    chosen = dr.fit("diffrec", dataclasses.replace(SPLIT, test=empty), **settings | {"patience": 0, "eval_every": 3})
+    jax.tree.map(np.testing.assert_array_equal, last.parameters, chosen.parameters)
+    assert set(dr.evaluate(last, without_valid, ks=(5,)).splits) == {"test"}
+    only_train = dataclasses.replace(without_valid, test=empty)
+    assert len(dr.recommend(dr.fit("ease", only_train), users=["user 7"], k=3).items[0]) == 3
+    with pytest.raises(DataError, match="has neither valid nor test interactions"):
+        dr.evaluate(last, only_train)
+
+
+def test_weights_are_learnt_and_what_is_stored_is_seen(tmp_path):
+    rng = np.random.default_rng(0)
+    ones = SPLIT.train
+    values = rng.uniform(0.2, 3.0, ones.nnz).astype(np.float32)
+    train = sparse.csr_array((values, ones.indices, ones.indptr), shape=ones.shape)
+    weighted = dataclasses.replace(SPLIT, train=train, weighted=True)
+    assert weighted.fingerprint != SPLIT.fingerprint and weighted.without_weights().fingerprint == SPLIT.fingerprint
+    model = dr.fit("ease", weighted)
+    dense = values_of(train)
+    gram = dense.T.astype(np.float64) @ dense
+    inverse = np.linalg.inv(gram + 500.0 * np.eye(len(gram)))
+    expected = dense @ (np.eye(len(gram)) - inverse / np.diag(inverse))
+    expected[dense > 0] = -np.inf
+    found = dr.recommend(model, k=5)
+    np.testing.assert_allclose(found.scores, -np.sort(-expected, axis=1)[:, :5], rtol=1e-3, atol=1e-5)
+    dr.save(model, tmp_path / "model")
+    np.testing.assert_array_equal(dr.recommend(dr.load(tmp_path / "model"), k=5).scores, found.scores)
+    # A diffusion reconstructs the weighted row; recency weights multiply what is there.
+    dr.fit("diffrec", weighted, dims=(8,), **QUICK)
+    np.testing.assert_allclose(
+        parse_recency("linear:0:2").weigh(train).data, parse_recency("linear:0:2").weights(ones) * values
+    )
+    with pytest.raises(ConfigError, match="has weights, and MF has no use for them"):
+        dr.fit("mf", weighted)
+    for wrong in (0.0, -1.0, np.nan):
+        values[3] = wrong
+        with pytest.raises(DataError, match="train holds 1 weights that are not finite and above 0"):
+            dataclasses.replace(SPLIT, train=train, weighted=True)
+
+
+def values_of(matrix):
+    return matrix.toarray().astype(np.float64)
+
+
+def test_histories_are_put_into_the_order_of_their_times(t_diffrec):
+    items = ["item 1", "item 2", "item 3", "item 4"]
+    asked = {"histories": {"new": items}, "k": 5}
+    plain = dr.recommend(t_diffrec, **asked)
+    same = dr.recommend(t_diffrec, **asked, times={"new": [1, 1, 2, 3]})
+    np.testing.assert_array_equal(same.scores, plain.scores)
+    backwards = dr.recommend(
+        t_diffrec, **asked, times={"new": np.array(["2024-04", "2024-03", "2024-02", "2024-01"], "M8")}
+    )
+    reversed_items = dr.recommend(t_diffrec, histories={"new": items[::-1]}, k=5)
+    np.testing.assert_array_equal(backwards.scores, reversed_items.scores)
+    assert np.abs(backwards.scores - plain.scores).max() > 0
+    for times in ({}, {"new": [1, 2]}, {"new": ["a", "b", "c", "d"]}):
+        with pytest.raises(DataError, match="the times of 'new' have to be 4 numbers or dates"):
+            dr.recommend(t_diffrec, **asked, times=times)
+    with pytest.raises(DataError, match="times are of histories"):
+        dr.recommend(t_diffrec, times={"new": [1]})
 
 
 def test_a_model_is_evaluated_on_the_users_and_items_it_knows(t_diffrec):

@@ -101,18 +101,25 @@ def check_no_repeats(matrix: sparse.csr_array, what: str) -> None:
         )
 
 
-def _as_csr(matrix: sparse.csr_array, what: str) -> sparse.csr_array:
+def _as_csr(matrix: sparse.csr_array, what: str, *, weighted: bool) -> sparse.csr_array:
     """The matrix as csr_array of float32, its stored order kept.
 
     Raises:
-      DataError: it is no CSR matrix of ones.
+      DataError: it is no CSR matrix of ones or, where it is weighted, of finite numbers above 0.
     """
     check_structure(matrix, what)
-    other = np.flatnonzero(matrix.data != 1)  # NaN too
+    values = matrix.data
+    other = np.flatnonzero(~((values > 0) & (values < np.inf)) if weighted else values != 1)  # NaN too
+    if len(other) and weighted:
+        raise DataError(
+            f"{what} holds {len(other):,} weights that are not finite and above 0, the first {values[other[0]]}: leave "
+            "those interactions out, or give them a small weight"
+        )
     if len(other):
         raise DataError(
             f"{what} holds {len(other):,} values that are not 1, the first {matrix.data[other[0]]}: keep what counts "
-            "as an interaction (ratings: those above a threshold) and store it as 1"
+            "as an interaction (ratings: those above a threshold) and store it as 1, or say weighted=True where the "
+            "values are weights"
         )
     if isinstance(matrix, sparse.csr_array) and matrix.dtype == np.float32:
         return matrix
@@ -151,9 +158,11 @@ def _one_for_each(ids: np.ndarray, size: int, what: str) -> np.ndarray | None:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] of ones in time order.
+    """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] in time order.
 
-    A user and an item meet at most once, in one of the splits.
+    A user and an item meet at most once, in one of the splits. The values are ones or, of a ``weighted`` dataset,
+    weights of the interactions: counts, ratings, confidence. Weights are what models see and learn; what is seen,
+    masked and relevant is whatever is stored, whatever its weight.
 
     Raises:
       DataError: the splits are no CSR matrices of ones, are of several shapes, or a pair occurs twice; or the ids are
@@ -170,6 +179,8 @@ class Dataset:
     """The users' original ids, [num_users] int64 or strings, where they are not 0, 1, 2, ..."""
     item_ids: np.ndarray | None = None
     """The items' original ids, [num_items] int64 or strings, where they are not 0, 1, 2, ..."""
+    weighted: bool = False
+    """Whether the stored values are weights above 0; without, they have to be 1."""
 
     @staticmethod
     def from_interactions(data: Any = None, **columns: Any) -> "Dataset":
@@ -181,7 +192,9 @@ class Dataset:
     def __post_init__(self) -> None:
         """Checks everything."""
         for split in SPLITS:
-            object.__setattr__(self, split, _as_csr(getattr(self, split), f"{self.name}: {split}"))
+            object.__setattr__(
+                self, split, _as_csr(getattr(self, split), f"{self.name}: {split}", weighted=self.weighted)
+            )
         shapes = {split: getattr(self, split).shape for split in SPLITS}
         if len(set(shapes.values())) > 1:
             told = ", ".join(f"{split} {list(shape)}" for split, shape in shapes.items())
@@ -231,12 +244,14 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the splits and, where they are not 0, 1, 2, ..., the original ids: the same wherever they lie."""
+        """SHA-256 of the splits, their weights and, where they are not 0, 1, 2, ..., the original ids."""
         digest = hashlib.sha256(np.array(self.train.shape, np.int64).tobytes())
         for split in SPLITS:
             matrix = getattr(self, split)
             digest.update(matrix.indptr.astype(np.int64).tobytes())
             digest.update(matrix.indices.astype(np.int64).tobytes())
+            if self.weighted:
+                digest.update(matrix.data.tobytes())
         for name in ("user_ids", "item_ids"):
             if (ids := getattr(self, name)) is not None:
                 digest.update(name.encode() + ids.tobytes())  # strings: as wide as the longest
@@ -252,10 +267,23 @@ class Dataset:
         """Columns of every split."""
         return self.train.shape[1]
 
+    @property
+    def evaluated_splits(self) -> tuple[str, ...]:
+        """Those of valid and test that have interactions."""
+        return tuple(split for split in SPLITS[1:] if getattr(self, split).nnz)
+
     @cached_property
     def train_and_valid(self) -> sparse.csr_array:
         """What is known before the test: each user's training and then validation interactions."""
         return append_rows(self.train, self.valid)
+
+    def without_weights(self) -> "Dataset":
+        """The same interactions, all of weight 1."""
+        ones = {
+            split: sparse.csr_array((np.ones_like(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
+            for split, matrix in ((split, getattr(self, split)) for split in SPLITS)
+        }
+        return replace(self, weighted=False, **ones)
 
     def tuning_holdout(self, share: float) -> "Dataset":
         """A dataset to tune on that knows nothing of the test: the newest ``share`` of each training row to validate

@@ -9,7 +9,7 @@ from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, Dataset, as_ids, csr_from_pairs, cut_rows
 
-Repeats = Literal["first", "last", "error"]
+Repeats = Literal["first", "last", "sum", "error"]
 
 
 def _columns(data: Any, columns: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -45,6 +45,7 @@ def from_interactions(
     user: Any = "user",
     item: Any = "item",
     time: Any = None,
+    weight: Any = None,
     repeats: Repeats = "first",
     name: str = "interactions",
 ) -> Dataset:
@@ -59,7 +60,9 @@ def from_interactions(
       user: name of the column of users, or the array.
       item: likewise of items.
       time: likewise of times, numbers or dates; None where there are none.
-      repeats: which interaction of a user with the same item stays: the first or the last in time; ``error`` refuses.
+      weight: likewise of weights above 0 (counts, ratings, confidence): models see and learn them in place of 1.
+      repeats: which interaction of a user with the same item stays: the first or the last in time. ``sum``: the first,
+        with the sum of the weights (without weights, their number) as its weight. ``error`` refuses.
       name: of the dataset.
 
     Raises:
@@ -73,7 +76,8 @@ def from_interactions(
         users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         found = {"user": users, "item": matrix.indices}
     else:
-        found = _columns(data, {"user": user, "item": item} | ({} if time is None else {"time": time}))
+        optional = {kind: column for kind, column in (("time", time), ("weight", weight)) if column is not None}
+        found = _columns(data, {"user": user, "item": item} | optional)
     lengths = {kind: len(column) for kind, column in found.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{length:,} of {kind}" for kind, length in lengths.items())
@@ -84,18 +88,42 @@ def from_interactions(
     item_ids, items = np.unique(as_ids(found["item"], f"{name}: items"), return_inverse=True)
     order = np.argsort(users, kind="stable") if time is None else _time_order(users, found["time"], name)
     pairs = np.stack([users, items], axis=1)[order]
-    kept = _without_repeats(pairs, repeats, name)
-    empty = csr_from_pairs(np.zeros((0, 2), np.int64), len(user_ids), len(item_ids))
-    said = f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item: the {repeats} of each is kept"
+    kept, group = _without_repeats(pairs, repeats, name)
+    weighted = weight is not None or repeats == "sum"
+    weights = _weights(found.get("weight"), len(pairs), name)[order]
+    if repeats == "sum":
+        weights = np.bincount(group, weights, minlength=len(kept))
+    else:
+        weights = weights[kept]
+    shape = len(user_ids), len(item_ids)
+    empty = csr_from_pairs(np.zeros((0, 2), np.int64), *shape)
+    train = csr_from_pairs(pairs[kept], *shape)  # pairs are in the order of users: so are the weights
+    train = sparse.csr_array((weights.astype(np.float32), train.indices, train.indptr), shape=shape)
+    what = "their weights are added up" if repeats == "sum" else f"the {repeats} of each is kept"
+    said = f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item: {what}"
     return Dataset(
         name=name,
-        train=csr_from_pairs(kept, len(user_ids), len(item_ids)),
+        train=train,
         valid=empty,
         test=empty,
         reading_warnings=(said,) if len(kept) < len(pairs) else (),
         user_ids=user_ids,
         item_ids=item_ids,
+        weighted=weighted,
     )
+
+
+def _weights(column: np.ndarray | None, size: int, name: str) -> np.ndarray:
+    """Weights [n], 1 where there are none.
+
+    Raises:
+      DataError: they are no numbers.
+    """
+    if column is None:
+        return np.ones(size)
+    if column.dtype.kind not in "iufb":
+        raise DataError(f"{name}: weights are {column.dtype}: give numbers above 0")
+    return column.astype(np.float64)
 
 
 def _time_order(users: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
@@ -107,14 +135,18 @@ def _time_order(users: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
     return np.lexsort((times, users))  # stable: of the same time, the order of the log
 
 
-def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> np.ndarray:
-    """The pairs [n, 2], in their order, of equal ones the first or the last alone."""
+def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Places of the pairs [n, 2] that stay, ascending: of equal ones the first or last; and which stands for each."""
     codes = pairs[:, 0].astype(np.int64) * (pairs[:, 1].max() + 1) + pairs[:, 1]
-    _, first = np.unique(codes if repeats != "last" else codes[::-1], return_index=True)
+    ordered = codes[::-1] if repeats == "last" else codes
+    _, first, group = np.unique(ordered, return_index=True, return_inverse=True)
     if repeats == "error" and len(first) < len(pairs):
         raise DataError(f"{name}: {len(pairs) - len(first):,} interactions repeat a pair of user and item")
-    kept = first if repeats != "last" else len(pairs) - 1 - first
-    return pairs[np.sort(kept)]
+    kept = len(pairs) - 1 - first if repeats == "last" else first
+    order = np.argsort(kept)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return kept[order], rank[group]
 
 
 def split_by_time(dataset: Dataset, ratios: Sequence[float] = (7, 1, 2)) -> Dataset:

@@ -1,4 +1,4 @@
-"""Reader of the released layout: ``train_list.npy``, ``valid_list.npy``, ``test_list.npy`` in one folder.
+"""Reader of the released layout: ``train_list.npy``, ``valid_list.npy`` (may be missing), ``test_list.npy``.
 
 Each file holds an integer array [n, 2] of (user, item), in time order per user. An id means the same in all three.
 """
@@ -41,7 +41,9 @@ def _read_pairs(path: Path) -> np.ndarray:
 
 
 def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bool = False) -> Dataset:
-    """Reads and checks the three splits of a folder; users and items are numbered over all of them.
+    """Reads and checks the splits of a folder; users and items are numbered over all of them.
+
+    Without valid_list.npy nothing chooses the best epoch: a trained model goes through all of them.
 
     Ids that occur in no split are left out: they would be users whom nobody can serve and items that nobody can be
     recommended, in every average. A warning counts them, and the dataset keeps the ids.
@@ -52,7 +54,10 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
     """
     folder = Path(folder)
     name = name or folder.name
-    pairs = {split: _read_pairs(folder / f"{split}_list.npy") for split in SPLITS}
+    paths = {split: folder / f"{split}_list.npy" for split in SPLITS}
+    has_valid = paths["valid"].exists() or not paths["train"].exists()
+    pairs = {split: _read_pairs(path) for split, path in paths.items() if split != "valid" or has_valid}
+    pairs = {"valid": np.zeros((0, 2), np.int64)} | pairs
     user_ids, item_ids = (np.unique(np.concatenate([split[:, axis] for split in pairs.values()])) for axis in range(2))
     gaps = gap_warnings(user_ids, item_ids)
     if gaps and strict_ids:
@@ -67,7 +72,7 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
             reading_warnings=gaps,
             user_ids=user_ids,
             item_ids=item_ids,
-            **splits,
+            **splits,  # type: ignore[arg-type]
         )
     except DataError as error:
         raise DataError(f"{folder}: {str(error).removeprefix(f'{name}: ')}") from None

@@ -61,10 +61,11 @@ class Recency:
         return np.where(place < length, values, 0.0).astype(np.float32)
 
     def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
-        """The matrix with these weights as values; entries of weight 0 stay stored."""
+        """The matrix with its values times these weights; entries of weight 0 stay stored."""
         if self == NO_RECENCY:
             return matrix
-        return sparse.csr_array((self.weights(matrix), matrix.indices, matrix.indptr), shape=matrix.shape)
+        values = self.weights(matrix) * matrix.data
+        return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 NO_RECENCY = Recency()

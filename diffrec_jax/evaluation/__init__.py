@@ -1,7 +1,10 @@
 """Metrics and the full-ranking protocol. Takes a score function; knows no recommender."""
 
 from diffrec_jax.evaluation.beyond_accuracy import beyond_accuracy
+from diffrec_jax.evaluation.candidates import SampledCandidates
+from diffrec_jax.evaluation.external import evaluate_lists, evaluate_scores
 from diffrec_jax.evaluation.metrics import METRICS, parse_metric
+from diffrec_jax.evaluation.outcome import FULL_RANKING, Evaluation
 from diffrec_jax.evaluation.ranking import (
     DEFAULT_KS,
     AveragingMode,
@@ -17,10 +20,13 @@ from diffrec_jax.evaluation.significance import PairedComparison, compare_users,
 
 __all__ = [
     "DEFAULT_KS",
+    "FULL_RANKING",
     "METRICS",
     "AveragingMode",
+    "Evaluation",
     "Evaluator",
     "PairedComparison",
+    "SampledCandidates",
     "ScoresError",
     "SplitResult",
     "SplitTask",
@@ -28,6 +34,8 @@ __all__ = [
     "check_relevant",
     "compare_users",
     "evaluate_dataset",
+    "evaluate_lists",
+    "evaluate_scores",
     "holm",
     "parse_metric",
     "top_k_items",

@@ -15,6 +15,7 @@ from diffrec_jax.data.batching import RowBatch, iterate_user_ids
 from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, check_structure
 from diffrec_jax.data.recency import NO_RECENCY, Recency
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
+from diffrec_jax.evaluation.candidates import SampledCandidates
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.prng import make_key
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
@@ -37,6 +38,8 @@ class SplitTask(NamedTuple):
 
     seen: sparse.csr_array
     relevant: sparse.csr_array
+    candidates: sparse.csr_array | None = None
+    """Rank these items alone; None for all items."""
 
 
 @dataclass(frozen=True)
@@ -87,19 +90,23 @@ def top_k_items(scores: Array, seen: RowBatch, k: int, top_k: TopK = top_k) -> t
     return items, values > -jnp.inf
 
 
+def metrics_of_hits(hits: Array, num_relevant: Array, ks: tuple[int, ...]) -> dict[str, Array]:
+    """Every metric at every K, [B] each, of lists whose places [B, largest K] are hits or not."""
+    return {f"{name}@{k}": METRICS[name](hits, num_relevant, k) for name in METRICS for k in ks}
+
+
 def _split_metrics(
-    scores: Array, seen: RowBatch, relevant: RowBatch, ks: tuple[int, ...], top_k: TopK
+    scores: Array, batches: tuple[RowBatch, ...], ks: tuple[int, ...], top_k: TopK
 ) -> tuple[Array, Array, Array]:
-    num_items = scores.shape[1]
+    """Of the batches of a SplitTask's parts: metrics [B, names], number of relevant items [B], best items."""
+    num_items, (seen, relevant, *candidates) = scores.shape[1], batches
+    if candidates:
+        scores = jnp.where(to_mask(candidates[0], num_items), scores, -jnp.inf)
     items, recommended = top_k_items(scores, seen, max(ks), top_k)
     hits = jnp.take_along_axis(to_mask(relevant, num_items), items, axis=1) & recommended
     num_relevant = num_entries(relevant, num_items)
-    table = jnp.stack([METRICS[name](hits, num_relevant, k) for name, k in _columns(ks)], axis=1)
+    table = jnp.stack(list(metrics_of_hits(hits, num_relevant, ks).values()), axis=1)
     return table, num_relevant, jnp.where(recommended, items, -1)
-
-
-def _columns(ks: tuple[int, ...]) -> list[tuple[str, int]]:
-    return [(name, k) for name in METRICS for k in ks]
 
 
 @dataclass(frozen=True)
@@ -122,12 +129,11 @@ class Evaluator:
     def __post_init__(self) -> None:
         """Compiles lazily, once per shape."""
 
-        def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, RowBatch]]):
+        def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, ...]]):
             scores = self.score_fn(scoring_state, inputs, row_keys(self.make_key(), inputs))
             can_be_ranked = jnp.all(scores < jnp.inf, axis=1)  # false for NaN; -inf is "never recommend"
             return can_be_ranked, {
-                name: _split_metrics(scores, seen, relevant, self.ks, self.devices.top_k)
-                for name, (seen, relevant) in splits.items()
+                name: _split_metrics(scores, batches, self.ks, self.devices.top_k) for name, batches in splits.items()
             }
 
         object.__setattr__(self, "_evaluate_batch", self.devices.compile(evaluate_batch, gives_rows=True))
@@ -166,14 +172,14 @@ class Evaluator:
             def block(matrix: sparse.csr_array, users: np.ndarray = users) -> RowBatch:
                 return self.devices.make_batch(matrix, users, batch_size=self.batch_size)
 
-            splits = {name: (block(task.seen), block(task.relevant)) for name, task in tasks.items()}
+            splits = {name: tuple(block(part) for part in task if part is not None) for name, task in tasks.items()}
             found = self._evaluate_batch(scoring_state, block(inputs), splits)  # type: ignore[attr-defined]
             can_be_ranked, values = self.devices.fetch_rows(found)
             _check_ranked(can_be_ranked[: len(users)], users)
             for name, found in values.items():
                 collected[name].append(tuple(part[: len(users)] for part in found))  # without the padding
             on_batch(len(users))
-        names = [f"{metric}@{k}" for metric, k in _columns(self.ks)]
+        names = [f"{metric}@{k}" for metric in METRICS for k in self.ks]
         results = {}
         for name in tasks:
             table, num_relevant, top_items = (np.concatenate(parts) for parts in zip(*collected[name]))
@@ -188,7 +194,10 @@ class Evaluator:
 
 def _check_tasks(inputs: sparse.csr_array, tasks: Mapping[str, SplitTask]) -> None:
     matrices = {"inputs": inputs} | {
-        f"{name}: {part}": matrix for name, task in tasks.items() for part, matrix in task._asdict().items()
+        f"{name}: {part}": matrix
+        for name, task in tasks.items()
+        for part, matrix in task._asdict().items()
+        if matrix is not None
     }
     for name, matrix in matrices.items():
         check_structure(matrix, name)
@@ -227,7 +236,7 @@ def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray |
     user_ids = _checked_users(user_ids, dataset.num_users)
     if mode == "official":
         return
-    for split in ("valid", "test"):
+    for split in dataset.evaluated_splits:
         counts = np.diff(getattr(dataset, split).indptr)[user_ids]
         if not counts.any():
             raise ValueError(
@@ -244,21 +253,30 @@ def evaluate_dataset(
     recency: Recency = NO_RECENCY,
     test_with_valid_input: bool = False,
     user_ids: np.ndarray | None = None,
+    candidates: SampledCandidates | None = None,
     on_batch: Callable[[int], None] = lambda num_users: None,
 ) -> dict[str, SplitResult]:
     """Validation and test by the released protocol: the model sees the training row, scored once for both splits.
 
     ``recency`` weighs that row; what was seen is masked whatever its weight. With ``test_with_valid_input`` the test is
-    scored a second time, from training and validation items.
+    scored a second time, from training and validation items. A split without interactions has no result.
+    ``candidates`` are another protocol: they alone are ranked.
 
     Reference: arXiv:2304.04971, section 4.1.
     """
     run = {"user_ids": user_ids, "on_batch": on_batch, "checked": True}
-    valid = {"valid": SplitTask(seen=dataset.train, relevant=dataset.valid)}
-    test = {"test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test)}
-    inputs = recency.weigh(dataset.train)
-    if not test_with_valid_input:
-        return evaluator(scoring_state, inputs, valid | test, **run)
-    return evaluator(scoring_state, inputs, valid, **run) | evaluator(
-        scoring_state, recency.weigh(dataset.train_and_valid), test, **run
-    )
+    tasks = {
+        "valid": SplitTask(seen=dataset.train, relevant=dataset.valid),
+        "test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test),
+    }
+    tasks = {split: tasks[split] for split in dataset.evaluated_splits}
+    if candidates is not None:
+        tasks = {split: task._replace(candidates=candidates.draw(dataset, split)) for split, task in tasks.items()}
+    by_input: dict[bool, dict[str, SplitTask]] = {}
+    for split, task in tasks.items():
+        by_input.setdefault(split == "test" and test_with_valid_input, {})[split] = task
+    results = {}
+    for with_valid, own in by_input.items():
+        inputs = recency.weigh(dataset.train_and_valid if with_valid else dataset.train)
+        results |= evaluator(scoring_state, inputs, own, **run)
+    return results

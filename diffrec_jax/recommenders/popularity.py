@@ -7,14 +7,13 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.data.interactions import item_counts
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.typing import Array, RowKeys
 
 
 def fit_popularity(train: sparse.csr_array) -> np.ndarray:
-    """How many users each item has in the training split, [I] float32."""
-    return item_counts(train).astype(np.float32)
+    """How many users each item has in the training split, or the sum of their weights, [I] float32."""
+    return np.bincount(train.indices, train.data, minlength=train.shape[1]).astype(np.float32)
 
 
 def _score(counts: Array, batch: RowBatch, row_keys: RowKeys) -> Array:

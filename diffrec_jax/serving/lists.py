@@ -98,7 +98,7 @@ def write_recommendations(
       users: as in ``recommend``; all known ones with neither users nor histories.
       histories: as in ``recommend``.
       chunk_size: users recommended to, and held, at once.
-      **options: of ``recommend``: k, exclude_seen, allow, block, min_score, batch_size.
+      **options: of ``recommend``: times, k, exclude_seen, allow, block, min_score, batch_size.
 
     Raises:
       ConfigError: another ending, or Parquet without pyarrow.

@@ -45,6 +45,7 @@ def recommend(
     *,
     users: Iterable[Any] | None = None,
     histories: Mapping[Any, Sequence[Any]] | None = None,
+    times: Mapping[Any, Sequence[Any]] | None = None,
     k: int = 20,
     exclude_seen: bool = True,
     allow: Iterable[Any] | None = None,
@@ -59,6 +60,8 @@ def recommend(
       users: ids of users the model knows; with neither these nor histories, all of them. They are scored from their
         training interactions.
       histories: items of users, known or not, oldest first, by any name; the model does not need to know the users.
+      times: of each user's items in ``histories``, numbers or dates, where those are not in the order of time: models
+        that weigh recency or read sequences look at the order.
       k: length of the lists.
       exclude_seen: leaves out what a user's row holds; without it purchases may repeat.
       allow: only these items are recommended.
@@ -73,6 +76,8 @@ def recommend(
     """
     if users is not None and histories is not None:
         raise DataError("give users or histories, not both")
+    if times is not None and histories is None:
+        raise DataError("times are of histories: give those too")
     if k < 1 or batch_size < 1:
         raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
     items = model.dataset.original_item_ids
@@ -82,7 +87,7 @@ def recommend(
     if block is not None:
         allowed[_places(block, model, "item")] = False
     if histories is not None:
-        names, rows = _history_rows(model, histories)
+        names, rows = _history_rows(model, _in_time_order(histories, times))
         row_ids = np.arange(len(names), dtype=np.int32)
     else:
         rows, known = model.dataset.train, model.dataset.original_user_ids
@@ -108,6 +113,27 @@ def recommend(
     keeps = values > (-np.inf if min_score is None else np.nextafter(np.float32(min_score), np.float32(-np.inf)))
     best = np.concatenate(places) if places else np.zeros((0, k), np.int32)
     return Recommendations(names, items[best], np.where(keeps, values, np.nan))
+
+
+def _in_time_order(
+    histories: Mapping[Any, Sequence[Any]], times: Mapping[Any, Sequence[Any]] | None
+) -> Mapping[Any, Sequence[Any]]:
+    """The histories, each oldest first; of equal times, in the order that was given.
+
+    Raises:
+      DataError: a user's times are missing, are not as many as its items, or cannot be ordered.
+    """
+    if times is None:
+        return histories
+    ordered = {}
+    for name, history in histories.items():
+        own = np.asarray(times.get(name, ()))
+        if len(own) != len(history) or own.dtype.kind not in "iufM":
+            raise DataError(
+                f"the times of {name!r} have to be {len(history)} numbers or dates, one for each of its items"
+            )
+        ordered[name] = [history[place] for place in np.argsort(own, kind="stable").tolist()]
+    return ordered
 
 
 def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:

@@ -146,6 +146,9 @@ class Progress:
 class Trainer:
     """Trains one recommender on one dataset in one run directory.
 
+    Without validation interactions there is nothing to choose a state by: the run goes through all its epochs, nothing
+    is evaluated on the way, and the last state is the result.
+
     ``run`` starts from the newest whole checkpoint of the run directory, from nothing when there is none, and leaves
     the directory with the best and the newest state. The same call after a kill ends with the same numbers.
     """
@@ -178,7 +181,7 @@ class Trainer:
         )
         self.train_rows = self.weighting.train.weigh(self.dataset.train)
         target = self.weighting.target
-        self.targets = None if target is None else target.weights(self.dataset.train)
+        self.targets = None if target is None else target.weigh(self.dataset.train).data
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.dataset.num_users)
         self._key = self.devices.make(self.config.make_key)()
@@ -337,7 +340,10 @@ class Trainer:
 
     def _stops_early(self, state: TrainState, step: int) -> bool:
         best_epoch = float(self.devices.fetch(state.selection.best_epoch))
-        return bool(self.config.patience) and step / self.steps_per_epoch - best_epoch >= self.config.patience
+        return (
+            bool(self.config.patience and self.dataset.valid.nnz)
+            and step / self.steps_per_epoch - best_epoch >= self.config.patience
+        )
 
     def run(self) -> TrainState:
         """Trains to the end and returns the best state, placed: the one with the largest validation metric.
@@ -393,6 +399,9 @@ class Trainer:
 
     def _evaluate_and_select(self, state: TrainState, step: int, *, scheduled: bool) -> TrainState:
         assert self.progress is not None
+        if not self.dataset.valid.nnz:
+            latest = Selection(np.float32(step), np.int32(step), np.float32(step / self.steps_per_epoch))
+            return state._replace(selection=self.devices.place(latest))
         means = {split: result.mean(self.mode) for split, result in self.evaluate(state).items()}
         epoch = step / self.steps_per_epoch
         before = self.best(state)

@@ -68,7 +68,10 @@ def test_repeats_are_counted_and_one_of_them_stays():
         ({"user": [], "item": []}, "holds no interaction"),
         ({"user": [1, 1], "item": [1, 2], "time": [1.0, np.nan]}, "1 times are missing, the first in row 1"),
         ({"user": [1], "item": [1], "time": ["noon"]}, "times are <U4: give numbers or dates"),
-        ({"user": [1], "item": [1], "repeats": "all"}, "repeats 'all' is unknown: choose one of first, last, error"),
+        (
+            {"user": [1], "item": [1], "repeats": "all"},
+            "repeats 'all' is unknown: choose one of first, last, sum, error",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -114,3 +117,23 @@ def test_ml_100k_keeps_its_ids_and_its_time(data_dir):
     assert dataset.original_user_ids.tolist() == list(range(1, 944))
     mine = frame.filter(pl.col("user") == 196).sort("time", maintain_order=True)["item"].to_list()
     assert rows_of(dataset)[196] + rows_of(dataset, "valid")[196] + rows_of(dataset, "test")[196] == mine
+
+
+def test_weights_follow_their_interactions_and_repeats_add_up():
+    users, items, times = ["b", "a", "b", "b", "a"], [1, 2, 1, 3, 9], [5, 1, 2, 4, 0]
+    weight = [0.5, 2.0, 1.5, 4.0, 3.0]
+    first = from_interactions(user=users, item=items, time=times, weight=weight)
+    assert first.weighted and first.train.toarray().tolist() == [[0, 2.0, 0, 3.0], [1.5, 0, 4.0, 0]]
+    assert first.train.data.tolist() == [3.0, 2.0, 1.5, 4.0]
+    last = from_interactions(user=users, item=items, time=times, weight=weight, repeats="last")
+    assert last.train[[1]].data.tolist() == [4.0, 0.5]
+    total = from_interactions(user=users, item=items, time=times, weight=weight, repeats="sum")
+    assert total.train[[1]].data.tolist() == [2.0, 4.0] and "their weights are added up" in total.warnings[0]
+    counts = from_interactions(user=users, item=items, time=times, repeats="sum")
+    assert counts.weighted and counts.train.toarray().tolist() == [[0, 1, 0, 1], [2, 0, 1, 0]]
+    halves = split_by_time(total, (1, 1))
+    assert (halves.weighted, halves.train[[1]].data.tolist(), halves.test[[1]].data.tolist()) == (True, [2.0], [4.0])
+    with pytest.raises(DataError, match="weights are <U1: give numbers above 0"):
+        from_interactions(user=users, item=items, weight=list("abcde"))
+    with pytest.raises(DataError, match="weights that are not finite and above 0, the first 0.0"):
+        from_interactions(user=users, item=items, weight=[0, 1, 1, 1, 1])

@@ -1,0 +1,44 @@
+"""What an evaluation found: averages, intervals, and each user's metrics."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffrec_jax.evaluation.ranking import AveragingMode, SplitResult
+from diffrec_jax.evaluation.significance import bootstrap_interval
+
+FULL_RANKING = "full ranking"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation found, by split (valid, test)."""
+
+    splits: dict[str, SplitResult]
+    mode: AveragingMode
+    protocol: str = FULL_RANKING
+    """What was ranked: all unseen items, or sampled candidates; figures of different protocols cannot be compared."""
+
+    def mean(self, split: str = "test") -> dict[str, float]:
+        """Averages over users by metric (``recall@20``)."""
+        return self.splits[split].mean(self.mode)
+
+    def per_user(self, metric: str, split: str = "test") -> np.ndarray:
+        """A metric of each user that is averaged over."""
+        result = self.splits[split]
+        chosen = result.num_relevant >= (0 if self.mode == "official" else 1)
+        return result.per_user[metric][chosen]
+
+    def interval(self, metric: str, split: str = "test") -> tuple[float, float]:
+        """95% bootstrap interval of the mean over users."""
+        return bootstrap_interval(self.per_user(metric, split).astype(np.float64))
+
+    def __str__(self) -> str:
+        """Recall and NDCG with their intervals, a line each; another protocol than full ranking is named first."""
+        lines = []
+        for split, result in self.splits.items():
+            for metric, mean in result.mean(self.mode).items():
+                if metric.startswith(("recall@", "ndcg@")):
+                    low, high = self.interval(metric, split)
+                    lines.append(f"{split} {metric}: {mean:.4f} [{low:.4f}, {high:.4f}]")
+        return "\n".join(([] if self.protocol == FULL_RANKING else [f"protocol: {self.protocol}"]) + lines)
