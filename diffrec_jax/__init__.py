@@ -30,6 +30,7 @@ from diffrec_jax.evaluation import SampledCandidates, evaluate_lists, evaluate_s
 from diffrec_jax.models import GroupedVAE, MLPDenoiser, fold_denoiser, gaussian_kl, multinomial_nll
 from diffrec_jax.recommenders import DiffRecConfig, LDiffRecConfig, make_diffrec, make_l_diffrec
 from diffrec_jax.registry import register_model
+from diffrec_jax.serving.export import export
 from diffrec_jax.serving.lists import write_recommendations
 from diffrec_jax.version import __version__
 
@@ -51,6 +52,7 @@ __all__ = [
     "evaluate",
     "evaluate_lists",
     "evaluate_scores",
+    "export",
     "fit",
     "fold_denoiser",
     "from_interactions",

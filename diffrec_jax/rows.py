@@ -151,7 +151,8 @@ def num_entries(batch: RowBatch, num_items: int) -> Array:
 
 def row_starts(batch: RowBatch) -> Array:
     """The place of each row's first entry, [B] int32."""
-    return jnp.searchsorted(batch.rows, jnp.arange(batch.user_ids.shape[0], dtype=batch.rows.dtype))
+    places = sum_over_entries(batch, jnp.ones_like(batch.rows))  # of each row, with its padding
+    return jnp.cumsum(places) - places
 
 
 def _sorted_within_rows(batch: RowBatch, num_items: int) -> Array:
@@ -187,7 +188,7 @@ def sample_unseen(batch: RowBatch, row_keys: RowKeys, num_items: int) -> Array:
 def newest_items(batch: RowBatch, length: int, num_items: int) -> Array:
     """The last ``length`` items of each row in stored order, [B, length] int32, right-aligned after ``num_items``."""
     num_rows = batch.user_ids.shape[0]
-    place = jnp.arange(len(batch.item_ids)) - row_starts(batch)[batch.rows]
+    place = jnp.arange(batch.item_ids.shape[0]) - row_starts(batch)[batch.rows]
     column = length - num_entries(batch, num_items)[batch.rows] + place
     column = jnp.where(column < 0, length, column)  # a negative one would count from the end
     sequences = jnp.full((num_rows, length), num_items, jnp.int32)

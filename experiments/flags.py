@@ -301,14 +301,33 @@ def define_evaluate_run_flags(values: flags.FlagValues = FLAGS) -> None:
     )
 
 
-def define_recommend_flags(values: flags.FlagValues = FLAGS) -> None:
-    """What recommends, to whom, and where the lists go."""
-    define = _definer(values, "Recommendations")
+def define_source_flags(values: flags.FlagValues = FLAGS) -> None:
+    """Which trained model."""
+    define = _definer(values, "Model")
     define("path", "run_dir", None, "A finished or interrupted run of experiments.train.")
     define("path", "saved", None, "A folder that diffrec_jax.save wrote.")
     define("path", "dataset", None, "Where the run's dataset is now: a name below --data_dir, or a folder.")
     define("string", "setting", None, "Which folder of the dataset: clean, noisy, ...")
     define("path", "data_dir", None, "Where the dataset folders are, if not where they were for the run.")
+    define("boolean", "compilation_cache", True, "Keep compiled programs in the user's cache directory for later runs.")
+
+
+def define_export_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What the exported file is like."""
+    define_source_flags(values)
+    define = _definer(values, "Export")
+    define("path", "out", None, "The file: .stablehlo or .onnx.", required=True)
+    define("integer", "k", 20, "Items a user.", lower_bound=1)
+    define("integer", "max_history", None, "Items of a history (default: as the longest training row).", lower_bound=1)
+    define("boolean", "exclude_seen", True, "Leave out what a history holds.")
+    define("integer", "batch_size", None, "Histories a call (default: any in StableHLO, 1 in ONNX).", lower_bound=1)
+    define("list", "platforms", [], "Where StableHLO will run: cpu, cuda, rocm, tpu (default: as here).")
+
+
+def define_recommend_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What recommends, to whom, and where the lists go."""
+    define_source_flags(values)
+    define = _definer(values, "Recommendations")
     define("path", "out", None, "File of the lists: .parquet, .csv or .jsonl.", required=True)
     define("path", "users", "all", "all, or a file with a user's id a line.")
     define(
@@ -318,7 +337,6 @@ def define_recommend_flags(values: flags.FlagValues = FLAGS) -> None:
     define("boolean", "exclude_seen", True, "Leave out what a user has already.")
     define("float", "min_score", None, "Recommend nothing below this score.")
     define("integer", "batch_size", 400, "Users scored at once.", lower_bound=1)
-    define("boolean", "compilation_cache", True, "Keep compiled programs in the user's cache directory for later runs.")
 
 
 def define_sweep_flags(values: flags.FlagValues = FLAGS) -> None:

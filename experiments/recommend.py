@@ -13,15 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from diffrec_jax.api import Model, load, load_run
+from diffrec_jax.api import Model
 from diffrec_jax.config import ConfigError
 from diffrec_jax.serving.lists import write_recommendations
 from experiments import flags
 from experiments.cli import start
-from experiments.config import relocated
 from experiments.flags import FLAGS
-from experiments.machines import set_up_jax
 from experiments.report import make_console
+from experiments.source import load_source
 
 
 def read_lines(path: str) -> list[list[str]]:
@@ -74,13 +73,10 @@ def read_histories(model: Model, path: str) -> dict[str, list[Any]]:
 
 def main() -> None:
     """Flags to a file."""
-    if bool(FLAGS.run_dir) == bool(FLAGS.saved):
-        raise ConfigError("give --run_dir, a run of experiments.train, or --saved, a folder of diffrec_jax.save")
     if FLAGS.histories and FLAGS.users != "all":
         raise ConfigError("--users and --histories are two ways to say who: give one")
     console, started = make_console(), time.perf_counter()
-    set_up_jax(None, console)
-    model = load(FLAGS.saved) if FLAGS.saved else load_run(FLAGS.run_dir, find_data=relocated)
+    model = load_source(console)
     who: dict[str, Any] = {}
     if FLAGS.histories:
         who = {"histories": read_histories(model, FLAGS.histories)}

@@ -39,11 +39,11 @@ def gram_of_rows(batch: RowBatch, table: Array) -> Array:
     starts, counts = row_starts(batch), num_entries(batch, table.shape[0])
     num_blocks = -(-counts // BLOCK_SIZE)
     ends = jnp.cumsum(num_blocks)
-    most = len(batch.rows) // BLOCK_SIZE + num_rows
+    most = batch.rows.shape[0] // BLOCK_SIZE + num_rows
     blocks = jnp.arange(-(-most // BLOCKS_AT_ONCE) * BLOCKS_AT_ONCE)
     rows = jnp.minimum(jnp.searchsorted(ends, blocks, side="right"), num_rows - 1)
     within = (blocks - (ends - num_blocks)[rows])[:, None] * BLOCK_SIZE + jnp.arange(BLOCK_SIZE)[None]
-    places = jnp.where(within < counts[rows][:, None], starts[rows][:, None] + within, len(batch.rows))
+    places = jnp.where(within < counts[rows][:, None], starts[rows][:, None] + within, batch.rows.shape[0])
 
     def add(total: Array, chunk: tuple[Array, Array]) -> tuple[Array, None]:
         rows, places = chunk

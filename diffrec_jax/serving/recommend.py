@@ -153,13 +153,18 @@ def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
     return np.array([numbers[value] for value in asked], np.int64)
 
 
-def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
-    """Names and rows [n, I] of users given by their items."""
+def check_new_users(model: Model) -> None:
+    """Raises ConfigError if the model has nothing for users that it was not trained on."""
     if model.family.needs_known_users and model.functions.score_new_fn is None:
         raise ConfigError(
             f"{model.family.title} knows only the users it was trained on: recommend by users, or take a model that "
             "reads rows"
         )
+
+
+def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
+    """Names and rows [n, I] of users given by their items."""
+    check_new_users(model)
     pairs = []
     for row, (name, history) in enumerate(histories.items()):
         places = _places(history, model, "item")

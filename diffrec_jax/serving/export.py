@@ -1,0 +1,154 @@
+"""A model as one file that recommends without this package: StableHLO by ``jax.export``, or ONNX by jax2onnx.
+
+The file holds a function of histories, items [B, L] int32: each row a user's items by number, oldest first, -1 behind
+them. It gives the k best items [B, k] int32, best first, -1 where no unseen item is left, and their scores [B, k]
+float32. L is fixed; B is whatever comes in StableHLO, and fixed in ONNX. NAME.json beside it has L, k and the original
+id of every item number.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffrec_jax.assembly import make_evaluator
+from diffrec_jax.config import ConfigError
+from diffrec_jax.data.batching import CAPACITY_UNIT, RowBatch
+from diffrec_jax.data.recency import Recency
+from diffrec_jax.files import atomic_file, write_atomically
+from diffrec_jax.rows import mask_scores, row_keys
+from diffrec_jax.serving.model import Model
+from diffrec_jax.serving.recommend import check_new_users
+from diffrec_jax.typing import Array
+from diffrec_jax.version import __version__
+
+Serve = Callable[[Array], tuple[Array, Array]]
+FIXED_BATCH = 1
+"""Of an ONNX file, where none is asked for."""
+
+
+def recency_weights(recency: Recency, items: Array, num_items: int) -> Array:
+    """``Recency.weights`` of histories [B, L] within a compiled function, [B, L]; 0 at what is no item."""
+    stored = items < num_items
+    length = jnp.ceil(recency.share * jnp.sum(stored, axis=1, keepdims=True) - 1e-9)
+    place = jnp.cumsum(stored, axis=1) - 1.0
+    if recency.kind == "linear":
+        share = jnp.where(length > 1, place / jnp.maximum(length - 1, 1), 1.0)
+        values = recency.w_min + share * (recency.w_max - recency.w_min)
+    elif recency.kind == "exp":
+        values = recency.w_max * jnp.exp(-jnp.maximum(length - 1 - place, 0) / recency.scale)
+    else:
+        values = jnp.ones_like(place)
+    return jnp.where(stored & (place < length), values, 0.0)
+
+
+def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serve:
+    """The function of histories [B, L] that a file holds."""
+    num_items = model.dataset.num_items
+    functions, state = model.functions, jax.device_get(model.scoring_state)
+    score_fn = functions.score_new_fn or functions.score_fn
+    recency, draw = model.config.recency.make().infer, make_evaluator(model.config, score_fn, model.devices).make_key
+
+    def recommend(items: Array) -> tuple[Array, Array]:
+        items = jnp.where(items < 0, num_items, items)
+        batch = RowBatch(
+            user_ids=jnp.zeros_like(items[:, 0]),
+            row_mask=jnp.ones_like(items[:, 0], bool),
+            rows=jax.lax.broadcasted_iota(jnp.int32, items.shape, 0).reshape(-1),
+            item_ids=items.reshape(-1),
+            weights=recency_weights(recency, items, num_items).reshape(-1),
+        )
+        scores = score_fn(state, batch, row_keys(draw(), batch))
+        masked = mask_scores(scores, batch) if exclude_seen else scores
+        values, best = jax.lax.top_k(masked, k)
+        return jnp.where(values > -jnp.inf, best, -1), values
+
+    return recommend
+
+
+def _stablehlo(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str]) -> bytes:
+    from jax import export
+
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise ConfigError("StableHLO needs flatbuffers: pip install 'diffrec-jax[export]'")
+    size = batch_size or export.symbolic_shape("batch")[0]
+    histories = jax.ShapeDtypeStruct((size, length), jnp.int32)
+    return bytes(export.export(jax.jit(serve), platforms=tuple(platforms))(histories).serialize())
+
+
+def _onnx(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str]) -> bytes:
+    del platforms  # ONNX runs anywhere
+    try:
+        import jax2onnx
+    except ImportError as error:
+        raise ConfigError(
+            "ONNX needs jax2onnx: pip install 'diffrec-jax[onnx]', in an environment of its own"
+        ) from error
+    histories = jax.ShapeDtypeStruct((batch_size or FIXED_BATCH, length), jnp.int32)
+    try:
+        return jax2onnx.to_onnx(serve, inputs=[histories], model_name="recommend").SerializeToString()  # type: ignore[union-attr]
+    except (AttributeError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise ConfigError(
+            f"jax2onnx {jax2onnx.__version__} cannot convert this model with JAX {jax.__version__} ({error}): install "
+            "'diffrec-jax[onnx]' in an environment of its own, or export to .stablehlo"
+        ) from error
+
+
+WRITERS = {".stablehlo": _stablehlo, ".onnx": _onnx}
+
+
+def export(
+    model: Model,
+    path: str | Path,
+    *,
+    k: int = 20,
+    max_history: int | None = None,
+    exclude_seen: bool = True,
+    batch_size: int | None = None,
+    platforms: Sequence[str] | None = None,
+) -> None:
+    """Writes a model as one file that recommends without this package, and NAME.json beside it.
+
+    Args:
+      model: what recommends. Users are recommended to by their items, as by ``recommend(histories=...)``.
+      path: of the file; its ending says how: .stablehlo (read by ``jax.export.deserialize``) or .onnx.
+      k: length of the lists.
+      max_history: L, items of a history; by default the longest training row. Rounded up to a multiple of 256. Of a
+        longer history give the newest L items.
+      exclude_seen: leaves out what a history holds.
+      batch_size: B, where it is to be fixed; by default any in StableHLO and 1 in ONNX.
+      platforms: where StableHLO will run: cpu, cuda, rocm, tpu; by default where this process runs.
+
+    Raises:
+      ConfigError: another ending, k or L is out of range, the model has nothing for new users, jax2onnx is missing or
+        cannot convert it.
+      OSError: it cannot be written; nothing is left of it.
+    """
+    path = Path(path).expanduser()
+    if path.suffix not in WRITERS:
+        raise ConfigError(f"{path} ends with {path.suffix!r}: choose one of {', '.join(WRITERS)}")
+    check_new_users(model)
+    longest = int(np.diff(model.dataset.train.indptr).max(initial=1)) if max_history is None else max_history
+    if not 1 <= k <= model.dataset.num_items or longest < 1:
+        raise ConfigError(
+            f"k has to be between 1 and {model.dataset.num_items}, max_history at least 1: got {k}, {longest}"
+        )
+    length = -(-longest // CAPACITY_UNIT) * CAPACITY_UNIT
+    with model.precision():
+        serve = serving_function(model, k, exclude_seen=exclude_seen)
+        content = WRITERS[path.suffix](serve, length, batch_size, platforms or (jax.default_backend(),))
+    description = {
+        "k": k,
+        "max_history": length,
+        "batch_size": batch_size or (FIXED_BATCH if path.suffix == ".onnx" else None),
+        "model": model.config.model,
+        "version": __version__,
+        "items": model.dataset.original_item_ids.tolist(),
+    }
+    with atomic_file(path) as file:
+        file.write(content)
+    write_atomically(path.with_suffix(".json"), json.dumps(description) + "\n")
