@@ -41,7 +41,8 @@ def gram_of_rows(batch: RowBatch, table: Array) -> Array:
     ends = jnp.cumsum(num_blocks)
     most = batch.rows.shape[0] // BLOCK_SIZE + num_rows
     blocks = jnp.arange(-(-most // BLOCKS_AT_ONCE) * BLOCKS_AT_ONCE)
-    rows = jnp.minimum(jnp.searchsorted(ends, blocks, side="right"), num_rows - 1)
+    ended = jnp.zeros_like(blocks).at[ends].add(1, mode="drop")  # rows that end before each block
+    rows = jnp.minimum(jnp.cumsum(ended), num_rows - 1)
     within = (blocks - (ends - num_blocks)[rows])[:, None] * BLOCK_SIZE + jnp.arange(BLOCK_SIZE)[None]
     places = jnp.where(within < counts[rows][:, None], starts[rows][:, None] + within, batch.rows.shape[0])
 

@@ -49,7 +49,8 @@ def recency_weights(recency: Recency, items: Array, num_items: int) -> Array:
 def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serve:
     """The function of histories [B, L] that a file holds."""
     num_items = model.dataset.num_items
-    functions, state = model.functions, jax.device_get(model.scoring_state)
+    functions = model.functions
+    state = jax.tree.map(jnp.asarray, jax.device_get(model.scoring_state))
     score_fn = functions.score_new_fn or functions.score_fn
     recency, draw = model.config.recency.make().infer, make_evaluator(model.config, score_fn, model.devices).make_key
 
