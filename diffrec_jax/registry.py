@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ class Context:
     fit_linear: FitLinear | None = None
     """Fits the linear part that a model starts from, where it has one."""
 
+
+PLUGINS = "diffrec_jax.models"
+"""Group of entry points."""
 
 Make = Callable[[Any, Context], Recommender | FittedRecommender]
 """(config, context) -> the model's functions."""
@@ -141,3 +145,12 @@ def register_model(
     MODELS[name] = ModelFamily(
         title or name, config_class, make, is_trained, has_item_groups, weighs_rows, needs_known_users
     )
+
+
+def load_plugins() -> None:
+    """Imports what installed packages declare as entry points of the group ``diffrec_jax.models``.
+
+    Such a module calls ``register_model`` (or ``register_noise_law``): the scripts then know its models.
+    """
+    for entry in metadata.entry_points(group=PLUGINS):
+        entry.load()

@@ -15,7 +15,8 @@ from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError
 from diffrec_jax.training.run_directory import RunDirectoryError
-from experiments.flags import grouped_help
+
+from .flags import grouped_help
 
 USER_ERROR = 2
 OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --dims, or take a larger machine"
@@ -24,6 +25,11 @@ OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --d
 USER_ERRORS = (
     ConfigError, DataError, RunDirectoryError, LockedError, CheckpointError, DivergedError, ScoresError, ModelFileError,
 )  # fmt: skip
+
+
+def command(script: str) -> str:
+    """How a user starts a script: from a checkout by its module, from an installed wheel by ``diffrec``."""
+    return f"python -m {__package__}.{script}" if __package__ == "experiments" else f"diffrec {script}"
 
 
 def _fail(message: object) -> int:
@@ -64,7 +70,7 @@ def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> 
     """
     asks_for_help = {"--help", "-help", "-h", "--helpfull", "--helpshort"}
     if asks_for_help & set(sys.argv[1:]):
-        print(grouped_help(usage))
+        print(grouped_help(usage.replace("python -m experiments.", command(""))))
         sys.exit(0)
 
     if keep_memory:

@@ -29,11 +29,12 @@ from diffrec_jax.files import write_atomically
 from diffrec_jax.memory import GIB
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import CONFIG_DIGEST, RunDirectory, differences
-from experiments import flags
-from experiments.cli import start
-from experiments.flags import FLAGS
-from experiments.report import make_console, plot_comparison, table_title
-from experiments.runs import cut_train_flags, run_all, summarise
+
+from . import flags
+from .cli import command, start
+from .flags import FLAGS
+from .report import make_console, plot_comparison, table_title
+from .runs import cut_train_flags, run_all, summarise
 
 BEYOND_ACCURACY = ("coverage", "gini", "popularity", "novelty")
 NOTHING = "-"
@@ -81,8 +82,8 @@ def load_run(path: Path) -> Run:
     directory = RunDirectory(path)
     stored, results = directory.config(), directory.results()
     if results is None:
-        raise ConfigError(f"{path} is not finished: python -m experiments.train --run_dir={path} --resume")
-    config, remedy = RunConfig.from_dict(stored), f"python -m experiments.evaluate --run_dir={path} --per_user"
+        raise ConfigError(f"{path} is not finished: {command('train')} --run_dir={path} --resume")
+    config, remedy = RunConfig.from_dict(stored), f"{command('evaluate')} --run_dir={path} --per_user"
     how = how_measured(config, results[CONFIG_DIGEST])
     file = per_user_path(path, "test", how, how)
     if not file.exists():

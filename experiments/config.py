@@ -9,7 +9,8 @@ from absl.flags import FlagValues
 from diffrec_jax.config import ConfigError, DataConfig, RunConfig, default_data_dir, make_run_config, with_settings
 from diffrec_jax.data import NAMED_SPECS, DataError, find_dataset_folder
 from diffrec_jax.registry import MODELS, ModelFamily
-from experiments.flags import FLAGS, is_given, settings_given
+
+from .flags import FLAGS, is_given, settings_given
 
 SYNTHETIC_FIELDS = {
     "synthetic_users": "num_users",

@@ -20,12 +20,13 @@ from diffrec_jax.config import ConfigError, EvaluationConfig, RecencyConfig, Run
 from diffrec_jax.devices import is_primary
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
-from experiments import flags
-from experiments.cli import start
-from experiments.config import relocated
-from experiments.flags import FLAGS
-from experiments.machines import join_processes, make_devices, set_up_jax
-from experiments.report import ConsoleProgress, make_console, results_table
+
+from . import flags
+from .cli import start
+from .config import relocated
+from .flags import FLAGS
+from .machines import join_processes, make_devices, set_up_jax
+from .report import ConsoleProgress, make_console, results_table
 
 
 def main() -> None:

@@ -10,11 +10,12 @@ beside it has L, k and each item number's id. docs/how-to/serving.md reads them 
 from pathlib import Path
 
 from diffrec_jax.serving.export import export
-from experiments import flags
-from experiments.cli import start
-from experiments.flags import FLAGS
-from experiments.report import make_console
-from experiments.source import load_source
+
+from . import flags
+from .cli import start
+from .flags import FLAGS
+from .report import make_console
+from .source import load_source
 
 
 def main() -> None:

@@ -20,11 +20,12 @@ from diffrec_jax.config import (
 from diffrec_jax.data import RECENCY_FORMS
 from diffrec_jax.devices import ParallelKind
 from diffrec_jax.recommenders.diffusing import DiffusionConfig
-from diffrec_jax.registry import MODELS
+from diffrec_jax.registry import MODELS, load_plugins
 from diffrec_jax.seeds import MAX_SEED
 from diffrec_jax.settings import Field, Setting, fields_of
 from diffrec_jax.training.loop import TrainConfig
 
+load_plugins()
 FLAGS = flags.FLAGS
 GROUPS: dict[str, list[str]] = {}
 ALIASES: dict[str, list[str]] = {}

@@ -9,8 +9,9 @@ from rich.console import Console
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import DeviceStrategy, make_strategy
-from experiments.cache import keep_compiled_programs
-from experiments.flags import FLAGS
+
+from .cache import keep_compiled_programs
+from .flags import FLAGS
 
 
 def join_processes() -> None:

@@ -16,11 +16,12 @@ from typing import Any
 from diffrec_jax.api import Model
 from diffrec_jax.config import ConfigError
 from diffrec_jax.serving.lists import write_recommendations
-from experiments import flags
-from experiments.cli import start
-from experiments.flags import FLAGS
-from experiments.report import make_console
-from experiments.source import load_source
+
+from . import flags
+from .cli import start
+from .flags import FLAGS
+from .report import make_console
+from .source import load_source
 
 
 def read_lines(path: str) -> list[list[str]]:

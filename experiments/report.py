@@ -14,7 +14,8 @@ from rich.table import Table
 
 from diffrec_jax.files import atomic_file
 from diffrec_jax.training.loop import Progress
-from experiments.machines import NO_WATCHDOG, Watchdog
+
+from .machines import NO_WATCHDOG, Watchdog
 
 SECONDS_BETWEEN_PLAIN_LINES = 60.0
 

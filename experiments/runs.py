@@ -11,8 +11,9 @@ from absl.flags import Error, FlagValues
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import Dataset
 from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differences
-from experiments import flags
-from experiments.config import new_run_config
+
+from . import flags
+from .config import new_run_config
 
 
 def cut_train_flags() -> list[str]:
@@ -78,7 +79,7 @@ def run_all(runs: dict[Path, list[str]]) -> None:
         if RunDirectory(path).results() is not None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "experiments.train", *train_flags, f"--run_dir={path}", "--resume"]
+        command = [sys.executable, "-m", f"{__package__}.train", *train_flags, f"--run_dir={path}", "--resume"]
         print(f"running {path}", flush=True)
         with path.with_name(path.name + ".log").open("w") as log:
             finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)

@@ -4,9 +4,10 @@ from rich.console import Console
 
 from diffrec_jax.api import Model, load, load_run
 from diffrec_jax.config import ConfigError
-from experiments.config import relocated
-from experiments.flags import FLAGS
-from experiments.machines import set_up_jax
+
+from .config import relocated
+from .flags import FLAGS
+from .machines import set_up_jax
 
 
 def load_source(console: Console) -> Model:

@@ -18,11 +18,12 @@ from rich.table import Table
 from diffrec_jax.config import ConfigError, default_k
 from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_directory import RunDirectory
-from experiments import flags
-from experiments.cli import start
-from experiments.flags import FLAGS
-from experiments.report import make_console
-from experiments.runs import cut_train_flags, run_all, summarise
+
+from . import flags
+from .cli import start
+from .flags import FLAGS
+from .report import make_console
+from .runs import cut_train_flags, run_all, summarise
 
 
 def parse_grid(entries: list[str]) -> list[dict[str, str]]:

@@ -39,13 +39,14 @@ from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.run_directory import LOCATION, RunDirectory, config_digest, differences
-from experiments import flags
-from experiments.cli import start
-from experiments.config import new_run_config, resumed_run_config
-from experiments.flags import FLAGS
-from experiments.machines import Watchdog, join_processes, make_devices, set_up_jax
-from experiments.report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
-from experiments.versions import versions
+
+from . import flags
+from .cli import start
+from .config import new_run_config, resumed_run_config
+from .flags import FLAGS
+from .machines import Watchdog, join_processes, make_devices, set_up_jax
+from .report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
+from .versions import versions
 
 BEYOND_ACCURACY_K = 20
 COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"

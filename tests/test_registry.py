@@ -1,5 +1,9 @@
 import dataclasses
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +23,7 @@ from diffrec_jax.training.run_directory import RunDirectory
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 
+ROOT = Path(__file__).parents[1]
 DATASET = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=900, num_clusters=4))
 SMALL = {
     "dims": (8,),
@@ -149,3 +154,29 @@ def test_names_are_taken_once_and_configurations_are_frozen(registered):
         registered("ease", NewestConfig, make_newest)
     with pytest.raises(ValueError, match="has to be a frozen dataclass"):
         registered("thawed", dict, make_newest)
+
+
+def test_models_of_other_packages_are_found_by_their_entry_points(tmp_path, monkeypatch):
+    """An installed package declares a module, the module registers a model: the scripts train it."""
+    (tmp_path / "other_models.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from diffrec_jax import register_model\n"
+        "from diffrec_jax.recommenders import EaseConfig, make_ease\n\n"
+        "@dataclass(frozen=True)\n"
+        "class Config:\n"
+        "    strength: float = 3.0\n\n"
+        "register_model('other', Config, lambda config, context: make_ease(EaseConfig(l2=config.strength)),\n"
+        "               title='Other', is_trained=False)\n"
+    )
+    information = tmp_path / "other_models-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: other-models\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text("[diffrec_jax.models]\nother = other_models\n")
+    command = [
+        sys.executable, "-m", "experiments.train", "--model=other", "--strength=9", "--dataset=synthetic",
+        "--synthetic_users=50", "--synthetic_items=40", "--synthetic_interactions=900", f"--run_dir={tmp_path / 'run'}",
+    ]  # fmt: skip
+    env = os.environ | {"PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0 and "│ Other" in done.stdout, done.stderr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["recommender"] == {"strength": 9.0}
