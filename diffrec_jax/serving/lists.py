@@ -101,9 +101,9 @@ def write_recommendations(
       **options: of ``recommend``: times, k, exclude_seen, allow, block, min_score, batch_size.
 
     Raises:
-      ConfigError: another ending, or Parquet without pyarrow.
+      ConfigError: another ending, or Parquet without pyarrow, or as in ``recommend``.
+      DataError, ScoresError: as in ``recommend``.
       OSError: the file cannot be written; nothing is left of it.
-      And what ``recommend`` raises.
     """
     path = Path(path).expanduser()
     if path.suffix not in WRITERS:
