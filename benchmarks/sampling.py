@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import sparse
 from torch import Tensor
 
 from benchmarks.harness import (
@@ -30,6 +31,7 @@ from diffrec_jax.data import Dataset, RowBatch, make_row_batch
 from diffrec_jax.evaluation import top_k_items
 from diffrec_jax.recommenders import make_diffrec
 from diffrec_jax.rows import row_keys
+from diffrec_jax.serving.recommend import LEAST_ROWS
 from diffrec_jax.typing import Params
 
 K = 100
@@ -38,17 +40,26 @@ MIN_OVERLAP = 0.99
 
 
 class OurSampling:
-    """The library's functions for one parameter set."""
+    """The library's functions for one parameter set, the first users and lists of k items."""
 
-    def __init__(self, shape: Shape, dataset: Dataset, params: Params, *, folded: bool = True):
+    def __init__(
+        self,
+        shape: Shape,
+        dataset: Dataset,
+        params: Params,
+        *,
+        folded: bool = True,
+        num_users: int | None = None,
+        k: int = K,
+    ):
         config = dataclasses.replace(shape.recommender, folded=folded)
         recommender = make_diffrec(config, dataset.num_items)
         self.dataset, self.params, self.make_key = dataset, params, shape.training.make_key
-        self.users = np.arange(min(shape.training.batch_size, dataset.num_users))
+        self.users = np.arange(min(num_users or shape.training.batch_size, dataset.num_users))
         self._prepare_scoring = jax.jit(recommender.prepare_scoring)
         self._score_fn = recommender.score_fn
         self._score = jax.jit(self._score_batch)
-        self._recommend = jax.jit(lambda state, inputs, seen: top_k_items(self._score_batch(state, inputs), seen, K)[0])
+        self._recommend = jax.jit(lambda state, inputs, seen: top_k_items(self._score_batch(state, inputs), seen, k)[0])
         self.prepare()
 
     def _score_batch(self, state: Any, inputs: RowBatch) -> jax.Array:
@@ -60,25 +71,36 @@ class OurSampling:
 
     def scores(self) -> np.ndarray:
         """Scores of every item, [400, I]."""
-        return np.asarray(self._score(self.state, make_row_batch(self.dataset.train, self.users)))
+        return np.asarray(self._score(self.state, self._rows(self.dataset.train)))[: len(self.users)]
 
     def recommend(self) -> np.ndarray:
-        """Ids of the best unseen items, [400, 100]."""
-        inputs = make_row_batch(self.dataset.train, self.users)
-        seen = make_row_batch(self.dataset.train_and_valid, self.users)
-        return np.asarray(self._recommend(self.state, inputs, seen))
+        """Ids of the best unseen items, [users, k]."""
+        inputs, seen = self._rows(self.dataset.train), self._rows(self.dataset.train_and_valid)
+        return np.asarray(self._recommend(self.state, inputs, seen))[: len(self.users)]
+
+    def _rows(self, matrix: sparse.csr_array) -> RowBatch:
+        return make_row_batch(matrix, self.users, batch_size=max(len(self.users), LEAST_ROWS))
 
 
 class PeerSampling:
     """The same by the peer; its own untrained weights unless ``params`` are given."""
 
-    def __init__(self, shape: Shape, dataset: Dataset, params: Params | None = None, device: str = "cpu"):
-        self.device = device
+    def __init__(
+        self,
+        shape: Shape,
+        dataset: Dataset,
+        params: Params | None = None,
+        device: str = "cpu",
+        *,
+        num_users: int | None = None,
+        k: int = K,
+    ):
+        self.device, self.k = device, k
         self.diffusion, self.model = make_peer(shape.recommender, dataset.num_items, device)
         if params is not None:
             load_weights(self.model, params)
         self.model.eval()
-        self.users = list(range(min(shape.training.batch_size, dataset.num_users)))
+        self.users = list(range(min(num_users or shape.training.batch_size, dataset.num_users)))
         self.rows, self.seen = DenseRows(dataset.train), dataset.train_and_valid
 
     def _inputs(self) -> Tensor:
@@ -89,8 +111,8 @@ class PeerSampling:
         return self.diffusion.sample(self.model, self._inputs())
 
     def recommend(self) -> np.ndarray:
-        """Ids of the best unseen items, [400, 100]."""
-        return recommend(self.diffusion, self.model, self._inputs(), self.seen[self.users], K).cpu().numpy()
+        """Ids of the best unseen items, [users, k]."""
+        return recommend(self.diffusion, self.model, self._inputs(), self.seen[self.users], self.k).cpu().numpy()
 
 
 def check_agreement(ours: OurSampling, peer: PeerSampling) -> str:
@@ -102,7 +124,7 @@ def check_agreement(ours: OurSampling, peer: PeerSampling) -> str:
     difference = float(np.abs(ours.scores() - peer.scores().numpy()).max())
     shared = [len(set(a) & set(b)) for a, b in zip(ours.recommend().tolist(), peer.recommend().tolist())]
     overlap = float(np.mean(shared)) / ours.recommend().shape[1]
-    found = f"scores differ by at most {difference:.1e}, {overlap:.3%} of the top {K} are the same"
+    found = f"scores differ by at most {difference:.1e}, {overlap:.3%} of the top {peer.k} are the same"
     if not (difference <= MAX_SCORE_DIFFERENCE and overlap >= MIN_OVERLAP):
         raise DisagreementError(found)
     return found

@@ -55,7 +55,8 @@ def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serv
     recency, draw = model.config.recency.make().infer, make_evaluator(model.config, score_fn, model.devices).make_key
 
     def recommend(items: Array) -> tuple[Array, Array]:
-        items = jnp.where(items < 0, num_items, items)
+        # With an empty row at the end: two rows are scored sooner than one (``LEAST_ROWS``).
+        items = jnp.concatenate([jnp.where(items < 0, num_items, items), jnp.full_like(items[:1], num_items)])
         batch = RowBatch(
             user_ids=jnp.zeros_like(items[:, 0]),
             row_mask=jnp.ones_like(items[:, 0], bool),
@@ -66,7 +67,7 @@ def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serv
         scores = score_fn(state, batch, row_keys(draw(), batch))
         masked = mask_scores(scores, batch) if exclude_seen else scores
         values, best = jax.lax.top_k(masked, k)
-        return jnp.where(values > -jnp.inf, best, -1), values
+        return jnp.where(values > -jnp.inf, best, -1)[:-1], values[:-1]
 
     return recommend
 

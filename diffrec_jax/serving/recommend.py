@@ -13,6 +13,9 @@ from diffrec_jax.data.batching import iterate_user_ids
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.serving.model import Model
 
+LEAST_ROWS = 2
+"""Of a batch: on a CPU XLA scores a single row five times as slowly as two (python -m benchmarks.latency)."""
+
 
 @dataclass(frozen=True)
 class Recommendations:
@@ -96,7 +99,7 @@ def recommend(
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
     inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
     devices, k = model.devices, min(k, len(items))
-    size = -(-min(batch_size, max(len(row_ids), 1)) // devices.num_row_shards) * devices.num_row_shards
+    size = -(-min(batch_size, max(len(row_ids), LEAST_ROWS)) // devices.num_row_shards) * devices.num_row_shards
     scores, places, placed = [], [], devices.place(allowed)
     with model.precision():
         for part in iterate_user_ids(row_ids, size):

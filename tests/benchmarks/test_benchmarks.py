@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch", reason="the peer needs PyTorch: pip install 'diffrec-jax[bench]'")
 
-from benchmarks import evaluation, harness, latent_step, propagation, sampling, torch_peer, train_step
+from benchmarks import evaluation, harness, latency, latent_step, propagation, sampling, torch_peer, train_step
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import DiffRecConfig
 from diffrec_jax.training.loop import TrainConfig
@@ -19,7 +19,9 @@ SHAPE = harness.Shape(
     recommender=DiffRecConfig(dims=(8, 24), num_timesteps=7, noise_scale=0.1, noise_min=0.001, noise_max=0.01),
     training=TrainConfig(lr=1e-3, batch_size=40),
 )
-BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in (train_step, sampling, evaluation, propagation)}
+BENCHMARKS = {
+    module.BENCHMARK.name: module.BENCHMARK for module in (train_step, sampling, latency, evaluation, propagation)
+}
 
 
 @pytest.fixture(scope="module")
