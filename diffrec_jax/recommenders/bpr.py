@@ -61,8 +61,8 @@ class ScoringVectors(NamedTuple):
     matrix, [D, D]."""
 
 
-FOLD_IN = LeastSquares(l2=0.003, unobserved_weight=0.1)
-"""How MF finds the vector of a new user, the items' vectors as they were trained."""
+FOLD_IN = LeastSquares(l2=1.0, unobserved_weight=0.1)
+"""How MF finds the vector of a new user on the items' trained vectors. Chosen on the valid split of ML-1M clean."""
 
 
 DENSE_RATIO = 25
