@@ -27,10 +27,10 @@ def requests(side: OurSampling | PeerSampling) -> Work:
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
     """Requests of the largest number of users."""
-    own = {"num_users": NUM_USERS[-1], "k": K}
+    params, largest = init_rankable_params(shape, dataset), NUM_USERS[-1]
     if side == "peer":
-        return requests(PeerSampling(shape, dataset, **own))
-    return requests(OurSampling(shape, dataset, init_rankable_params(shape, dataset), **own))
+        return requests(PeerSampling(shape, dataset, params, num_users=largest, k=K))
+    return requests(OurSampling(shape, dataset, params, num_users=largest, k=K))
 
 
 def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
