@@ -146,6 +146,8 @@ def check_data(config: RunConfig, dataset: Dataset) -> None:
 def check_evaluation(config: RunConfig, dataset: Dataset) -> None:
     """Raises ConfigError if there is nobody to evaluate, or nothing to average over, as the flags ask for it."""
     check_data(config, dataset)
+    if not dataset.test.nnz:
+        raise ConfigError(f"{dataset.name} has no test interactions to evaluate: split it")
     try:
         check_relevant(dataset, config.evaluation.mode, config.evaluation.user_ids(dataset))
     except ValueError as error:

@@ -356,10 +356,10 @@ def define_compare_flags(values: flags.FlagValues = FLAGS) -> None:
     define = _definer(values, "Comparison")
     define("list", "runs", [], "Run directories, or folders of them, made with --per_user.")
     define("list", "models", [], "Models to train and evaluate first, with their presets.")
-    define("ints", "seeds", (1, 2, 3), "Seeds of those models; what draws nothing runs once.", least=0)
+    define("ints", "seeds", (1, 2, 3), "Seeds of those models; deterministic models are run once.", least=0)
     define("path", "compare_dir", "runs/compare", "Where those runs and the table are written.")
-    define("string", "metric", None, "Test metric that sorts and is tested for significance (default: recall at 20, or "
-            "at the largest K of --ks).")  # fmt: skip
+    define("string", "metric", None, "Test metric, at any K, that sorts and is tested for significance (default: "
+            "recall at 20, or at the largest K of --ks).")  # fmt: skip
     define("string", "against", None, "The model, as the table calls it, that others are compared with "
             "(default: the best).")  # fmt: skip
 

@@ -31,3 +31,10 @@ def data_dir() -> Path:
             "DIFFREC_DATA_DIR is not set: set it to the folder of the datasets (ml-1m_clean/train_list.npy, ...)"
         )
     return Path(folder)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_programs():
+    """Every compiled program holds memory mappings, and a process may have 65,530: thousands of them ended it."""
+    yield
+    jax.clear_caches()

@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from diffrec_jax import assembly
 from diffrec_jax import config as configuration
@@ -59,14 +60,20 @@ def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatc
 def test_an_evaluation_of_nobody_is_refused_before_anything_is_made():
     dataset = DATA.load()
     nobody = dataclasses.replace(dataset, test=dataset.test[:0].__class__(dataset.test.shape, dtype=np.float32))
+    sample = dataclasses.replace(EVALUATION, eval_users=5)
+    others = np.setdiff1d(np.arange(60), sample.user_ids(dataset))
+    keeps = sparse.diags_array(np.isin(np.arange(60), others).astype(np.float32)).tocsr()
+    elsewhere = dataclasses.replace(dataset, test=sparse.csr_array(keeps @ dataset.test))
     for mode, refused in (("official", False), ("relevant_users", True)):
-        evaluation = dataclasses.replace(EVALUATION, mode=mode)
-        config = RunConfig("ease", "tuned", DATA, evaluation, EaseConfig())
+        with pytest.raises(ConfigError, match="has no test interactions to evaluate"):
+            config = RunConfig("ease", "tuned", DATA, dataclasses.replace(EVALUATION, mode=mode), EaseConfig())
+            assembly.check_evaluation(config, nobody)
+        config = RunConfig("ease", "tuned", DATA, dataclasses.replace(sample, mode=mode), EaseConfig())
         if not refused:
-            assembly.check_evaluation(config, nobody)
+            assembly.check_evaluation(config, elsewhere)
             continue
-        with pytest.raises(ConfigError, match="none of the 60 evaluated users has relevant items in test"):
-            assembly.check_evaluation(config, nobody)
+        with pytest.raises(ConfigError, match="none of the 5 evaluated users has relevant items in test"):
+            assembly.check_evaluation(config, elsewhere)
     with pytest.raises(ConfigError, match="eval_users is 61, but synthetic has 60 users"):
         assembly.check_evaluation(
             RunConfig("ease", "tuned", DATA, EvaluationConfig(eval_users=61), EaseConfig()), dataset

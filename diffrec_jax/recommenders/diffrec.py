@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.diffusion import GAUSSIAN, LossHistory, init_loss_history, q_sample, x0_loss_of_error
+from diffrec_jax.diffusion import GAUSSIAN, LossHistory, NoiseSchedule, init_loss_history, q_sample, x0_loss_of_error
 from diffrec_jax.models.decoded_errors import decoded_squared_error, gram_squared_error
 from diffrec_jax.models.dropout import row_bernoulli, row_dropout
 from diffrec_jax.models.folding import (
@@ -127,6 +127,49 @@ def hold_linear_part(model: MLPDenoiser, params: Params) -> Params:
     return params | {"params": own}
 
 
+def lean_losses(
+    config: DiffRecConfig,
+    schedule: NoiseSchedule,
+    model: MLPDenoiser,
+    params: Params,
+    history: LossHistory,
+    batch: RowBatch,
+    row_keys: RowKeys,
+    key: Key,
+) -> tuple[Array, tuple[Array, Array]]:
+    """The loss of each row [B] with fewer blocks [B, I]: none with a sketch and either form of the error.
+
+    ``key`` is the step's: the sketch is shared by all rows.
+    """
+    t, importance_weight = draw_timesteps(config, history, row_keys)
+    noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
+    if config.noise_sketch:
+        size = config.noise_sketch
+        sketch = draw_noise_sketch(key, model.width, size)
+        # Dropout is by bucket: what it takes from an item it takes from its noise.
+        kept = row_dropout(dropout_keys, jnp.ones((len(t), size)), config.dropout)
+        signal_scale = jnp.asarray(schedule.sqrt_alphas_cumprod)[t]
+        noise_scale = jnp.asarray(schedule.sqrt_variances)[t]
+        own_kept = kept[batch.rows, buckets(sketch, batch.item_ids, size)]
+        signal = batch._replace(weights=batch.weights * signal_scale[batch.rows] * own_kept)
+        z = noise_scale[:, None] * kept * row_normals(noise_keys, size)
+        u_t = project_noised(params["params"]["input_kernel"], signal, z, sketch)
+        hidden: Array = model.apply(params, u_t, t, method="transform")  # type: ignore[assignment]
+    else:
+        x_t = q_sample(schedule, to_dense(batch, model.width), t, config.draw_noise(noise_keys, model.width))
+        hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
+    output = params["params"]["output_layer"]
+    if config.loss_impl == "gram":
+        errors: Array = gram_squared_error(hidden, output["table"], output["bias"], targets(batch))
+    elif config.loss_impl == "blocked":
+        given = hidden, output["table"], output["bias"], targets(batch)
+        errors: Array = decoded_squared_error(*given, config.loss_block_size)  # type: ignore[assignment]
+    else:
+        errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
+    losses = x0_loss_of_error(schedule, errors / model.width, t, reweight=config.reweight)
+    return weigh_users(config, losses * importance_weight, batch, model.width), (t, losses)
+
+
 def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | None = None) -> Recommender:
     """The functions of a DiffRec over ``num_items`` items; ``fit_linear`` for one with a linear part.
 
@@ -162,7 +205,7 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.is_lean:
-            return lean_loss(params, history, batch, row_keys, context)
+            return lean_losses(config, schedule, model, params, history, batch, row_keys, context.key)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
         if config.has_linear_part:
@@ -171,36 +214,6 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
         given = config, schedule, model, params, history, x_0, row_keys
         terms = diffusion_terms(*given, target=target, item_weights=weights)
         return weigh_users(config, terms.losses, batch, num_items), terms.info
-
-    def lean_loss(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
-        """The same with fewer blocks [B, I]: none with a sketch and either form of the error."""
-        t, importance_weight = draw_timesteps(config, history, row_keys)
-        noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
-        if config.noise_sketch:
-            size = config.noise_sketch
-            sketch = draw_noise_sketch(context.key, num_items, size)
-            # Dropout is by bucket: what it takes from an item it takes from its noise.
-            kept = row_dropout(dropout_keys, jnp.ones((len(t), size)), config.dropout)
-            signal_scale = jnp.asarray(schedule.sqrt_alphas_cumprod)[t]
-            noise_scale = jnp.asarray(schedule.sqrt_variances)[t]
-            own_kept = kept[batch.rows, buckets(sketch, batch.item_ids, size)]
-            signal = batch._replace(weights=batch.weights * signal_scale[batch.rows] * own_kept)
-            z = noise_scale[:, None] * kept * row_normals(noise_keys, size)
-            u_t = project_noised(params["params"]["input_kernel"], signal, z, sketch)
-            hidden: Array = model.apply(params, u_t, t, method="transform")  # type: ignore[assignment]
-        else:
-            x_t = q_sample(schedule, to_dense(batch, num_items), t, config.draw_noise(noise_keys, num_items))
-            hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
-        output = params["params"]["output_layer"]
-        if config.loss_impl == "gram":
-            errors: Array = gram_squared_error(hidden, output["table"], output["bias"], targets(batch))
-        elif config.loss_impl == "blocked":
-            given = hidden, output["table"], output["bias"], targets(batch)
-            errors: Array = decoded_squared_error(*given, config.loss_block_size)  # type: ignore[assignment]
-        else:
-            errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
-        losses = x0_loss_of_error(schedule, errors / num_items, t, reweight=config.reweight)
-        return weigh_users(config, losses * importance_weight, batch, num_items), (t, losses)
 
     def prepare_scoring(params: Params) -> tuple[Params, FoldedDenoiser | None]:
         return params, fold_denoiser(params, with_noise=config.draws_inference_noise) if fold else None

@@ -151,6 +151,27 @@ def with_linear_autoencoder(params: Params, factors: LinearFactors, item_groups:
     return params | {"params": own}
 
 
+def negative_log_likelihood(
+    config: LDiffRecConfig,
+    autoencoder: GroupedVAE,
+    params: Params,
+    z_0: Array,
+    reconstructed: RowBatch,
+    dropped: RowBatch,
+) -> Array:
+    """Of the rows to reconstruct, given latent vectors z_0 [B, L], [B]; ``dropped`` is what dropout left of them."""
+    if config.likelihood == "multinomial":
+        return autoencoder.apply(params, z_0, reconstructed, method="decoded_nll")  # type: ignore[return-value]
+    prediction: Array = autoencoder.apply(params, z_0, method="decode")  # type: ignore[assignment]
+    nll = squared_error(prediction, reconstructed)
+    if config.observed_error_weight == 1:
+        return nll
+    at_entries = prediction.at[reconstructed.rows, reconstructed.item_ids].get(mode="fill", fill_value=0.0)
+    errors = jnp.square(at_entries - reconstructed.weights) / 2
+    observed = sum_over_entries(reconstructed, jnp.where(dropped.weights != 0, errors, 0))
+    return nll - (1 - config.observed_error_weight) * observed
+
+
 def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: FitLinear | None = None) -> Recommender:
     """The functions of an L-DiffRec over items of the given groups [I], numbered from 0 without gaps.
 
@@ -199,19 +220,6 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
     def encode(params: Params, batch: RowBatch) -> tuple[Array, Array]:
         return autoencoder.apply(params["autoencoder"], batch, method="encode")  # type: ignore[return-value]
 
-    def negative_log_likelihood(params: Params, z_0: Array, reconstructed: RowBatch, dropped: RowBatch) -> Array:
-        if config.likelihood == "multinomial":
-            return autoencoder.apply(params["autoencoder"], z_0, reconstructed, method="decoded_nll")  # type: ignore[return-value]
-        prediction: Array = autoencoder.apply(params["autoencoder"], z_0, method="decode")  # type: ignore[assignment]
-        nll = squared_error(prediction, reconstructed)
-        if config.observed_error_weight == 1:
-            return nll
-        at_entries = prediction.at[reconstructed.rows, reconstructed.item_ids].get(mode="fill", fill_value=0.0)
-        errors = jnp.square(at_entries - reconstructed.weights) / 2
-        return nll - (1 - config.observed_error_weight) * sum_over_entries(
-            reconstructed, jnp.where(dropped.weights != 0, errors, 0)
-        )
-
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.has_linear_part:
             params = params | {"autoencoder": jax.lax.stop_gradient(params["autoencoder"])}
@@ -223,7 +231,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
             z_0 = mean + jnp.exp(0.5 * log_variance) * row_normals(fold_each(row_keys, LATENT_PLACE), latent_size)
         terms = diffusion_terms(config, schedule, denoiser, params["denoiser"], history, z_0, row_keys)
         reconstructed = targets(dropped if config.reconstruct_dropped else batch)
-        nll = negative_log_likelihood(params, terms.x_0_hat, reconstructed, dropped)
+        nll = negative_log_likelihood(config, autoencoder, params["autoencoder"], terms.x_0_hat, reconstructed, dropped)
         losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), context)
         return weigh_users(config, losses, batch, len(item_groups)), terms.info
 

@@ -70,17 +70,7 @@ def make_train_step(
                 (loss, info), gradients = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
             return (gradients, loss), info
 
-        if accumulate_steps == 1:
-            (gradients, loss), info = gradients_of(batch)
-        else:
-
-            def add(sums: Any, part: RowBatch):
-                sums_of_part, info = gradients_of(part)
-                return jax.tree.map(jnp.add, sums, sums_of_part), info
-
-            zeros = jax.tree.map(jnp.zeros_like, (state.params, state.loss_sum))
-            (gradients, loss), info = jax.lax.scan(add, zeros, batch)
-            info = jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), info)
+        (gradients, loss), info = _over_parts(gradients_of, batch, (state.params, state.loss_sum), accumulate_steps)
         # The shares of all devices add up to the gradient of the average over the global batch.
         gradients, loss = jax.tree.map(total, (gradients, loss))
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
@@ -106,3 +96,18 @@ def make_train_step(
         )
 
     return train_step
+
+
+def _over_parts(
+    gradients_of: Callable[[RowBatch], tuple[Any, Any]], batch: RowBatch, like: Any, num_parts: int
+) -> tuple[Any, Any]:
+    """The sum over the parts of a batch of what has the structure of ``like``, and the info of all rows."""
+    if num_parts == 1:
+        return gradients_of(batch)
+
+    def add(sums: Any, part: RowBatch) -> tuple[Any, Any]:
+        own, info = gradients_of(part)
+        return jax.tree.map(jnp.add, sums, own), info
+
+    sums, info = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, like), batch)
+    return sums, jax.tree.map(lambda values: values.reshape(-1, *values.shape[2:]), info)

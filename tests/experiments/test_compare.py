@@ -5,25 +5,18 @@ import re
 import numpy as np
 import pytest
 
+import diffrec_jax as dr
 from diffrec_jax.assembly import HOW, how_measured
+from diffrec_jax.comparison import Comparison, check_comparable, compare_runs, group_runs, load_run
 from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
-from experiments.compare import (
-    check_comparable,
-    find_runs,
-    group_runs,
-    load_run,
-    make_columns,
-    to_csv,
-    to_latex,
-    to_markdown,
-    to_terminal,
-)
+from experiments.compare import find_runs
 from experiments.report import make_console
+from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal
 from tests.experiments.scripts import TINY, run
 
 DATASET = make_synthetic(SyntheticSpec(30, 20, 200, num_clusters=2))
@@ -116,7 +109,7 @@ def test_users_metrics_have_to_be_those_of_the_results(tmp_path):
 
 def test_tables_hold_any_name(tmp_path):
     groups = group_runs([load_run(make_run(tmp_path / r"a|b_$\{^}~[red]")), load_run(make_run(tmp_path / "b", lr=0.5))])
-    columns = make_columns(groups, "recall@20", 0, [None, None], [1.0, 0.02])
+    columns = make_columns(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
     markdown = to_markdown(columns, 2, "title").splitlines()
     assert all(line.replace(r"\|", "").count("|") == len(columns) + 1 for line in markdown[2:])
     assert r"a|b\_\$\textbackslash{}\{\textasciicircum{}\}\textasciitilde{}[red]" in to_latex(columns, 2)
@@ -128,7 +121,7 @@ def test_tables_hold_any_name(tmp_path):
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):
     without = make_run(tmp_path / "without", keep=False)
-    with pytest.raises(ConfigError, match=r"experiments.evaluate --run_dir=\S+without --per_user"):
+    with pytest.raises(ConfigError, match=r"diffrec evaluate --run_dir=\S+without --per_user makes it"):
         load_run(without)
     (without / "results.json").unlink()
     with pytest.raises(ConfigError, match="is not finished: .*--resume"):
@@ -141,7 +134,7 @@ def test_the_table_has_means_deviations_and_a_bold_best(tmp_path):
     runs = [load_run(make_run(tmp_path / f"{seed}", seed=seed, level=0.4 + seed / 10)) for seed in (1, 2)]
     runs.append(load_run(make_run(tmp_path / "ease", "ease", level=0.3)))
     groups = group_runs(runs)
-    columns = make_columns(groups, "recall@20", 0, [None, None], [1.0, 0.02])
+    columns = make_columns(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
     rows = list(csv.DictReader(to_csv(columns, 2).splitlines()))
     values = [run.results["test"]["recall@20"] for run in runs[:2]]
     assert float(rows[0]["recall@20"]) == pytest.approx(np.mean(values), abs=1e-12)
@@ -156,7 +149,7 @@ def test_models_are_run_compared_and_written(tmp_path):
     flags = [f"--compare_dir={tmp_path / 'c'}", "--models=popularity,ease", "--seeds=1,2", "--against=Popularity", "--"]
     flags += [flag for flag in TINY if flag.startswith(("--dataset", "--synthetic"))]
     output = run(tmp_path, "compare", *flags).stdout
-    assert output.count("running ") == 2 and "EASE" in output  # what draws nothing runs once
+    assert output.count("running ") == 2 and "EASE" in output  # deterministic models are run once
     table = (tmp_path / "c" / "comparison.md").read_text()
     results = json.loads((tmp_path / "c" / "ease_seed=1" / "results.json").read_text())
     ease = next(line for line in table.splitlines() if line.startswith("| EASE"))
@@ -165,3 +158,16 @@ def test_models_are_run_compared_and_written(tmp_path):
     for name in ("comparison.csv", "comparison.tex", "comparison.png"):
         assert (tmp_path / "c" / name).stat().st_size > 100
     assert "running " not in run(tmp_path, "compare", *flags).stdout
+    # A metric that the runs did not measure is measured from their models.
+    again = run(tmp_path, "compare", "--metric=ndcg@3", *flags).stdout
+    assert "running " not in again and "ndcg@3 - Popularity [95%]" in again
+    runs = [load_run(tmp_path / "c" / f"{model}_seed=1") for model in ("popularity", "ease")]
+    compared = compare_runs(runs, "ndcg@3", "Popularity")
+    models = [dr.load_run(group.runs[0].path) for group in compared.groups]
+    expected = [dr.evaluate(model, model.dataset, ks=(3,)).mean()["ndcg@3"] for model in models]
+    assert [group.mean("ndcg@3") for group in compared.groups] == pytest.approx(expected)
+    for wrong in ("auc@3", "ndcg@0", "ndcg"):
+        with pytest.raises(ConfigError, match=f"metric '{wrong}' is unknown: choose .* at any K"):
+            compare_runs(runs, wrong)
+    with pytest.raises(ConfigError, match="against 'MF': not compared; choose one of EASE, Popularity"):
+        compare_runs(runs, "recall@20", "MF")

@@ -178,7 +178,7 @@ def test_users_metrics_that_are_measured_otherwise_go_elsewhere(tmp_path):
     shutil.copy(path / "per_user_test.test_with_valid_input=True.npz", path / "per_user_test.npz")
     (line,) = run(tmp_path, "compare", *flags, expect=2).stderr.splitlines()
     assert "per_user_test.npz is not of the results beside it" in line and "test_with_valid_input" in line
-    assert "experiments.evaluate" in line
+    assert "diffrec evaluate" in line
     run(tmp_path, "evaluate", f"--run_dir={path}", "--per_user")
     assert (path / "per_user_test.npz").read_bytes() == before[path / "per_user_test.npz"]
 
