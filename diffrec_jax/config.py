@@ -415,6 +415,11 @@ def check_consistent(config: RunConfig) -> RunConfig:
     Raises:
       ConfigError: its parts do not go together.
     """
+    try:
+        for part in part_classes(MODELS[config.model]):
+            check_settings(getattr(config, part))  # a class from outside may not do so itself
+    except ValueError as error:
+        raise ConfigError(error) from error
     if config.training is not None:
         try:
             parse_metric(config.training.metric, config.evaluation.ks)

@@ -85,6 +85,8 @@ def test_a_model_from_outside_has_flags_too():
         values = parse_train_flags(["--model=outside", "--depth=5"])
         assert settings_given(values) == {"depth": 5} and "outside: How deep." in values["depth"].help
         assert make_run_config("outside", DATA, depth=5).recommender == Config(5)
+        with pytest.raises(ConfigError, match="depth must be at least 1, got 0"):
+            make_run_config("outside", DATA, depth=0)
     finally:
         del MODELS["outside"]
 

@@ -151,6 +151,17 @@ def with_linear_autoencoder(params: Params, factors: LinearFactors, item_groups:
     return params | {"params": own}
 
 
+def _check_layers(config: LDiffRecConfig, group_sizes: tuple[int, ...], fit_linear: FitLinear | None) -> None:
+    """Raises ValueError for what cannot be made, before anything is."""
+    if config.has_linear_part and fit_linear is None:
+        raise ValueError("the linear autoencoder needs fit_linear: where it comes from")
+    num_items = sum(group_sizes)
+    if config.has_linear_part and config.in_dims[0] > num_items:
+        raise ValueError(f"a linear autoencoder of {num_items} items has no {config.in_dims[0]} dimensions (in_dims)")
+    for size in (*config.in_dims, *config.out_dims):
+        split_size(size, group_sizes)
+
+
 def negative_log_likelihood(
     config: LDiffRecConfig,
     autoencoder: GroupedVAE,
@@ -180,15 +191,8 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
     Raises:
       ValueError: a layer is too narrow for the number of groups, or nothing fits the linear autoencoder.
     """
-    if config.has_linear_part and fit_linear is None:
-        raise ValueError("the linear autoencoder needs fit_linear: where it comes from")
-    if config.has_linear_part and config.in_dims[0] > len(item_groups):
-        raise ValueError(
-            f"a linear autoencoder of {len(item_groups)} items has no {config.in_dims[0]} dimensions (in_dims)"
-        )
     group_sizes = tuple(np.bincount(item_groups).tolist())
-    for size in (*config.in_dims, *config.out_dims):
-        split_size(size, group_sizes)  # complains before anything is made
+    _check_layers(config, group_sizes, fit_linear)
     schedule = config.make_schedule()
     autoencoder = GroupedVAE(
         item_groups=item_groups,
