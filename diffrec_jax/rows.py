@@ -200,6 +200,12 @@ def row_keys(key: Key, batch: RowBatch) -> RowKeys:
     return jax.vmap(lambda user_id: jax.random.fold_in(key, user_id))(batch.user_ids)
 
 
+def threefry2x32_keys(row_keys: RowKeys) -> RowKeys:
+    """A threefry2x32 key for each row, [B], from its own: it may be split within a step (see ``_entry_keys``)."""
+    bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(row_keys)
+    return jax.random.wrap_key_data(bits, impl="threefry2x32")
+
+
 def fold_each(row_keys: RowKeys, data: int | Array) -> RowKeys:
     """``jax.random.fold_in`` of every row's key."""
     return jax.vmap(lambda key: jax.random.fold_in(key, data))(row_keys)

@@ -27,7 +27,7 @@ from diffrec_jax.diffusion import (
 )
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
 from diffrec_jax.recommenders.linear_denoiser import LinearFit
-from diffrec_jax.rows import fold_each, num_entries
+from diffrec_jax.rows import fold_each, num_entries, threefry2x32_keys
 from diffrec_jax.settings import check_choice, check_settings, setting
 from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
 
@@ -110,6 +110,8 @@ class DiffusionConfig:
 
     def draw_noise(self, row_keys: RowKeys, width: int) -> Array:
         """Noise [B, width] of variance 1, each row from its own key."""
+        if self.noise_law != GAUSSIAN:
+            row_keys = threefry2x32_keys(row_keys)  # a law may split its key
         return jax.vmap(lambda key: NOISE_LAWS[self.noise_law](key, (width,)))(row_keys)
 
     def linear_fit(self, dropout: float) -> LinearFit:
