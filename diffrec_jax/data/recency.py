@@ -4,7 +4,7 @@ They change the values of a row, never which items it holds: what was seen does 
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import sparse
@@ -51,14 +51,21 @@ class Recency:
         lengths = np.diff(matrix.indptr)
         length = np.ceil(self.share * np.repeat(lengths, lengths) - 1e-9)  # 0.7 * 10 may be a little more than 7
         place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)  # m - 1
+        return self.at_places(place, length).astype(np.float32)
+
+    def at_places(self, place: Any, length: Any, numpy: Any = np) -> Any:
+        """Weights of interactions at places m - 1 of rows of which ``length`` have a weight, in the shape of both.
+
+        ``numpy`` may be ``jax.numpy``, for arrays within a compiled function.
+        """
         if self.kind == "linear":
-            share = np.where(length > 1, place / np.maximum(length - 1, 1), 1.0)
+            share = numpy.where(length > 1, place / numpy.maximum(length - 1, 1), 1.0)
             values = self.w_min + share * (self.w_max - self.w_min)
         elif self.kind == "exp":
-            values = self.w_max * np.exp(-np.maximum(length - 1 - place, 0) / self.scale)
+            values = self.w_max * numpy.exp(-numpy.maximum(length - 1 - place, 0) / self.scale)
         else:
-            values = np.ones(matrix.nnz)
-        return np.where(place < length, values, 0.0).astype(np.float32)
+            values = numpy.ones(place.shape)
+        return numpy.where(place < length, values, 0.0)
 
     def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
         """The matrix with its values times these weights; entries of weight 0 stay stored."""

@@ -36,14 +36,7 @@ def recency_weights(recency: Recency, items: Array, num_items: int) -> Array:
     stored = items < num_items
     length = jnp.ceil(recency.share * jnp.sum(stored, axis=1, keepdims=True) - 1e-9)
     place = jnp.cumsum(stored, axis=1) - 1.0
-    if recency.kind == "linear":
-        share = jnp.where(length > 1, place / jnp.maximum(length - 1, 1), 1.0)
-        values = recency.w_min + share * (recency.w_max - recency.w_min)
-    elif recency.kind == "exp":
-        values = recency.w_max * jnp.exp(-jnp.maximum(length - 1 - place, 0) / recency.scale)
-    else:
-        values = jnp.ones_like(place)
-    return jnp.where(stored & (place < length), values, 0.0)
+    return jnp.where(stored, recency.at_places(place, length, jnp), 0.0)
 
 
 def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serve:
