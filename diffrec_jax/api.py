@@ -22,16 +22,15 @@ from scipy import sparse
 
 from diffrec_jax.assembly import (
     check_data,
+    check_devices,
     check_fit_memory,
     find_item_groups,
     fit_scoring_state,
     make_evaluator,
     make_trainer,
     prepare_trainer,
-    start_run,
 )
 from diffrec_jax.config import (
-    MAY_DIFFER_ON_RESUME,
     ConfigError,
     DataConfig,
     RunConfig,
@@ -50,6 +49,7 @@ from diffrec_jax.evaluation import (
     evaluate_dataset,
 )
 from diffrec_jax.registry import MODELS, ModelFamily
+from diffrec_jax.resume import plan_start
 from diffrec_jax.serving.model import Model
 from diffrec_jax.serving.model_files import read_model, write_model
 from diffrec_jax.serving.recommend import Recommendations, recommend
@@ -123,13 +123,15 @@ def fit(
 
 def _train(config: RunConfig, dataset: Dataset, directory: RunDirectory, progress: Progress | None) -> Model:
     check_fit_memory(config, dataset)
-    devices, stored = make_strategy(num_items=dataset.num_items), config.to_dict(dataset)
+    devices = make_strategy(num_items=dataset.num_items)
+    check_devices(config, devices)
     with directory.held():
-        resumes = directory.exists()
-        if resumes:
-            directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+        start = plan_start(config, dataset, directory, resume=True)
+        if progress is not None:
+            for warning in start.warnings:
+                progress.message(f"warning: {warning}")
         trainer, item_groups = prepare_trainer(config, dataset, directory, devices, progress, progress)
-        start_run(directory, stored, item_groups, resumes=resumes)
+        start.write(item_groups)
         best = trainer.run()
     return Model(config, dataset, trainer.devices.fetch(best.scoring_params), item_groups)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from diffrec_jax.config import ConfigError, RunConfig, embedding_run_config
 from diffrec_jax.data import Dataset
-from diffrec_jax.devices import DeviceStrategy, from_primary, wait_for_all
+from diffrec_jax.devices import DeviceStrategy, from_primary
 from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.files import atomic_file, safe_name
 from diffrec_jax.memory import GIB, available_bytes
@@ -143,6 +143,21 @@ def check_data(config: RunConfig, dataset: Dataset) -> None:
         )
 
 
+def check_devices(config: RunConfig, devices: DeviceStrategy) -> None:
+    """Raises ConfigError if the batch does not split over the devices, or they do not compute as asked."""
+    if config.training is None:
+        return
+    if config.training.compute_dtype != "float32" and jax.default_backend() == "cpu":
+        raise ConfigError(f"compute_dtype {config.training.compute_dtype} is for GPU and TPU: leave it out on a CPU")
+    num_parts = devices.num_row_shards * config.training.accumulate_steps
+    if config.training.batch_size % num_parts:
+        raise ConfigError(
+            f"batch_size {config.training.batch_size} is no multiple of {num_parts}: the {devices.num_row_shards} "
+            f"devices that share a batch, times accumulate_steps {config.training.accumulate_steps}; choose one that "
+            "is, or fewer devices (--max_devices)"
+        )
+
+
 def check_evaluation(config: RunConfig, dataset: Dataset) -> None:
     """Raises ConfigError if there is nobody to evaluate, or nothing to average over, as the flags ask for it."""
     check_data(config, dataset)
@@ -197,20 +212,6 @@ def prepare_trainer(
     trainer.check_budget()
     check_training_memory(config, trainer, dataset)
     return trainer, item_groups
-
-
-def start_run(
-    run_directory: RunDirectory, stored: dict[str, Any], item_groups: np.ndarray | None, *, resumes: bool
-) -> None:
-    """Writes the configuration and the item groups of a run that begins, or goes on, in its directory."""
-    wait_for_all("what was there is known")
-    if resumes:
-        run_directory.update_config(stored)
-    else:
-        run_directory.create(stored)
-    if item_groups is not None:
-        run_directory.write_item_groups(item_groups)
-    wait_for_all("the run directory is made")
 
 
 def check_training_memory(config: RunConfig, trainer: Trainer, dataset: Dataset) -> None:

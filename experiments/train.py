@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from diffrec_jax.assembly import (
+    check_devices,
     check_evaluation,
     check_fit_memory,
     evaluate_fitted,
@@ -25,10 +26,9 @@ from diffrec_jax.assembly import (
     make_evaluator,
     prepare_trainer,
     seconds_per_1000_users,
-    start_run,
     write_per_user,
 )
-from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, ConfigError, RunConfig
+from diffrec_jax.config import ConfigError, RunConfig
 from diffrec_jax.data import Dataset, item_counts
 from diffrec_jax.devices import DeviceStrategy, is_primary
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
@@ -37,8 +37,9 @@ from diffrec_jax.memory import GIB, peak_rss_bytes
 from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.registry import MODELS
+from diffrec_jax.resume import plan_start
 from diffrec_jax.training.loop import Trainer
-from diffrec_jax.training.run_directory import LOCATION, RunDirectory, config_digest, differences
+from diffrec_jax.training.run_directory import RunDirectory, config_digest
 
 from . import flags
 from .cli import start
@@ -132,21 +133,6 @@ def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: C
     return Outcome(splits=splits, best_epoch=None, num_params=count_parameters(fitted), timings=timings)
 
 
-def check_devices(config: RunConfig, devices: DeviceStrategy) -> None:
-    """Raises ConfigError if the batch does not split over the devices, or they do not compute as asked."""
-    if config.training is None:
-        return
-    if config.training.compute_dtype != "float32" and jax.default_backend() == "cpu":
-        raise ConfigError(f"--compute_dtype={config.training.compute_dtype} is for GPU and TPU: leave it out on a CPU")
-    num_parts = devices.num_row_shards * config.training.accumulate_steps
-    if config.training.batch_size % num_parts:
-        raise ConfigError(
-            f"--batch_size={config.training.batch_size} is no multiple of the {devices.num_row_shards} devices along "
-            f"the rows times --accumulate_steps={config.training.accumulate_steps}: "
-            "choose one that is, or set --max_devices"
-        )
-
-
 def describe_item_groups(config: RunConfig, item_groups: np.ndarray | None) -> dict[str, Any] | None:
     """Their sizes and latent sizes, for results.json."""
     if item_groups is None:
@@ -199,7 +185,7 @@ def main() -> None:
     check_fit_memory(config, dataset)
     run_directory = found or RunDirectory(default_run_dir(config))
     with run_directory.held(numbered=found is None):
-        outcome = run(config, dataset, run_directory, devices, console, resumes=resumes)
+        outcome = run(config, dataset, run_directory, devices, console, resume=FLAGS.resume)
         if outcome is None:
             return
         baselines = {}
@@ -219,32 +205,23 @@ def run(
     devices: DeviceStrategy,
     console: Console,
     *,
-    resumes: bool,
+    resume: bool,
 ) -> Outcome | None:
     """Makes the run directory, or goes on in it, and trains or fits; None where the run was finished already."""
-    stored, trainer, item_groups = config.to_dict(dataset), None, None
-    if resumes:
-        before, finished = run_directory.config(), run_directory.results()
-        if run_directory.item_groups(dataset.num_items) is not None:  # what they were made of may be gone
-            stored["item_embeddings_sha256"] = before["item_embeddings_sha256"]
-        run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
-        if finished is not None and not differences(before, stored, may_differ=("version", *LOCATION_KEYS)):
-            run_directory.update_config(before | {LOCATION: stored[LOCATION]})
-            console.print(f"{run_directory.path} is finished: more --epochs would go on with it")
-            show(finished, config.evaluation.ks, run_directory, console)
-            return None
-        if before["version"] != stored["version"]:
-            console.print(f"warning: version {stored['version']} goes on with a run of {before['version']}")
-    else:
-        run_directory.check_unused()
+    plan, trainer, item_groups = plan_start(config, dataset, run_directory, resume=resume), None, None
+    if plan.results is not None:
+        plan.write_location()
+        console.print(f"{run_directory.path} is finished: more --epochs would go on with it")
+        show(plan.results, config.evaluation.ks, run_directory, console)
+        return None
     if config.training:
         progress = ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes))
         with ConsoleProgress(console, config.training.metric) as of_groups:
             trainer, item_groups = prepare_trainer(config, dataset, run_directory, devices, progress, of_groups)
-    start_run(run_directory, stored, item_groups, resumes=resumes)
+    plan.write(item_groups)
     for line in (
         dataset.summary(),
-        *(f"warning: {warning}" for warning in dataset.warnings),
+        *(f"warning: {warning}" for warning in (*dataset.warnings, *plan.warnings)),
         f"{MODELS[config.model].title}, preset {config.preset}, on {describe_devices(devices)}; run directory "
         f"{run_directory.path}",
     ):

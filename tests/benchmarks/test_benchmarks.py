@@ -8,7 +8,17 @@ import pytest
 
 pytest.importorskip("torch", reason="the peer needs PyTorch: pip install 'diffrec-jax[bench]'")
 
-from benchmarks import evaluation, harness, latency, latent_step, propagation, sampling, torch_peer, train_step
+from benchmarks import (
+    evaluation,
+    harness,
+    latency,
+    latent_step,
+    new_users,
+    propagation,
+    sampling,
+    torch_peer,
+    train_step,
+)
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import DiffRecConfig
 from diffrec_jax.training.loop import TrainConfig
@@ -173,3 +183,13 @@ def test_records_hold_what_the_table_shows():
 
 def test_matmul_rate_is_a_rate():
     assert harness.matmul_rate(SHAPE, repeats=1) > 1e6
+
+
+def test_new_users_get_the_lists_that_known_users_would():
+    """Popularity hardly depends on a fifth of the users."""
+    dataset = make_synthetic(SyntheticSpec(num_users=200, num_items=40, num_interactions=3000))
+    held_out = np.arange(0, 200, 5)
+    measured = new_users.of_users(dataset, held_out)
+    assert measured.num_users == 40 and measured.test.nnz
+    new, known = new_users.compare("popularity", dataset, held_out, None)
+    assert known > 0 and abs(new / known - 1) < 0.1

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from diffrec_jax.config import DataConfig, make_run_config
+from diffrec_jax.resume import plan_start
+from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
+
+DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
+
+
+@pytest.fixture
+def dataset():
+    return DATA.load()
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return RunDirectory(tmp_path / "run")
+
+
+def config(**settings):
+    return make_run_config("diffrec", DATA, ks=(5,), **settings)
+
+
+def test_an_empty_directory_begins_a_run(dataset, directory):
+    start = plan_start(config(), dataset, directory, resume=True)
+    assert not start.resumes and start.results is None and not directory.exists()
+    start.write()
+    assert directory.config() == json.loads(json.dumps(start.stored))
+
+
+def test_a_run_goes_on_only_when_asked_to(dataset, directory):
+    plan_start(config(), dataset, directory, resume=False).write()
+    assert plan_start(config(), dataset, directory, resume=True).resumes
+    with pytest.raises(RunDirectoryError, match="holds a run already"):
+        plan_start(config(), dataset, directory, resume=False)
+
+
+def test_a_run_of_another_configuration_is_refused(dataset, directory):
+    plan_start(config(), dataset, directory, resume=False).write()
+    with pytest.raises(RunDirectoryError, match=r"training\.lr"):
+        plan_start(config(lr=0.5), dataset, directory, resume=True)
+
+
+def test_a_finished_run_gives_its_results_until_more_is_asked_for(dataset, directory):
+    plan_start(config(epochs=2), dataset, directory, resume=False).write()
+    directory.write_results({"test": {"recall@5": 0.25}})
+    assert plan_start(config(epochs=2), dataset, directory, resume=True).results["test"] == {"recall@5": 0.25}
+    more = plan_start(config(epochs=3), dataset, directory, resume=True)
+    assert more.resumes and more.results is None
+
+
+def test_another_version_goes_on_with_a_warning_and_keeps_its_name_in_finished_results(dataset, directory):
+    start = plan_start(config(), dataset, directory, resume=False)
+    start.write()
+    directory.update_config(start.stored | {"version": "0.0.1"})
+    again = plan_start(config(), dataset, directory, resume=True)
+    assert len(again.warnings) == 1 and "run of version 0.0.1" in again.warnings[0]
+    again.write_location()
+    assert directory.config()["version"] == "0.0.1"
