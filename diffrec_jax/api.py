@@ -96,7 +96,7 @@ def fit(
         (``TrainConfig``, ``RecencyConfig``, ``GroupsConfig``, ``EvaluationConfig``), in place of the preset's values.
       preset: of the settings; by default ours where there is one for a dataset of this name.
       seed: of everything that is drawn, in [0, 2^63).
-      run_dir: keeps checkpoints and a log, as ``experiments.train`` does, and goes on with what is there.
+      run_dir: keeps checkpoints and a log, as ``experiments.train`` does, and resumes a run that is there.
       progress: told of steps and evaluations.
       **settings: over the preset and ``config``: fields of the model's configuration, of ``TrainConfig``,
         ``RecencyConfig``, ``GroupsConfig`` and ``EvaluationConfig`` (``epochs=50``, ``train_recency="exp:20"``).

@@ -134,12 +134,12 @@ def make_trainer(
 
 
 def check_data(config: RunConfig, dataset: Dataset) -> None:
-    """Raises ConfigError if the model has no use for the data's weights: ignored in silence, they would mislead."""
+    """Raises ConfigError if the data have weights that the model would ignore."""
     family = MODELS[config.model]
     if dataset.weighted and not family.learns_weights:
         raise ConfigError(
-            f"{dataset.name} has weights, and {family.title} has no use for them: choose another model, or leave them "
-            "out (Dataset.without_weights)"
+            f"{dataset.name} has weights, and {family.title} cannot use them: choose another model, or drop them "
+            "(Dataset.without_weights)"
         )
 
 
@@ -201,7 +201,7 @@ def prepare_trainer(
     progress: Progress | None,
     progress_of_groups: Progress | None,
 ) -> tuple[Trainer, np.ndarray | None]:
-    """The trainer of a run and its item groups; writes nothing, and complains of what cannot be trained.
+    """The trainer of a run and its item groups; writes nothing.
 
     Raises:
       ConfigError: it needs more memory than there is, or the batch does not split over the devices.

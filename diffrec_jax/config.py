@@ -40,7 +40,7 @@ PRESETS = Path(__file__).parent / "presets"
 WHERE = ("dataset", "setting", "folder")
 """Of a DataConfig, where the data are: what they are, their fingerprint says."""
 LOCATION_KEYS = tuple(f"{LOCATION}.{name}" for name in WHERE)
-# What a resumed run may have otherwise than the run it goes on with: none of it changes the steps already done.
+# What may be changed when a run is resumed: none of it affects the steps already done.
 MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "version", *LOCATION_KEYS)
 
 
@@ -57,9 +57,7 @@ class RecencyConfig:
     """
 
     train_recency: str = setting("none", f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
-    target_recency: str | None = setting(
-        None, "Weights of what is to be predicted (default: those of the training row)."
-    )
+    target_recency: str | None = setting(None, "Weights of the target row (default: those of the training row).")
     infer_recency: str | None = setting(None, "Weights of the rows scored from (default: as in training).")
 
     def __post_init__(self) -> None:
@@ -101,7 +99,7 @@ class GroupsConfig:
 
     @property
     def needs_embeddings(self) -> bool:
-        """Whether item embeddings are looked at."""
+        """Whether item embeddings are used."""
         return self.grouping in EMBEDDING_GROUPINGS and self.num_groups > 1
 
     def embeddings_file(self, folder: str | None) -> Path | None:
@@ -341,13 +339,13 @@ def settings_by_part(family: ModelFamily, settings: Mapping[str, Any]) -> dict[s
         part = next((part for part in names if name in names[part]), None)
         if part is None or (name == "target_recency" and not family.is_trained):
             known = ", ".join(sorted(set().union(*names.values())))
-            raise ConfigError(f"{name} means nothing to {family.title}: leave it out (its settings: {known})")
+            raise ConfigError(f"{family.title} has no setting {name}: leave it out (its settings: {known})")
         found[part][name] = tuple(value) if isinstance(value, list) else value
     return found
 
 
 def default_k(ks: Iterable[int]) -> int:
-    """The K that is looked at where none is asked for: 20 or, without it, the largest that is evaluated."""
+    """The default K of a metric: 20 if it is evaluated, else the largest K."""
     return 20 if 20 in ks else max(ks)
 
 

@@ -1,7 +1,7 @@
-"""Whether a run begins or goes on: one policy for ``fit`` and for the scripts.
+"""Whether a run starts anew or resumes: one policy for ``fit`` and for the scripts.
 
-A run directory decides it. It goes on if it holds a run of the same configuration on the same data; only what may
-grow or move (``MAY_DIFFER_ON_RESUME``) may be different.
+A run resumes if its directory holds a run of the same configuration on the same data. Only the settings in
+``MAY_DIFFER_ON_RESUME`` may differ.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class RunStart:
 
     run_directory: RunDirectory
     stored: dict[str, Any]
-    """What config.json is to hold."""
+    """Contents of config.json."""
     resumes: bool
     results: dict[str, Any] | None = None
     """Those of the run, if it is finished and nothing more is asked for."""
@@ -66,7 +66,7 @@ def plan_start(config: RunConfig, dataset: Dataset, run_directory: RunDirectory,
     run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
     is_same = not differences(before, stored, may_differ=("version", *LOCATION_KEYS))
     changed = before["version"] != stored["version"]
-    warning = f"version {stored['version']} goes on with a run of version {before['version']}"
+    warning = f"version {stored['version']} resumes a run of version {before['version']}"
     return RunStart(
         run_directory,
         stored,

@@ -1,4 +1,4 @@
-"""Seeds: one range for all of them, whoever draws."""
+"""Seeds: one valid range for all random generators."""
 
 import numpy as np
 

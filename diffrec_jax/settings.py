@@ -75,7 +75,7 @@ class Field:
     default: Any
     setting: Setting
     optional: bool
-    """Whether None stands for a default that other fields decide."""
+    """Whether None means a default that other fields decide."""
 
     @property
     def choices(self) -> tuple[str, ...]:

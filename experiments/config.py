@@ -29,7 +29,7 @@ def _settings(values: FlagValues, family: ModelFamily) -> dict[str, Any]:
     """The settings that the command line gives; --w_min and --w_max are the linear recency of the paper.
 
     Raises:
-      ConfigError: one means nothing to the model, or two contradict each other.
+      ConfigError: the model has no such setting, or two contradict each other.
     """
     given = settings_given(values)
     if not family.is_seeded:

@@ -198,7 +198,7 @@ def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
             "left out, and counted in a warning.")  # fmt: skip
     define("float", "tuning_holdout", 0.0,
             "To tune with: validate on so large a newest share of the training rows, held out of training, and test on "
-            "the validation split; the test split is not looked at. 0 for the dataset's own splits.",
+            "the validation split; the test split is not used. 0 for the dataset's own splits.",
             lower_bound=0.0, upper_bound=0.9)  # fmt: skip
     for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
         define("integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)

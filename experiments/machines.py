@@ -44,9 +44,9 @@ def set_up_jax(matmul_precision: str | None, console: Console) -> None:
     if matmul_precision is not None:
         jax.config.update("jax_default_matmul_precision", matmul_precision)
     if FLAGS.compilation_cache:
-        complaint = keep_compiled_programs()
-        if complaint:
-            console.print(f"warning: {complaint}")
+        problem = keep_compiled_programs()
+        if problem:
+            console.print(f"warning: {problem}")
 
 
 def make_devices(dataset: Dataset) -> DeviceStrategy:

@@ -65,7 +65,7 @@ class ConsoleProgress(Progress):
             self.bars.stop()
 
     def message(self, text: str) -> None:
-        """A line of its own."""
+        """Prints a line."""
         self.console.print(text)
         self.last_line = time.perf_counter()
 

@@ -1,4 +1,4 @@
-"""Runs of experiments.train made by other scripts, each in a process of its own."""
+"""Runs of experiments.train made by other scripts, each in its own process."""
 
 import re
 import statistics
@@ -47,7 +47,7 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
     """Raises ConfigError unless what is in the directories, finished or not, is what the flags ask for."""
     datasets: dict[str, Dataset] = {}
     for path, train_flags in runs.items():
-        config = new_run_config(parse_train_flags(train_flags))  # complains of wrong flags before any run
+        config = new_run_config(parse_train_flags(train_flags))  # wrong flags are an error before any run
         directory = RunDirectory(path)
         if not directory.exists():
             continue
@@ -68,7 +68,7 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
 def run_all(runs: dict[Path, list[str]]) -> None:
     """Runs what is not finished, one after the other, each with a log beside its run directory.
 
-    A finished run stands for the flags only if its whole configuration, its data's fingerprint and the version of the
+    A finished run is used only if its whole configuration, its data's fingerprint and the version of the
     project are those that the flags ask for now.
 
     Raises:

@@ -47,7 +47,7 @@ def run_name(combination: dict[str, str], seed: int) -> str:
 
 
 def default_metrics(config: dict[str, Any]) -> list[str]:
-    """Recall and NDCG at the K that is looked at where none is asked for."""
+    """Recall and NDCG at the default K."""
     k = default_k(config["evaluation"]["ks"])
     return [f"recall@{k}", f"ndcg@{k}"]
 

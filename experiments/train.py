@@ -179,7 +179,7 @@ def main() -> None:
     set_up_jax(config.matmul_precision, console)
     dataset = config.data.load(strict_ids=FLAGS.strict_ids)
     devices = make_devices(dataset)
-    # What complains does so before anything is written.
+    # All checks come before anything is written.
     check_devices(config, devices)
     check_evaluation(config, dataset)
     check_fit_memory(config, dataset)

@@ -148,11 +148,11 @@ def test_a_dataset_that_is_known_by_its_folders_name_gets_its_preset():
 def test_settings_are_checked():
     for arguments, message in (
         ({"model": "oracle"}, "model 'oracle' is unknown: choose one of diffrec"),
-        ({"model": "ease", "lr": 1.0}, "lr means nothing to EASE: leave it out"),
+        ({"model": "ease", "lr": 1.0}, "EASE has no setting lr: leave it out"),
         ({"model": "diffrec", "noise_min": 0.5, "noise_max": 0.1}, "need 0 < noise_min <= noise_max"),
         ({"model": "diffrec", "train_recency": "quadratic"}, "'quadratic' is not understood"),
         ({"model": "diffrec", "seed": -1}, "seed must be between 0"),
-        ({"model": "mf", "train_recency": "exp:5"}, "train_recency means nothing to MF"),
+        ({"model": "mf", "train_recency": "exp:5"}, "MF has no setting train_recency"),
     ):
         with pytest.raises(ConfigError, match=message):
             dr.fit(**{"dataset": SPLIT} | arguments)
@@ -208,7 +208,7 @@ def test_weights_are_learnt_and_what_is_stored_is_seen(tmp_path):
     np.testing.assert_allclose(
         parse_recency("linear:0:2").weigh(train).data, parse_recency("linear:0:2").weights(ones) * values
     )
-    with pytest.raises(ConfigError, match="has weights, and MF has no use for them"):
+    with pytest.raises(ConfigError, match="has weights, and MF cannot use them"):
         dr.fit("mf", weighted)
     for wrong in (0.0, -1.0, np.nan):
         values[3] = wrong

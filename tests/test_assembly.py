@@ -41,7 +41,7 @@ def test_a_trained_model_is_scored_from_other_weights():
     assert with_settings(diffrec, {"infer_recency": "exp:9"}).recency.make().infer == parse_recency("exp:9")
     with pytest.raises(ConfigError, match="'quadratic' is not understood"):
         with_settings(diffrec, {"infer_recency": "quadratic"})
-    with pytest.raises(ConfigError, match="means nothing to MF"):
+    with pytest.raises(ConfigError, match="MF has no setting infer_recency"):
         with_settings(dataclasses.replace(diffrec, model="mf", recommender=MFConfig()), {"infer_recency": "exp:9"})
 
 

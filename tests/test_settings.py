@@ -101,7 +101,7 @@ def test_settings_are_sorted_into_parts_and_checked():
     changed = with_settings(config, {"lr": 0.1})
     assert changed == dataclasses.replace(config, training=dataclasses.replace(config.training, lr=0.1))
     for wrong, message in (
-        ({"depth": 3}, "depth means nothing to L-DiffRec"),
+        ({"depth": 3}, "L-DiffRec has no setting depth"),
         ({"lr": 0.0}, "lr must be above 0"),
         ({"metric": "recall@7"}, "metric 'recall@7' is not evaluated"),
     ):

@@ -174,7 +174,7 @@ class Dataset:
     valid: sparse.csr_array
     test: sparse.csr_array
     reading_warnings: tuple[str, ...] = ()
-    """What whoever read the data left out or changed."""
+    """What the reader of the data left out or changed."""
     user_ids: np.ndarray | None = None
     """The users' original ids, [num_users] int64 or strings, where they are not 0, 1, 2, ..."""
     item_ids: np.ndarray | None = None

@@ -136,7 +136,8 @@ def _time_order(users: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
 
 
 def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the pairs [n, 2] that stay, ascending: of equal ones the first or last; and which stands for each."""
+    """Places of the pairs [n, 2] that stay, ascending: of equal ones the first or last; and, of each pair, its
+    replacement's number among them."""
     codes = pairs[:, 0].astype(np.int64) * (pairs[:, 1].max() + 1) + pairs[:, 1]
     ordered = codes[::-1] if repeats == "last" else codes
     _, first, group = np.unique(ordered, return_index=True, return_inverse=True)

@@ -45,7 +45,7 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
 
     Without valid_list.npy nothing chooses the best epoch: a trained model goes through all of them.
 
-    Ids that occur in no split are left out: they would be users whom nobody can serve and items that nobody can be
+    Ids that occur in no split are left out: they would count as users with recall 0 and as items that are never
     recommended, in every average. A warning counts them, and the dataset keeps the ids.
 
     Raises:

@@ -100,7 +100,7 @@ class DeviceStrategy:
         return tree
 
     def checkpoint_target(self, abstract: Any) -> Any:
-        """What a checkpoint is to be read into, from ShapeDtypeStructs of the true shapes."""
+        """The target that a checkpoint is read into, from ShapeDtypeStructs of the true shapes."""
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract)
 

@@ -1,4 +1,4 @@
-"""Several processes, each with devices of its own: which one writes, and what they agree on."""
+"""Several processes, each with its own devices: which one writes, and what they agree on."""
 
 import jax
 import numpy as np

@@ -25,7 +25,7 @@ class SASRecConfig:
     embedding_size: int = setting(64, "Size of the vectors.", at_least=1)
     num_layers: int = setting(2, "Transformer blocks.", at_least=1)
     num_heads: int = setting(1, "Attention heads.", at_least=1)
-    max_length: int = setting(100, "Newest items of a row that are looked at.", at_least=2)
+    max_length: int = setting(100, "How many of a row's newest items are read.", at_least=2)
     num_negatives: int = setting(
         256, "Sampled items a row that the true next one competes with in training; 0: all items.", at_least=0
     )

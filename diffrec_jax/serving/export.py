@@ -80,16 +80,14 @@ def _onnx(serve: Serve, length: int, batch_size: int | None, platforms: Sequence
     try:
         import jax2onnx
     except ImportError as error:
-        raise ConfigError(
-            "ONNX needs jax2onnx: pip install 'diffrec-jax[onnx]', in an environment of its own"
-        ) from error
+        raise ConfigError("ONNX needs jax2onnx: pip install 'diffrec-jax[onnx]', in a separate environment") from error
     histories = jax.ShapeDtypeStruct((batch_size or FIXED_BATCH, length), jnp.int32)
     try:
         return jax2onnx.to_onnx(serve, inputs=[histories], model_name="recommend").SerializeToString()  # type: ignore[union-attr]
     except (AttributeError, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise ConfigError(
             f"jax2onnx {jax2onnx.__version__} cannot convert this model with JAX {jax.__version__} ({error}): install "
-            "'diffrec-jax[onnx]' in an environment of its own, or export to .stablehlo"
+            "'diffrec-jax[onnx]' in a separate environment, or export to .stablehlo"
         ) from error
 
 
@@ -115,7 +113,7 @@ def export(
       max_history: L, items of a history; by default the longest training row. Rounded up to a multiple of 256. Of a
         longer history give the newest L items.
       exclude_seen: leaves out what a history holds.
-      batch_size: B, where it is to be fixed; by default any in StableHLO and 1 in ONNX.
+      batch_size: fixed B; by default any B in StableHLO and 1 in ONNX.
       platforms: where StableHLO will run: cpu, cuda, rocm, tpu; by default where this process runs.
 
     Raises:

@@ -35,7 +35,7 @@ def _csv_writer(file: IO[bytes]) -> Iterator[Write]:
         writer.writerows(zip(*(column.tolist() for column in columns.values())))
 
     yield write
-    text.detach()  # leaves the file open for whoever opened it
+    text.detach()  # leaves the file open: the caller closes it
 
 
 @contextmanager

@@ -124,7 +124,7 @@ class Timings:
 
 
 class Progress:
-    """What the loop tells while it runs; this one keeps silent."""
+    """Receives what the training loop reports; this one ignores it."""
 
     def epoch(self, record: dict[str, Any]) -> None:
         """After an epoch's last step."""
@@ -305,7 +305,7 @@ class Trainer:
         self.timings.checkpoint_s += time.perf_counter() - started
 
     def check_budget(self) -> None:
-        """Raises RunDirectoryError if the run has already done more steps than it is to have in all."""
+        """Raises RunDirectoryError if the run has already done more steps than are asked for."""
         done = max(self.checkpoints.steps(), default=0)
         if done > self.total_steps:
             epoch = done / self.steps_per_epoch
@@ -351,7 +351,7 @@ class Trainer:
         Raises:
           DivergedError: the loss or the parameters are not finite; no checkpoint is overwritten.
           CheckpointError: no state was ever selected, or the best one is damaged.
-          RunDirectoryError: the run was already longer than it is to be.
+          RunDirectoryError: the run has already done more steps than are asked for.
         """
         assert self.progress is not None
         config, num_users = self.config, self.dataset.num_users
@@ -416,4 +416,4 @@ class Trainer:
 
 
 MAX_UNCHECKED_STEPS = 50
-"""Steps after which the loss is looked at, so that a long epoch does not train on NaN."""
+"""Steps after which the loss is checked, so that a long epoch does not train on NaN."""

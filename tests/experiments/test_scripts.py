@@ -96,9 +96,9 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["ml-1m"], "unexpected argument 'ml-1m'"),
         (["--prng_impl=dice"], "dice"),
         (["--dataset=ml-1m", "--data_dir=.", "--synthetic_users=5"], "use --dataset=synthetic"),
-        (["--in_dims=20"], "in_dims means nothing to DiffRec"),
-        (["--model=popularity", "--lr=1"], "lr means nothing to Popularity"),
-        (["--model=mf", "--infer_recency=exp:5"], "infer_recency means nothing to MF"),
+        (["--in_dims=20"], "DiffRec has no setting in_dims"),
+        (["--model=popularity", "--lr=1"], "Popularity has no setting lr"),
+        (["--model=mf", "--infer_recency=exp:5"], "MF has no setting infer_recency"),
         (["--model=ease", "--l2=0"], "l2 must be above 0"),
         (["--model=gfcf", "--preset=released"], "no preset 'released' of gfcf"),
         (["--model=ease", "--synthetic_items=9000000", "--synthetic_users=9"], "EASE needs about"),
@@ -163,7 +163,7 @@ def test_another_configuration_is_refused_and_nothing_written_over(whole_run, tm
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--dataset=nowhere", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "dataset 'nowhere'" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--in_dims=9", expect=2).stderr.splitlines()
-    assert len(lines) == 1 and "in_dims means nothing to DiffRec" in lines[0]
+    assert len(lines) == 1 and "DiffRec has no setting in_dims" in lines[0]
     lines = run(tmp_path, "train", f"--run_dir={path}", "--resume", "--epochs=2", expect=2).stderr.splitlines()
     assert len(lines) == 1 and "has done 30 steps (6 epochs), more than the 10 asked for" in lines[0]
     lines = run(tmp_path, "train", *TINY, f"--run_dir={path}", expect=2).stderr.splitlines()
