@@ -10,6 +10,7 @@ import sys
 from diffrec_jax.version import __version__
 
 SCRIPTS = {
+    "prepare": "makes a dataset of a log",
     "train": "trains a model, evaluates it and leaves everything in a run directory",
     "evaluate": "evaluates a run again, perhaps in another way",
     "recommend": "writes the best items of users to a file",

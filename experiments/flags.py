@@ -5,7 +5,7 @@ import os
 import re
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 from absl import flags
 
@@ -19,6 +19,9 @@ from diffrec_jax.config import (
 )
 from diffrec_jax.data import RECENCY_FORMS
 from diffrec_jax.devices import ParallelKind
+from diffrec_jax.preparation import PrepareConfig
+from diffrec_jax.preparation.download import KNOWN
+from diffrec_jax.preparation.names import EngineName
 from diffrec_jax.recommenders.diffusing import DiffusionConfig
 from diffrec_jax.registry import MODELS, load_plugins
 from diffrec_jax.seeds import MAX_SEED
@@ -371,6 +374,19 @@ def define_train_flags(values: flags.FlagValues = FLAGS) -> None:
         define_run_flags, define_device_flags,
     ):  # fmt: skip
         define(values)
+
+
+def define_prepare_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What a dataset is made of, and how."""
+    define = _definer(values, "Log and dataset")
+    define("string", "name", None, f"Of the dataset. Known ones: {', '.join(KNOWN)}.", required=True)
+    define("path", "raw", None, "The log: a file, compressed (.gz, .bz2, .xz, .zst) or not, or a folder.")
+    define("boolean", "download", False, "Fetch the log of a known dataset into OUT/raw.")
+    define("path", "out", None, "Folder of the datasets (default: $DIFFREC_DATA_DIR, then data).")
+    define("enum", "engine", "polars", "What runs the steps. All write the same files. duckdb needs least memory.",
+            values=get_args(EngineName))  # fmt: skip
+    define("float", "memory_gib", None, "Memory of duckdb before it uses the disk (default: 2).", lower_bound=0.25)
+    _define_part("Steps", {"prepare": PrepareConfig}, values, shows_default=True)
 
 
 def grouped_help(usage: str) -> str:

@@ -4,9 +4,10 @@ from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch,
 from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, group_items
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
 from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
-from diffrec_jax.data.logs import from_interactions, split_by_time
+from diffrec_jax.data.logs import from_interactions
 from diffrec_jax.data.official import find_dataset_folder, read_official
 from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeighting, parse_recency
+from diffrec_jax.data.splits import split_by_time, split_dataset
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "read_item_embeddings",
     "read_official",
     "split_by_time",
+    "split_dataset",
     "steps_per_epoch",
     "svd_item_embeddings",
     "training_user_ids",

@@ -1,13 +1,11 @@
-"""Datasets from logs of interactions, and their splits by time."""
+"""Datasets from logs of interactions."""
 
-import dataclasses
-from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError, Dataset, as_ids, csr_from_pairs, cut_rows
+from diffrec_jax.data.interactions import DataError, Dataset, as_ids, csr_from_pairs
 
 Repeats = Literal["first", "last", "sum", "error"]
 
@@ -148,29 +146,3 @@ def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> tuple[np
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     return kept[order], rank[group]
-
-
-def split_by_time(dataset: Dataset, ratios: Sequence[float] = (7, 1, 2)) -> Dataset:
-    """Each user's training interactions parted by time into train, valid and test in these ratios.
-
-    Part p of a row of n ends at the n times its cumulated share, rounded to even halves; train keeps one at least.
-    With two ratios there is no valid split. Users with few interactions may have nothing to validate or test with.
-
-    Args:
-      dataset: with all interactions in train, as ``from_interactions`` makes it.
-      ratios: of train, valid and test, or of train and test.
-
-    Raises:
-      DataError: the dataset is split already, or the ratios are not two or three numbers above 0.
-    """
-    if dataset.valid.nnz or dataset.test.nnz:
-        raise DataError(f"{dataset.name} is split already: split what from_interactions gives")
-    shares = np.asarray(ratios, np.float64)
-    if shares.shape not in ((2,), (3,)) or not np.all(shares > 0) or not np.all(np.isfinite(shares)):
-        raise DataError(f"ratios have to be two or three numbers above 0 (train, valid, test), got {tuple(ratios)}")
-    lengths = np.diff(dataset.train.indptr)
-    cumulated = np.cumsum(shares)[:-1] / shares.sum()
-    ends = [np.minimum(lengths, np.maximum(1, np.rint(share * lengths).astype(np.int64))) for share in cumulated]
-    train, *between, test = cut_rows(dataset.train, ends)
-    valid = between[0] if between else dataset.valid
-    return dataclasses.replace(dataset, train=train, valid=valid, test=test)

@@ -3,11 +3,17 @@
 Each file holds an integer array [n, 2] of (user, item), in time order per user. An id means the same in all three.
 """
 
+import hashlib
+import json
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, csr_from_pairs, gap_warnings
+
+META = "meta.json"
+"""Of a prepared dataset: how it was made, and the SHA-256 of its files."""
 
 
 def _read_pairs(path: Path) -> np.ndarray:
@@ -54,6 +60,8 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
     """
     folder = Path(folder)
     name = name or folder.name
+    if (folder / META).exists():
+        return _read_prepared(folder, name)
     paths = {split: folder / f"{split}_list.npy" for split in SPLITS}
     has_valid = paths["valid"].exists() or not paths["train"].exists()
     pairs = {split: _read_pairs(path) for split, path in paths.items() if split != "valid" or has_valid}
@@ -76,6 +84,44 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
         )
     except DataError as error:
         raise DataError(f"{folder}: {str(error).removeprefix(f'{name}: ')}") from None
+
+
+def _read_prepared(folder: Path, name: str) -> Dataset:
+    """A folder of ``experiments.prepare``: its files are those that meta.json says, and it has the original ids."""
+    try:
+        digests = json.loads((folder / META).read_text())["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{folder / META} cannot be read ({error}): prepare the dataset again") from None
+    for file, expected in digests.items():
+        with _opened(folder / file) as content:
+            if hashlib.file_digest(content, "sha256").hexdigest() != expected:
+                raise DataError(f"{folder / file} is not what was prepared: prepare the dataset again")
+    user_ids, item_ids = (_read_ids(folder / f"{kind}.parquet") for kind in ("users", "items"))
+    nothing = np.zeros((0, 2), np.int32)
+    files = {split: f"{split}_list.npy" for split in SPLITS}
+    splits = {
+        split: csr_from_pairs(
+            np.load(folder / file, mmap_mode="r") if file in digests else nothing, len(user_ids), len(item_ids)
+        )
+        for split, file in files.items()
+    }
+    return Dataset(name, user_ids=user_ids, item_ids=item_ids, **splits)  # type: ignore[arg-type]
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing: prepare the dataset again") from None
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError("the ids of a prepared dataset need pyarrow: pip install 'diffrec-jax[data]'") from error
+    ids = parquet.read_table(path)["id"].to_numpy()
+    return ids.astype(np.str_) if ids.dtype.kind == "O" else ids
 
 
 def find_dataset_folder(dataset: str, setting: str, data_dir: str | Path) -> Path:

@@ -1,0 +1,175 @@
+"""Splits of users' rows, as arrays: rows lie user after user, each user's in the order of time.
+
+A split is a function of such rows to the part of each: 0 train, 1 valid, 2 test. It looks at whole users, so rows of
+any number may be split block by block.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from scipy import sparse
+
+from diffrec_jax.data.interactions import DataError, Dataset
+
+TRAIN, VALID, TEST = 0, 1, 2
+SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "given"]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The interactions of some users."""
+
+    users: np.ndarray
+    """Numbers [n], rising."""
+    times: np.ndarray
+    """[n] float64, rising for each user."""
+    parts: np.ndarray | None = None
+    """Of data that are split already."""
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each user's rows begin."""
+        return np.flatnonzero(np.diff(self.users, prepend=-1))
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Of each user."""
+        return np.diff(self.starts, append=len(self.users))
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Of each row among its user's, from 0."""
+        return np.arange(len(self.users)) - np.repeat(self.starts, self.lengths)
+
+
+Split = Callable[[Rows], np.ndarray]
+
+
+def cumulated_shares(ratios: Sequence[float]) -> np.ndarray:
+    """Where each part but the last ends, as shares of the whole.
+
+    Raises:
+      DataError: the ratios are not two or three numbers above 0.
+    """
+    shares = np.asarray(ratios, np.float64)
+    if shares.shape not in ((2,), (3,)) or not np.all(shares > 0) or not np.all(np.isfinite(shares)):
+        raise DataError(f"ratios have to be two or three numbers above 0 (train, valid, test), got {tuple(ratios)}")
+    return np.cumsum(shares)[:-1] / shares.sum()
+
+
+def part_ends(lengths: np.ndarray, shares: np.ndarray) -> list[np.ndarray]:
+    """Where each part but the last ends in rows of these lengths: rounded to even halves, train keeps one at least."""
+    return [np.minimum(lengths, np.maximum(1, np.rint(share * lengths).astype(np.int64))) for share in shares]
+
+
+def _parts(places: np.ndarray, ends: Sequence[np.ndarray], lengths: np.ndarray) -> np.ndarray:
+    """The part of each place; two parts are train and test."""
+    train_end, test_start = (np.repeat(end, lengths) for end in (ends[0], ends[-1]))
+    return np.where(places < train_end, TRAIN, np.where(places < test_start, VALID, TEST)).astype(np.int8)
+
+
+def by_time(ratios: Sequence[float] = (7, 1, 2)) -> Split:
+    """Each user's rows by time in these ratios."""
+    shares = cumulated_shares(ratios)
+    return lambda rows: _parts(rows.places, part_ends(rows.lengths, shares), rows.lengths)
+
+
+def leave_one_out(rows: Rows) -> np.ndarray:
+    """Each user's newest row to test, the one before to validate; users with one or two rows keep one in train."""
+    test_start = np.maximum(rows.lengths - 1, 1)
+    train_end = np.maximum(rows.lengths - 2, 1)
+    return _parts(rows.places, (train_end, test_start), rows.lengths)
+
+
+def at_times(valid_start: float, test_start: float) -> Split:
+    """All rows before a time to train, from another on to test."""
+
+    def split(rows: Rows) -> np.ndarray:
+        if np.isnan(rows.times).any():
+            raise DataError("a split at points in time needs the interactions' times")
+        return ((rows.times >= valid_start).astype(np.int8) + (rows.times >= test_start)).astype(np.int8)
+
+    return split
+
+
+def time_points(times: np.ndarray, ratios: Sequence[float]) -> tuple[float, float]:
+    """Where valid and test begin, so that the rows before are these shares of all (up to rows of the same time)."""
+    shares = cumulated_shares(ratios)
+    places = [min(int(np.rint(share * len(times))), len(times) - 1) for share in shares]
+    found = np.partition(times, places)[places]
+    return float(found[0]), float(found[-1])
+
+
+def hashed(seed: int, *numbers: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of some numbers and a seed (splitmix64): draws that no order and no block of rows changes."""
+    with np.errstate(over="ignore"):
+        state = np.full(np.broadcast_shapes(*(number.shape for number in numbers)), seed, np.uint64)
+        for number in numbers:
+            state = (state ^ number.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            state ^= state >> np.uint64(31)
+    return state
+
+
+def at_random(ratios: Sequence[float] = (7, 1, 2), *, seed: int = 0) -> Split:
+    """Each user's rows at random in these ratios; within a part they keep the order of time."""
+    shares = cumulated_shares(ratios)
+
+    def split(rows: Rows) -> np.ndarray:
+        order = np.lexsort((hashed(seed, rows.users, rows.places), rows.users))
+        shuffled = np.empty(len(order), np.int64)
+        shuffled[order] = rows.places
+        return _parts(shuffled, part_ends(rows.lengths, shares), rows.lengths)
+
+    return split
+
+
+def as_given(rows: Rows) -> np.ndarray:
+    """The parts that the log has."""
+    if rows.parts is None:
+        raise DataError("the log is not split: choose another split than given")
+    return rows.parts
+
+
+def split_dataset(dataset: Dataset, split: Split) -> Dataset:
+    """A dataset that is all in train, as ``from_interactions`` makes it, parted by a split.
+
+    Raises:
+      DataError: it is split already, or its rows would need times or parts that it does not have.
+    """
+    if dataset.valid.nnz or dataset.test.nnz:
+        raise DataError(f"{dataset.name} is split already: split what from_interactions gives")
+    whole = dataset.train
+    lengths = np.diff(whole.indptr)
+    users = np.repeat(np.arange(dataset.num_users), lengths)
+    parts = split(Rows(users, np.full(len(users), np.nan)))
+    masked = [_rows_of(whole, users, parts == part) for part in (TRAIN, VALID, TEST)]
+    return dataclasses.replace(dataset, train=masked[0], valid=masked[1], test=masked[2])
+
+
+def _rows_of(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
+    """A matrix with some of the stored entries, in their order."""
+    counts = np.bincount(users[chosen], minlength=matrix.shape[0])
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
+
+
+def split_by_time(dataset: Dataset, ratios: Sequence[float] = (7, 1, 2)) -> Dataset:
+    """Each user's training interactions parted by time into train, valid and test in these ratios.
+
+    Part p of a row of n ends at the n times its cumulated share, rounded to even halves; train keeps one at least.
+    With two ratios there is no valid split. Users with few interactions may have nothing to validate or test with.
+
+    Args:
+      dataset: with all interactions in train, as ``from_interactions`` makes it.
+      ratios: of train, valid and test, or of train and test.
+
+    Raises:
+      DataError: the dataset is split already, or the ratios are not two or three numbers above 0.
+    """
+    return split_dataset(dataset, by_time(ratios))

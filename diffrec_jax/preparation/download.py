@@ -1,0 +1,207 @@
+"""Known datasets: where they are, their checksums, and a download that resumes and verifies."""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from diffrec_jax.data import DataError
+from diffrec_jax.files import naming
+
+GROUPLENS = "https://files.grouplens.org/datasets/movielens"
+AMAZON = "https://snap.stanford.edu/data/amazon/productGraph/categoryFiles"
+LIGHTGCN = "https://raw.githubusercontent.com/kuandeng/LightGCN/master/Data"
+TIMEOUT_S = 60
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to fetch."""
+
+    address: str
+    checksum: str | None = None
+    """``md5:...`` or ``sha256:...`` as its publisher gives it; None where none is published."""
+
+    @property
+    def file(self) -> str:
+        """Its name."""
+        return self.address.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A dataset that is known by its name."""
+
+    format: str
+    sources: tuple[Source, ...] = ()
+    member: str | None = None
+    """The log within a zip archive."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Of ``PrepareConfig``, where the command line says nothing else."""
+    remedy: str = ""
+    """How to get it, where nothing may be fetched."""
+
+
+POSITIVE = {"min_rating": 4.0}
+FIVE_CORE = {"user_core": 5, "item_core": 5}
+TEN_CORE = {"user_core": 10, "item_core": 10}
+KNOWN: dict[str, Known] = {
+    "ml-100k": Known(
+        "ml-100k",
+        (Source(f"{GROUPLENS}/ml-100k.zip", "md5:0e33842e24a9c977be4e0107933c0723"),),
+        "ml-100k/u.data",
+        POSITIVE | FIVE_CORE,
+    ),
+    "ml-1m": Known(
+        "ml-1m",
+        (Source(f"{GROUPLENS}/ml-1m.zip", "md5:c4d9eecfca2ab87c1945afe126590906"),),
+        "ml-1m/ratings.dat",
+        POSITIVE | FIVE_CORE,
+    ),
+    "ml-20m": Known(
+        "ml-20m",
+        (Source(f"{GROUPLENS}/ml-20m.zip", "md5:cd245b17a1ae2cc31bb14903e1204af3"),),
+        "ml-20m/ratings.csv",
+        POSITIVE | FIVE_CORE,
+    ),
+    "amazon-book": Known("amazon-ratings", (Source(f"{AMAZON}/ratings_Books.csv"),), None, POSITIVE | TEN_CORE),
+    "beauty": Known("amazon-reviews", (Source(f"{AMAZON}/reviews_Beauty_5.json.gz"),), settings=FIVE_CORE),
+    "toys": Known("amazon-reviews", (Source(f"{AMAZON}/reviews_Toys_and_Games_5.json.gz"),), settings=FIVE_CORE),
+    "gowalla": Known(
+        "lightgcn",
+        (Source(f"{LIGHTGCN}/gowalla/train.txt"), Source(f"{LIGHTGCN}/gowalla/test.txt")),
+        None,
+        {"split": "given"},
+    ),
+    "yelp": Known(
+        "yelp",
+        settings=POSITIVE | TEN_CORE,
+        remedy="Yelp gives its data to those who accept its terms (https://www.yelp.com/dataset): "
+        "fetch and unpack it, then pass --raw=yelp_academic_dataset_review.json",
+    ),
+}
+
+
+def known(name: str) -> Known:
+    """A known dataset.
+
+    Raises:
+      DataError: there is none of this name.
+    """
+    if name not in KNOWN:
+        raise DataError(f"{name!r} is no known dataset ({', '.join(KNOWN)}): give its log with --raw and --format")
+    return KNOWN[name]
+
+
+def fetch(name: str, folder: Path, *, tell: Callable[[str], None] = lambda line: None) -> Path:
+    """The log of a known dataset, fetched into a folder where it is not there yet.
+
+    Raises:
+      DataError: it is not known, cannot be fetched, or its checksum is another.
+    """
+    dataset = known(name)
+    if not dataset.sources:
+        raise DataError(f"{name} cannot be fetched: {dataset.remedy}")
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder
+    for source in dataset.sources:
+        path = folder / source.file
+        if not path.exists():
+            tell(f"fetching {source.address}")
+            _fetch(source.address, path)
+        _verify(path, source, tell)
+    if len(dataset.sources) > 1:
+        return folder
+    return log_of(name, path, folder)
+
+
+def log_of(name: str, raw: Path, folder: Path) -> Path:
+    """The log itself: of a zip archive of a known dataset its member, unpacked into a folder."""
+    member = KNOWN[name].member if name in KNOWN else None
+    if raw.suffix != ".zip" or member is None:
+        return raw
+    return unpack(raw, member, folder)
+
+
+def unpack(archive: Path, member: str, folder: Path) -> Path:
+    """One file of a zip archive, under its last name: nothing can land outside the folder.
+
+    Raises:
+      DataError: the archive is damaged or has no such file.
+    """
+    path = folder / Path(member).name
+    partial = path.with_name(f"{path.name}.part")
+    try:
+        with zipfile.ZipFile(archive) as content, content.open(member) as packed, naming(path):
+            with partial.open("wb") as file:
+                shutil.copyfileobj(packed, file, CHUNK)
+            partial.replace(path)
+    except KeyError:
+        raise DataError(f"{archive} holds no {member}: is it the right archive?") from None
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise DataError(f"{archive} is damaged ({error}): remove it and fetch it again") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _verify(path: Path, source: Source, tell: Callable[[str], None]) -> None:
+    kind, _, expected = (source.checksum or "sha256:").partition(":")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, kind).hexdigest()
+    if not expected:
+        tell(f"{path.name}: its publisher gives no checksum; sha256 is {found}")
+    elif found != expected:
+        path.unlink()
+        raise DataError(
+            f"{path} has the {kind} {found}, not {expected}: it was removed; fetch it again, and if that does not "
+            f"help, look whether {source.address} has changed"
+        )
+
+
+def _fetch(address: str, path: Path) -> None:
+    """Fetches a file; what an earlier try left is gone on with.
+
+    Raises:
+      DataError: the server does not give it, or the connection breaks; what was fetched stays for the next try.
+    """
+    partial = path.with_name(f"{path.name}.part")
+    done = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={done}-"} if done else {})
+    again = f"try again, or fetch it yourself and pass it with --raw={path.name}"
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response, naming(partial):
+            resumes = response.status == 206
+            expected = response.headers.get("Content-Length")
+            received = 0
+            with partial.open("ab" if resumes else "wb") as file:
+                while chunk := response.read(CHUNK):
+                    file.write(chunk)
+                    received += len(chunk)
+        if expected is not None and received < int(expected):
+            raise DataError(f"{address} broke off after {received:,} of {int(expected):,} bytes: {again} (it goes on)")
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and done:  # nothing is missing, or the file has changed
+            partial.unlink()
+            _fetch(address, path)
+            return
+        raise DataError(f"{address}: the server answers {error.code} {error.reason}; {again}") from None
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        reason = getattr(error, "reason", error)
+        raise DataError(f"{address} cannot be reached ({reason}): {again}") from None
+    partial.replace(path)
+
+
+def commands(name: str) -> tuple[str, str]:
+    """The commands that make a known dataset: fetched, and from a file."""
+    dataset = known(name)
+    raw = dataset.sources[0].file if dataset.sources else "yelp_academic_dataset_review.json"
+    raw = "FOLDER" if len(dataset.sources) > 1 else raw
+    return f"prepare --name={name} --download", f"prepare --name={name} --raw={raw}"
