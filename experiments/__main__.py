@@ -11,6 +11,7 @@ from diffrec_jax.version import __version__
 
 SCRIPTS = {
     "prepare": "makes a dataset of a log",
+    "inspect": "shows what a dataset looks like, with warnings",
     "train": "trains a model, evaluates it and leaves everything in a run directory",
     "evaluate": "evaluates a run again, perhaps in another way",
     "recommend": "writes the best items of users to a file",

@@ -16,6 +16,7 @@ from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import DivergedError
 from diffrec_jax.training.run_directory import RunDirectoryError
 
+from .command import command
 from .flags import grouped_help
 
 USER_ERROR = 2
@@ -25,11 +26,6 @@ OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --d
 USER_ERRORS = (
     ConfigError, DataError, RunDirectoryError, LockedError, CheckpointError, DivergedError, ScoresError, ModelFileError,
 )  # fmt: skip
-
-
-def command(script: str) -> str:
-    """How a user starts a script: from a checkout by its module, from an installed wheel by ``diffrec``."""
-    return f"python -m {__package__}.{script}" if __package__ == "experiments" else f"diffrec {script}"
 
 
 def _fail(message: object) -> int:

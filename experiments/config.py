@@ -8,8 +8,10 @@ from absl.flags import FlagValues
 
 from diffrec_jax.config import ConfigError, DataConfig, RunConfig, default_data_dir, make_run_config, with_settings
 from diffrec_jax.data import NAMED_SPECS, DataError, find_dataset_folder
+from diffrec_jax.preparation.download import KNOWN, options_of
 from diffrec_jax.registry import MODELS, ModelFamily
 
+from .command import command
 from .flags import FLAGS, is_given, settings_given
 
 SYNTHETIC_FIELDS = {
@@ -47,6 +49,22 @@ def _sizes(values: FlagValues) -> dict[str, Any]:
     return {SYNTHETIC_FIELDS[name]: value for name, value in _given(values, *SYNTHETIC_FIELDS).items()}
 
 
+def find_data(dataset: str, setting: str, data_dir: str) -> Path:
+    """The folder of a dataset.
+
+    Raises:
+      DataError: it is not there; of a known dataset the message says how to make it.
+    """
+    try:
+        return find_dataset_folder(dataset, setting, data_dir)
+    except DataError as error:
+        if dataset not in KNOWN:
+            raise
+        variant = "" if setting == "clean" else f" --setting={setting}"
+        made = [f"  {command('prepare')} {options}{variant} --out={data_dir}" for options in options_of(dataset)]
+        raise DataError("\n".join([f"{error}. To make it:", *made])) from error
+
+
 def _data_config(
     dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any], tuning_holdout: float
 ) -> DataConfig:
@@ -54,7 +72,7 @@ def _data_config(
         return DataConfig(dataset, setting, None, {"seed": 0} | sizes, tuning_holdout)
     if sizes:
         raise ConfigError(f"--synthetic_* was given but --dataset={dataset}: use --dataset=synthetic")
-    folder = find_dataset_folder(dataset, setting, data_dir or default_data_dir()).absolute()
+    folder = find_data(dataset, setting, data_dir or default_data_dir()).absolute()
     is_path = folder == Path(dataset).absolute()
     return DataConfig(str(folder) if is_path else dataset, setting, str(folder), None, tuning_holdout)
 

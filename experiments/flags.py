@@ -385,8 +385,17 @@ def define_prepare_flags(values: flags.FlagValues = FLAGS) -> None:
     define("path", "out", None, "Folder of the datasets (default: $DIFFREC_DATA_DIR, then data).")
     define("enum", "engine", "polars", "What runs the steps. All write the same files. duckdb needs least memory.",
             values=get_args(EngineName))  # fmt: skip
-    define("float", "memory_gib", None, "Memory of duckdb before it uses the disk (default: 2).", lower_bound=0.25)
+    define("float", "memory_gib", None, "Memory of duckdb before it uses the disk (default: 1.25).", lower_bound=0.25)
     _define_part("Steps", {"prepare": PrepareConfig}, values, shows_default=True)
+
+
+def define_inspect_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What is inspected, and where to."""
+    define = _definer(values, "Inspection")
+    define("path", "dataset", None, "A NAME with a folder NAME_SETTING below --data_dir, or a folder.", required=True)
+    define("string", "setting", "clean", "Which folder of the dataset: clean, noisy, ...")
+    define("path", "data_dir", None, "Where the dataset folders are (default: $DIFFREC_DATA_DIR, then data).")
+    define("path", "out", None, "Folder for a picture and an HTML page; without it only the table is shown.")
 
 
 def grouped_help(usage: str) -> str:

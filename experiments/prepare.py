@@ -18,7 +18,8 @@ from diffrec_jax.preparation import PrepareConfig
 from diffrec_jax.preparation.download import KNOWN, fetch, known, log_of
 
 from . import flags
-from .cli import command, start
+from .cli import start
+from .command import command
 from .flags import FLAGS
 from .report import make_console
 

@@ -5,8 +5,9 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichBars
@@ -145,6 +146,24 @@ def _plain(text: str) -> str:
 def _save(figure: Any, path: Path, made_of: str) -> None:
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=120, metadata={"Description": made_of})
+
+
+def plot_dataset(popularity: np.ndarray, history_lengths: np.ndarray, title: str, file: IO[bytes]) -> bool:
+    """Users of each item by its rank, and the lengths of histories; False where matplotlib is not installed."""
+    made = _new_figure((10, 4))
+    if made is None:
+        return False
+    figure = made[0]
+    figure.clear()
+    left, right = figure.subplots(1, 2)
+    left.plot(np.arange(1, len(popularity) + 1), np.maximum(popularity, 0.5), color="tab:blue")
+    left.set(xscale="log", yscale="log", xlabel="rank of the item", ylabel="users in train", title="popularity")
+    edges = np.unique(np.geomspace(1, max(2, history_lengths.max()) + 1, 30).astype(int))
+    right.hist(history_lengths, bins=edges, color="tab:blue")
+    right.set(xscale="log", xlabel="interactions of a user in train", ylabel="users", title="lengths of histories")
+    figure.suptitle(_plain(title))
+    figure.savefig(file, format="png", dpi=120, metadata={"Description": title})
+    return True
 
 
 def plot_comparison(values: Mapping[str, list[float]], metric: str, title: str, path: Path, made_of: str) -> bool:

@@ -5,8 +5,8 @@ Each file holds an integer array [n, 2] of (user, item), in time order per user.
 
 import hashlib
 import json
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
@@ -108,7 +108,7 @@ def _read_prepared(folder: Path, name: str) -> Dataset:
     return Dataset(name, user_ids=user_ids, item_ids=item_ids, **splits)  # type: ignore[arg-type]
 
 
-def _opened(path: Path) -> IO[bytes]:
+def _opened(path: Path) -> BufferedReader:
     try:
         return path.open("rb")
     except FileNotFoundError:

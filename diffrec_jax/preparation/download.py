@@ -199,9 +199,9 @@ def _fetch(address: str, path: Path) -> None:
     partial.replace(path)
 
 
-def commands(name: str) -> tuple[str, str]:
-    """The commands that make a known dataset: fetched, and from a file."""
+def options_of(name: str) -> list[str]:
+    """The options of ``experiments.prepare`` that make a known dataset: fetched where it may be, and from a file."""
     dataset = known(name)
     raw = dataset.sources[0].file if dataset.sources else "yelp_academic_dataset_review.json"
-    raw = "FOLDER" if len(dataset.sources) > 1 else raw
-    return f"prepare --name={name} --download", f"prepare --name={name} --raw={raw}"
+    from_file = f"--name={name} --raw={'FOLDER' if len(dataset.sources) > 1 else raw}"
+    return ([f"--name={name} --download"] if dataset.sources else []) + [from_file]

@@ -102,7 +102,7 @@ class Polars(Engine):
 class DuckDB(Engine):
     """DuckDB in memory, with a limit beyond which it spills to the folder."""
 
-    memory_bytes: int = 2 * GIB
+    memory_bytes: int = 5 * GIB // 4
     num_threads: int | None = None
 
     def __post_init__(self) -> None:

@@ -80,17 +80,20 @@ def _parts_of_low(rows: Rows, high: np.ndarray, parts: np.ndarray) -> np.ndarray
 def add_random_items(rows: Labelled, rate: float, num_items: int, seed: int) -> Labelled:
     """Train and valid with ``rate`` random items for each of a user's interactions there: items the user does not have.
 
-    A random item has the time of one of the user's interactions in the same part, and stands behind it.
+    A random item has the time of one of the user's interactions in the same part, and stands behind it. A user who has
+    nearly all items may get fewer.
     """
     parts = [rows]
     own = rows.users.astype(np.int64) * num_items + rows.items
+    owned = np.bincount(rows.users - rows.users[0])
     for part in (TRAIN, VALID):
         of_part = rows.where(rows.parts == part)
         if not len(of_part.users):
             continue
         whole = Rows(of_part.users, of_part.times)
         wanted = np.rint(rate * whole.lengths).astype(np.int64)
-        tries = 2 * wanted + 8
+        free = num_items - owned[of_part.users[whole.starts] - rows.users[0]] - wanted
+        tries = np.minimum(3 * wanted * num_items // np.maximum(free, 1) + 16, 50 * wanted + 16)
         owner = np.repeat(np.arange(len(wanted)), tries)
         users = of_part.users[whole.starts][owner]
         number = np.arange(len(owner)) - np.repeat(np.cumsum(tries) - tries, tries) + part * (1 << 40)

@@ -6,6 +6,7 @@ A batch is a pyarrow table of ``user`` and ``item`` (integers or strings), ``lin
 
 import csv
 import json
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -397,7 +398,7 @@ def read_scipy(path: Path, columns: Columns) -> Iterator[Batch]:
         matrix = sparse.csr_array(sparse.load_npz(path))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: give the file of the log") from None
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is damaged or no sparse matrix of save_npz ({error})") from None
     users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     fields = {

@@ -65,6 +65,7 @@ def write_spool(batches: Iterable[Batch], path: Path, source: Path, *, on_bad_li
     finally:
         if writer is not None:
             writer.close()
+    pa.default_memory_pool().release_unused()
     if not spool.num_rows:
         seen = f" ({spool.bad_lines()})" if spool.num_bad else ""
         raise DataError(f"{source} holds no interaction{seen}: is it the right file and --format?")
