@@ -28,7 +28,7 @@ FLAGS = flags.FLAGS
 def of_users(dataset: dr.Dataset, users: np.ndarray) -> dr.Dataset:
     """The dataset of some of its users."""
     parts = {split: sparse.csr_array(getattr(dataset, split)[users]) for split in SPLITS}
-    return dataclasses.replace(dataset, user_ids=dataset.original_user_ids[users], **parts)
+    return dataclasses.replace(dataset, user_ids=dataset.original_user_ids[users], times=None, **parts)
 
 
 def recall_of(lists: dict[int, list[int]], dataset: dr.Dataset) -> float:

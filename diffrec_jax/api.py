@@ -229,6 +229,8 @@ def save(model: Model, folder: str | Path) -> None:
         arrays |= {f"{split}_indptr": matrix.indptr, f"{split}_indices": matrix.indices}
         if dataset.weighted:
             arrays[f"{split}_weights"] = matrix.data
+        if dataset.times is not None:
+            arrays[f"{split}_times"] = dataset.times[split]
     optional = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids, "item_groups": model.item_groups}
     arrays |= {name: array for name, array in optional.items() if array is not None}
     description = {
@@ -256,5 +258,7 @@ def load(folder: str | Path) -> Model:
 
     ids = {name: arrays.get(name) for name in ("user_ids", "item_ids")}
     splits = {name: split(name) for name in SPLITS}
-    dataset = Dataset(description["name"], **splits, **ids, weighted="train_weights" in arrays)  # type: ignore[arg-type]
+    times = {name: arrays[f"{name}_times"] for name in SPLITS} if "train_times" in arrays else None
+    weighted = "train_weights" in arrays
+    dataset = Dataset(description["name"], **splits, **ids, weighted=weighted, times=times)  # type: ignore[arg-type]
     return Model(RunConfig.from_dict(description["config"]), dataset, parameters, arrays.get("item_groups"))

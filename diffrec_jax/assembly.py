@@ -92,7 +92,9 @@ def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
 
     def fit_linear(item_groups: np.ndarray, ranks: tuple[int, ...], fit: LinearFit) -> LinearFactors:
         check_memory(config, linear_factors_bytes(dataset.train), dataset)
-        factors = fit_linear_factors(config.recency.make().train.weigh(dataset.train), item_groups, ranks, fit)
+        factors = fit_linear_factors(
+            config.recency.make().train.weigh(dataset.train, dataset.times_of("train")), item_groups, ranks, fit
+        )
         return LinearFactors(tuple(from_primary(part) for part in factors.encoders), from_primary(factors.decoder))
 
     return fit_linear
@@ -234,7 +236,7 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
       ConfigError: fitting would take more memory than there is; nothing was allocated.
     """
     check_memory(config, recommender.fit_bytes(dataset.train), dataset)
-    return recommender.fit(config.recency.make().train.weigh(dataset.train))
+    return recommender.fit(config.recency.make().train.weigh(dataset.train, dataset.times_of("train")))
 
 
 def evaluate_scoring_state(

@@ -13,7 +13,7 @@ from rich.table import Table
 from diffrec_jax.config import default_data_dir
 from diffrec_jax.data import read_official
 from diffrec_jax.files import safe_name, write_atomically
-from diffrec_jax.preparation.inspection import Inspection, inspect, read_times
+from diffrec_jax.preparation.inspection import Inspection, inspect
 
 from . import flags
 from .cli import start
@@ -54,7 +54,7 @@ def main() -> None:
     console = make_console()
     folder = find_data(FLAGS.dataset, FLAGS.setting, FLAGS.data_dir or default_data_dir())
     dataset = read_official(folder)
-    found = inspect(dataset, read_times(folder))
+    found = inspect(dataset)
     table = Table("", "", title=found.name, show_header=False)
     for name, value in found.counts.items():
         table.add_row(name, shown(value))

@@ -173,7 +173,7 @@ def test_a_configuration_object_stands_for_its_settings():
 def test_without_a_valid_split_the_last_epoch_is_taken(tmp_path):
     """What is trained equals the last state of a run that may choose among its epochs."""
     empty = sparse.csr_array(SPLIT.valid.shape, dtype=np.float32)
-    without_valid = dataclasses.replace(SPLIT, valid=empty)
+    without_valid = dataclasses.replace(SPLIT, valid=empty, times=None)
     settings = {"dims": (8,), "epochs": 3, "eval_every": 1, "batch_size": 20, "patience": 1, "ks": (5,)}
     last = dr.fit("diffrec", without_valid, **settings, run_dir=tmp_path / "run")
     assert [record["event"] for record in RunDirectory(tmp_path / "run").records()] == ["epoch"] * 3
@@ -295,3 +295,33 @@ def test_scripts_and_library_give_the_same_bits(tmp_path):
     dataset = dr.read_official(folder)
     found = dr.evaluate(dr.fit("diffrec", dataset, seed=3, dims=(8,), **QUICK), dataset, ks=(5,))
     assert found.mean("valid") == results["valid"] and found.mean() == results["test"]
+
+
+def test_recency_by_days_uses_the_times_of_data_models_and_histories(tmp_path):
+    """The same items, long ago and lately, are other rows; a training user's own items and times are its row."""
+    rng = np.random.default_rng(0)
+    users, items = np.repeat(np.arange(60), 10), np.concatenate([rng.permutation(25)[:10] for _ in range(60)])
+    days = rng.integers(0, 100, 600)
+    times = np.datetime64("2024-01-01") + days
+    data = dr.split_by_time(dr.Dataset.from_interactions(user=users, item=items, time=times))
+    model = dr.fit("t_ease", data, train_recency="days:10", infer_recency="days:10", ks=(5,))
+    dr.save(model, tmp_path / "model")
+    loaded = dr.load(tmp_path / "model")
+    by_id = dr.recommend(loaded, users=[7], k=5)
+    own = np.sort(days[users == 7], kind="stable")
+    start, end = data.train.indptr[7:9]
+    history, when = data.train.indices[start:end].tolist(), data.times["train"][start:end]
+    np.testing.assert_allclose(
+        when, (np.datetime64("2024-01-01") + own[: end - start]).astype("datetime64[s]").astype(int)
+    )
+    by_items = dr.recommend(loaded, histories={"new": history}, times={"new": when}, k=5)
+    np.testing.assert_array_equal(by_id.items, by_items.items)
+    np.testing.assert_allclose(by_id.scores, by_items.scores, rtol=1e-5)
+    long_ago = np.where(np.arange(len(history)) == len(history) - 1, when[-1] + 1e8, when)
+    assert not np.allclose(
+        dr.recommend(loaded, histories={"new": history}, times={"new": long_ago}, k=5).scores, by_id.scores
+    )
+    with pytest.raises(DataError, match="needs the interactions' times"):
+        dr.recommend(loaded, histories={"new": history}, k=5)
+    with pytest.raises(ConfigError, match="reads items without their times"):
+        dr.export(loaded, tmp_path / "model.stablehlo", k=5)

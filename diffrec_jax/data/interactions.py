@@ -1,7 +1,7 @@
 """Interactions of users with items: three CSR splits, each row in time order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -181,6 +181,8 @@ class Dataset:
     """The items' original ids, [num_items] int64 or strings, where they are not 0, 1, 2, ..."""
     weighted: bool = False
     """Whether the stored values are weights above 0; without, they have to be 1."""
+    times: Mapping[str, np.ndarray] | None = None
+    """By split, the time of each stored entry, [nnz] float64 (seconds since 1970 where recency is in days)."""
 
     @staticmethod
     def from_interactions(data: Any = None, **columns: Any) -> "Dataset":
@@ -202,7 +204,37 @@ class Dataset:
         for name, size in (("user_ids", self.num_users), ("item_ids", self.num_items)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _one_for_each(getattr(self, name), size, f"{self.name}: {name}"))
+        if self.times is not None:
+            object.__setattr__(self, "times", self._checked_times(self.times))
         self._check_pairs()
+
+    def _checked_times(self, times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = {}
+        for split in SPLITS:
+            matrix = getattr(self, split)
+            found[split] = own = np.asarray(times.get(split, ()), np.float64)
+            if own.shape != (matrix.nnz,) or not np.all(np.isfinite(own)):
+                raise DataError(
+                    f"{self.name}: times of {split} have to be {matrix.nnz:,} finite numbers, one for each entry"
+                )
+            within = np.ones(max(matrix.nnz - 1, 0), bool)
+            starts = matrix.indptr[1:-1]
+            within[starts[(starts > 0) & (starts < matrix.nnz)] - 1] = False
+            if np.any((np.diff(own) < 0) & within):
+                raise DataError(f"{self.name}: the rows of {split} are not in the order of their times: sort them")
+        return found
+
+    def times_of(self, split: str) -> np.ndarray | None:
+        """The times of the entries of train, valid, test or train_and_valid, [nnz]; None where there are none."""
+        if self.times is None or split in SPLITS:
+            return None if self.times is None else self.times[split]
+        return append_rows(self._timed("train"), self._timed("valid")).data
+
+    def _timed(self, split: str) -> sparse.csr_array:
+        """A split's matrix with times as its values."""
+        assert self.times is not None
+        matrix = getattr(self, split)
+        return sparse.csr_array((self.times[split], matrix.indices, matrix.indptr), shape=matrix.shape)
 
     def _check_pairs(self) -> None:
         codes = np.concatenate([pair_codes(getattr(self, split)) for split in SPLITS])
@@ -244,7 +276,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the splits, their weights and, where they are not 0, 1, 2, ..., the original ids."""
+        """SHA-256 of the splits, their weights and times and, where they are not 0, 1, 2, ..., the original ids."""
         digest = hashlib.sha256(np.array(self.train.shape, np.int64).tobytes())
         for split in SPLITS:
             matrix = getattr(self, split)
@@ -252,6 +284,8 @@ class Dataset:
             digest.update(matrix.indices.astype(np.int64).tobytes())
             if self.weighted:
                 digest.update(matrix.data.tobytes())
+            if self.times is not None:
+                digest.update(b"times" + self.times[split].tobytes())
         for name in ("user_ids", "item_ids"):
             if (ids := getattr(self, name)) is not None:
                 digest.update(name.encode() + ids.tobytes())  # strings: as wide as the longest
@@ -295,12 +329,17 @@ class Dataset:
         train, valid = split_rows(self.train, share)
         if not valid.nnz:
             raise DataError(f"{self.name}: no training row is long enough for a tuning holdout of {share:g}: take more")
+        times = None
+        if self.times is not None:
+            old, new = split_rows(self._timed("train"), share)
+            times = {"train": old.data, "valid": new.data, "test": self.times["valid"]}
         return replace(
             self,
             name=f"{self.name}, tuning holdout {share:g}",
             train=train,
             valid=valid,
             test=self.valid,
+            times=times,
         )
 
     def summary(self) -> str:

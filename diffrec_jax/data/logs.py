@@ -57,7 +57,8 @@ def from_interactions(
         stored entries are the interactions; None where the columns are given as arrays.
       user: name of the column of users, or the array.
       item: likewise of items.
-      time: likewise of times, numbers or dates; None where there are none.
+      time: likewise of times, numbers or dates; None where there are none. The dataset keeps them, dates as seconds
+        since 1970.
       weight: likewise of weights above 0 (counts, ratings, confidence): models see and learn them in place of 1.
       repeats: which interaction of a user with the same item stays: the first or the last in time. ``sum``: the first,
         with the sum of the weights (without weights, their number) as its weight. ``error`` refuses.
@@ -93,6 +94,10 @@ def from_interactions(
         weights = np.bincount(group, weights, minlength=len(kept))
     else:
         weights = weights[kept]
+    times = None
+    if time is not None:
+        nothing = np.zeros(0)
+        times = {"train": as_seconds(found["time"])[order][kept], "valid": nothing, "test": nothing}
     shape = len(user_ids), len(item_ids)
     empty = csr_from_pairs(np.zeros((0, 2), np.int64), *shape)
     train = csr_from_pairs(pairs[kept], *shape)  # pairs are in the order of users: so are the weights
@@ -108,7 +113,15 @@ def from_interactions(
         user_ids=user_ids,
         item_ids=item_ids,
         weighted=weighted,
+        times=times,
     )
+
+
+def as_seconds(times: np.ndarray) -> np.ndarray:
+    """Times as float64: dates as seconds since 1970, numbers as they are."""
+    if times.dtype.kind == "M":
+        return times.astype("datetime64[us]").astype(np.int64) / 1e6
+    return times.astype(np.float64)
 
 
 def _weights(column: np.ndarray | None, size: int, name: str) -> np.ndarray:

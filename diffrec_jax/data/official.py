@@ -105,7 +105,10 @@ def _read_prepared(folder: Path, name: str) -> Dataset:
         )
         for split, file in files.items()
     }
-    return Dataset(name, user_ids=user_ids, item_ids=item_ids, **splits)  # type: ignore[arg-type]
+    times = {split: folder / f"{split}_times.npy" for split in SPLITS}
+    found = {split: np.load(path) if path.name in digests else np.zeros(0) for split, path in times.items()}
+    has_times = times["train"].name in digests
+    return Dataset(name, user_ids=user_ids, item_ids=item_ids, times=found if has_times else None, **splits)  # type: ignore[arg-type]
 
 
 def _opened(path: Path) -> BufferedReader:

@@ -9,7 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 
-RecencyKind = Literal["none", "linear", "exp"]
+from diffrec_jax.data.interactions import DataError
+
+RecencyKind = Literal["none", "linear", "exp", "days"]
+SECONDS_A_DAY = 86_400.0
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,8 @@ class Recency:
     """Weights of a row's M interactions, oldest first (m = 1..M).
 
     ``none``: 1. ``linear``: w_min + (m - 1) / (M - 1) (w_max - w_min), and w_max where M = 1. ``exp``:
-    w_max exp(-(M - m) / scale), so that the newest counts w_max. With ``share`` below 1 the same over the oldest
+    w_max exp(-(M - m) / scale), so that the newest counts w_max. ``days``: w_max exp(-d / scale), d days before the
+    newest of them, by the interactions' times. With ``share`` below 1 the same over the oldest
     ceil(share M) interactions, and 0 for the newer ones: trained on such rows with whole rows as targets, a model
     learns to go on from a user's past.
 
@@ -31,7 +35,7 @@ class Recency:
     w_min: float = 1.0
     w_max: float = 1.0
     scale: float = 1.0
-    """Interactions after which a weight falls by a factor of e."""
+    """Interactions, or days, after which a weight falls by a factor of e."""
     share: float = 1.0
     """Of a row's interactions, from the oldest, that have a weight at all; at least one has."""
 
@@ -46,17 +50,28 @@ class Recency:
         if not 0 < self.share <= 1:
             raise ValueError(f"the share of a row that is weighed must be above 0 and at most 1, got {self.share:g}")
 
-    def weights(self, matrix: sparse.csr_array) -> np.ndarray:
-        """A weight for each stored entry of a matrix whose rows are in time order, [nnz] float32."""
+    def weights(self, matrix: sparse.csr_array, times: np.ndarray | None = None) -> np.ndarray:
+        """A weight for each stored entry of a matrix whose rows are in time order, [nnz] float32.
+
+        Raises:
+          DataError: they are by days, and there are no times [nnz].
+        """
         lengths = np.diff(matrix.indptr)
         length = np.ceil(self.share * np.repeat(lengths, lengths) - 1e-9)  # 0.7 * 10 may be a little more than 7
         place = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)  # m - 1
-        return self.at_places(place, length).astype(np.float32)
+        if self.kind != "days":
+            return self.at_places(place, length).astype(np.float32)
+        if times is None:
+            raise DataError("recency in days needs the interactions' times: the data have none (--time_col, time=)")
+        last = np.repeat(matrix.indptr[:-1], lengths) + length.astype(np.int64) - 1
+        days = np.maximum(times[last] - times, 0) / SECONDS_A_DAY if matrix.nnz else times
+        return np.where(place < length, self.w_max * np.exp(-days / self.scale), 0.0).astype(np.float32)
 
     def at_places(self, place: Any, length: Any, numpy: Any = np) -> Any:
         """Weights of interactions at places m - 1 of rows of which ``length`` have a weight, in the shape of both.
 
-        ``numpy`` may be ``jax.numpy``, for arrays within a compiled function.
+        Not of recency in days, which no place decides. ``numpy`` may be ``jax.numpy``, for arrays within a compiled
+        function.
         """
         if self.kind == "linear":
             share = numpy.where(length > 1, place / numpy.maximum(length - 1, 1), 1.0)
@@ -67,18 +82,18 @@ class Recency:
             values = numpy.ones(place.shape)
         return numpy.where(place < length, values, 0.0)
 
-    def weigh(self, matrix: sparse.csr_array) -> sparse.csr_array:
+    def weigh(self, matrix: sparse.csr_array, times: np.ndarray | None = None) -> sparse.csr_array:
         """The matrix with its values times these weights; entries of weight 0 stay stored."""
         if self == NO_RECENCY:
             return matrix
-        values = self.weights(matrix) * matrix.data
+        values = self.weights(matrix, times) * matrix.data
         return sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 NO_RECENCY = Recency()
 RECENCY_FORMS = (
-    "none, linear:W_MIN:W_MAX (linear:0.1:1), exp:SCALE or exp:SCALE:W_MAX (exp:20, in interactions), each with @SHARE "
-    "(linear:0:1@0.8) for the oldest share of a row alone"
+    "none, linear:W_MIN:W_MAX (linear:0.1:1), exp:SCALE or exp:SCALE:W_MAX (exp:20, in interactions), days:SCALE or "
+    "days:SCALE:W_MAX (days:30, by times), each with @SHARE (linear:0:1@0.8) for the oldest share of a row alone"
 )
 
 
@@ -99,10 +114,10 @@ def parse_recency(text: str) -> Recency:
             return Recency(share=share)
         case "linear", [w_min, w_max]:
             return Recency("linear", w_min=w_min, w_max=w_max, share=share)
-        case "exp", [scale]:
-            return Recency("exp", scale=scale, share=share)
-        case "exp", [scale, w_max]:
-            return Recency("exp", w_min=0.0, w_max=w_max, scale=scale, share=share)
+        case (("exp" | "days"), [scale]):
+            return Recency(kind, scale=scale, share=share)
+        case (("exp" | "days"), [scale, w_max]):
+            return Recency(kind, w_min=0.0, w_max=w_max, scale=scale, share=share)
     raise ValueError(f"recency {text!r} is not understood: write {RECENCY_FORMS}")
 
 

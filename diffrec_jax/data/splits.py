@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError, Dataset
+from diffrec_jax.data.interactions import SPLITS, DataError, Dataset
 
 TRAIN, VALID, TEST = 0, 1, 2
 SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "given"]
@@ -147,9 +147,12 @@ def split_dataset(dataset: Dataset, split: Split) -> Dataset:
     whole = dataset.train
     lengths = np.diff(whole.indptr)
     users = np.repeat(np.arange(dataset.num_users), lengths)
-    parts = split(Rows(users, np.full(len(users), np.nan)))
-    masked = [_rows_of(whole, users, parts == part) for part in (TRAIN, VALID, TEST)]
-    return dataclasses.replace(dataset, train=masked[0], valid=masked[1], test=masked[2])
+    own = dataset.times_of("train")
+    parts = split(Rows(users, np.full(len(users), np.nan) if own is None else own))
+    chosen = {name: parts == part for name, part in zip(SPLITS, (TRAIN, VALID, TEST))}
+    times = None if own is None else {name: own[mask] for name, mask in chosen.items()}
+    matrices = {name: _rows_of(whole, users, mask) for name, mask in chosen.items()}
+    return dataclasses.replace(dataset, times=times, **matrices)
 
 
 def _rows_of(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:

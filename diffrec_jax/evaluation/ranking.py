@@ -277,6 +277,7 @@ def evaluate_dataset(
         by_input.setdefault(split == "test" and test_with_valid_input, {})[split] = task
     results = {}
     for with_valid, own in by_input.items():
-        inputs = recency.weigh(dataset.train_and_valid if with_valid else dataset.train)
+        known = "train_and_valid" if with_valid else "train"
+        inputs = recency.weigh(getattr(dataset, known), dataset.times_of(known))
         results |= evaluator(scoring_state, inputs, own, **run)
     return results

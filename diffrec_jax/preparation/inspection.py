@@ -1,8 +1,8 @@
 """What a dataset looks like before anything is trained on it: counts, distributions, and what may mislead."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,20 +27,8 @@ class Inspection:
     """Interactions of each user in train, [U]."""
 
 
-def read_times(folder: Path) -> dict[str, np.ndarray] | None:
-    """The times of a prepared dataset's splits, seconds or whatever its log has; None where it has none."""
-    paths = {split: folder / f"{split}_times.npy" for split in SPLITS}
-    found = {split: np.load(path) for split, path in paths.items() if path.exists()}
-    return found or None
-
-
-def inspect(dataset: Dataset, times: dict[str, np.ndarray] | None = None) -> Inspection:
-    """Facts and warnings of a dataset.
-
-    Args:
-      dataset: split.
-      times: of each split's interactions, in the order of users and, for each, of time.
-    """
+def inspect(dataset: Dataset) -> Inspection:
+    """Facts and warnings of a dataset that is split."""
     lengths = {split: np.diff(getattr(dataset, split).indptr) for split in SPLITS}
     popularity = np.sort(item_counts(dataset.train))[::-1]
     total = sum(getattr(dataset, split).nnz for split in SPLITS)
@@ -50,11 +38,9 @@ def inspect(dataset: Dataset, times: dict[str, np.ndarray] | None = None) -> Ins
         "interactions": total,
         **{split: getattr(dataset, split).nnz for split in SPLITS},
         "density": total / (dataset.num_users * dataset.num_items),
-        "training interactions a user (least, quarter, median, three quarters, 90%, most)": _quantiles(
-            lengths["train"]
-        ),
-        "training users an item (the same)": _quantiles(popularity),
-        "share of training interactions with the most popular tenth of items": _share_of_head(popularity),
+        "train, a user: least, 25%, median, 75%, 90%, most": _quantiles(lengths["train"]),
+        "train, an item: the same": _quantiles(popularity),
+        "train, share of the most popular tenth of items": _share_of_head(popularity),
     }
     warnings = list(dataset.warnings)
     for split in ("valid", "test"):
@@ -71,10 +57,10 @@ def inspect(dataset: Dataset, times: dict[str, np.ndarray] | None = None) -> Ins
             f"{len(new):,} items are in test alone ({in_them / dataset.test.nnz:.1%} of its interactions): no model "
             "without item features finds them"
         )
-    if times is not None:
-        first, last = min(map(np.min, times.values())), max(map(np.max, times.values()))
-        counts["times"] = f"{_time_text(first)} to {_time_text(last)}"
-        warnings += _leakage(dataset, times)
+    if dataset.times is not None:
+        times = np.concatenate([dataset.times[split] for split in SPLITS])
+        counts["times"] = f"{_time_text(times.min())} to {_time_text(times.max())}"
+        warnings += _leakage(dataset, dataset.times)
     return Inspection(dataset.name, counts, tuple(warnings), popularity, lengths["train"])
 
 
@@ -93,10 +79,8 @@ def _time_text(time: float) -> str:
     return f"{time:,.15g}"
 
 
-def _leakage(dataset: Dataset, times: dict[str, np.ndarray]) -> list[str]:
+def _leakage(dataset: Dataset, times: Mapping[str, np.ndarray]) -> list[str]:
     """A sentence where items of the test are in other users' later training interactions."""
-    if "test" not in times or "train" not in times:
-        return []
     newest = np.full(dataset.num_items, -np.inf)
     np.maximum.at(newest, dataset.train.indices, times["train"])
     earlier = float(np.mean(times["test"] < newest[dataset.test.indices]))

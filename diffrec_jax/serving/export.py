@@ -41,6 +41,11 @@ def recency_weights(recency: Recency, items: Array, num_items: int) -> Array:
 
 def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serve:
     """The function of histories [B, L] that a file holds."""
+    if model.config.recency.make().infer.kind == "days":
+        raise ConfigError(
+            "an exported file reads items without their times, and this model weighs them by days: set "
+            "infer_recency to linear or exp"
+        )
     num_items = model.dataset.num_items
     functions = model.functions
     state = jax.tree.map(jnp.asarray, jax.device_get(model.scoring_state))

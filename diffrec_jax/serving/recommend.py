@@ -10,6 +10,7 @@ from scipy import sparse
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import DataError, csr_from_pairs
 from diffrec_jax.data.batching import iterate_user_ids
+from diffrec_jax.data.logs import as_seconds
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.serving.model import Model
 
@@ -90,14 +91,16 @@ def recommend(
     if block is not None:
         allowed[_places(block, model, "item")] = False
     if histories is not None:
-        names, rows = _history_rows(model, _in_time_order(histories, times))
+        histories, row_times = _in_time_order(histories, times)
+        names, rows = _history_rows(model, histories)
         row_ids = np.arange(len(names), dtype=np.int32)
     else:
         rows, known = model.dataset.train, model.dataset.original_user_ids
+        row_times = model.dataset.times_of("train")
         row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
         names = known[row_ids]
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
-    inputs, seen = model.config.recency.make().infer.weigh(rows), rows if exclude_seen else nothing
+    inputs, seen = model.config.recency.make().infer.weigh(rows, row_times), rows if exclude_seen else nothing
     devices, k = model.devices, min(k, len(items))
     size = -(-min(batch_size, max(len(row_ids), LEAST_ROWS)) // devices.num_row_shards) * devices.num_row_shards
     scores, places, placed = [], [], devices.place(allowed)
@@ -120,23 +123,25 @@ def recommend(
 
 def _in_time_order(
     histories: Mapping[Any, Sequence[Any]], times: Mapping[Any, Sequence[Any]] | None
-) -> Mapping[Any, Sequence[Any]]:
-    """The histories, each oldest first; of equal times, in the order that was given.
+) -> tuple[Mapping[Any, Sequence[Any]], np.ndarray | None]:
+    """The histories, each oldest first (of equal times, in the order that was given), and all their times [n].
 
     Raises:
       DataError: a user's times are missing, are not as many as its items, or cannot be ordered.
     """
     if times is None:
-        return histories
-    ordered = {}
+        return histories, None
+    ordered, all_times = {}, [np.zeros(0)]
     for name, history in histories.items():
         own = np.asarray(times.get(name, ()))
         if len(own) != len(history) or own.dtype.kind not in "iufM":
             raise DataError(
                 f"the times of {name!r} have to be {len(history)} numbers or dates, one for each of its items"
             )
-        ordered[name] = [history[place] for place in np.argsort(own, kind="stable").tolist()]
-    return ordered
+        order = np.argsort(own, kind="stable")
+        ordered[name] = [history[place] for place in order.tolist()]
+        all_times.append(as_seconds(own[order]))
+    return ordered, np.concatenate(all_times)
 
 
 def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:

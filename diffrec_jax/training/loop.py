@@ -179,9 +179,9 @@ class Trainer:
         self.optimizer = self.config.make_optimizer(
             self.recommender.denoiser_params, holds_params=self.recommender.holds_params
         )
-        self.train_rows = self.weighting.train.weigh(self.dataset.train)
+        self.train_rows = self.weighting.train.weigh(self.dataset.train, self.dataset.times_of("train"))
         target = self.weighting.target
-        self.targets = None if target is None else target.weigh(self.dataset.train).data
+        self.targets = None if target is None else target.weigh(self.dataset.train, self.dataset.times_of("train")).data
         self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
         self.total_steps = self.config.total_steps(self.dataset.num_users)
         self._key = self.devices.make(self.config.make_key)()

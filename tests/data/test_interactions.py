@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from diffrec_jax.data import DataError, Dataset, append_rows, csr_from_pairs
+from diffrec_jax.data import DataError, Dataset, append_rows, csr_from_pairs, from_interactions, split_by_time
 from diffrec_jax.data.interactions import coverage_warnings, split_rows
 
 
@@ -162,3 +163,33 @@ def test_importing_the_data_and_evaluation_layers_is_quick():
     code = "import sys, diffrec_jax.data, diffrec_jax.evaluation; print({'sklearn', 'scipy.stats'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_times_go_with_the_interactions_everywhere():
+    users, items = np.repeat([0, 1], [6, 4]), np.arange(10)
+    data = from_interactions(user=users, item=items, time=10.0 * items)
+    split = split_by_time(data, (2, 1, 1))
+    tuned = split.tuning_holdout(0.4)
+    for dataset in (data, split, tuned):
+        for part in ("train", "valid", "test", "train_and_valid"):
+            matrix = getattr(dataset, part)
+            np.testing.assert_array_equal(dataset.times_of(part), 10.0 * matrix.indices)
+    assert (
+        split.valid.nnz and tuned.valid.nnz and split.fingerprint != dataclasses.replace(split, times=None).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ([1.0], "have to be 3 finite numbers"),
+        ([1.0, np.nan, 2.0], "finite"),
+        ([2.0, 1.0, 5.0], "not in the order of their times"),
+    ],
+)
+def test_times_are_checked(times, message):
+    train = csr_from_pairs(np.array([[0, 0], [0, 1], [1, 0]]), 2, 2)
+    empty = csr_from_pairs(np.zeros((0, 2), np.int64), 2, 2)
+    Dataset("x", train, empty, empty, times={"train": np.array([2.0, 3.0, 1.0])})
+    with pytest.raises(DataError, match=message):
+        Dataset("x", train, empty, empty, times={"train": np.array(times)})

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 
-from diffrec_jax.data import NO_RECENCY, Recency, csr_from_pairs, make_row_batch, parse_recency
+from diffrec_jax.data import NO_RECENCY, DataError, Recency, csr_from_pairs, make_row_batch, parse_recency
 
 # Rows of 3, 0, 1 and 2 interactions; the item ids are not in order, time is.
 ROWS = csr_from_pairs(np.array([[0, 4], [0, 1], [0, 3], [2, 2], [3, 0], [3, 4]]), 4, 5)
@@ -88,3 +89,15 @@ def test_any_other_text_is_refused_with_the_forms(text):
 def test_wrong_recency_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         parse_recency(text)
+
+
+def test_weights_by_days_are_those_of_the_times():
+    """Two days before a row's newest counts exp(-2 / scale), however many interactions lie between."""
+    matrix = sparse.csr_array((np.ones(5, np.float32), [3, 1, 0, 2, 1], [0, 3, 3, 5]), shape=(3, 4))
+    times = np.array([0, 1, 2, 7, 7.5]) * 86_400
+    found = parse_recency("days:4").weigh(matrix, times)
+    np.testing.assert_allclose(found.data, np.exp(-np.array([2, 1, 0, 0.5, 0]) / 4), rtol=1e-6)
+    older = parse_recency("days:4:3@0.5").weights(matrix, times)
+    np.testing.assert_allclose(older, [3 * np.exp(-1 / 4), 3, 0, 3, 0], rtol=1e-6)
+    with pytest.raises(DataError, match="needs the interactions' times"):
+        parse_recency("days:4").weigh(matrix)
