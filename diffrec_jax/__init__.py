@@ -4,7 +4,7 @@ Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04
 """
 
 from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, load_run, recommend, save
-from diffrec_jax.data import Dataset, from_interactions, read_official, split_by_time
+from diffrec_jax.data import Dataset, from_interactions, read_official, split_by_time, split_dataset
 from diffrec_jax.diffusion import (
     LossHistory,
     NoiseSchedule,
@@ -78,6 +78,7 @@ __all__ = [
     "sample_timesteps",
     "save",
     "split_by_time",
+    "split_dataset",
     "timestep_probabilities",
     "update_loss_history",
     "write_recommendations",

@@ -14,6 +14,7 @@ from benchmarks import (
     latency,
     latent_step,
     new_users,
+    prepare_log,
     propagation,
     sampling,
     torch_peer,
@@ -193,3 +194,10 @@ def test_new_users_get_the_lists_that_known_users_would():
     assert measured.num_users == 40 and measured.test.nnz
     new, known = new_users.compare("popularity", dataset, held_out, None)
     assert known > 0 and abs(new / known - 1) < 0.1
+
+
+def test_pandas_writes_the_arrays_that_the_engines_write(tmp_path):
+    log = tmp_path / "log.parquet"
+    prepare_log.make_log(log, 4000)
+    found = [prepare_log.measured(side, log) for side in ("polars", "duckdb", "pandas")]
+    assert len({result["digest"] for result in found}) == 1 and all(result["bytes"] > 1e7 for result in found)
