@@ -193,6 +193,16 @@ def open_engine(name: EngineName, folder: Path, *, memory_bytes: int | None = No
         raise DataError(f"--engine={name} needs {package}: pip install 'diffrec-jax[{EXTRA[package]}]'") from error
     try:
         yield engine
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("polars", "duckdb", "pyspark", "py4j", "_duckdb"):
+            raise
+        said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        if "No space left" in str(error):
+            raise DataError(
+                f"no space is left for {folder}, where {name} keeps its files: choose another --out"
+            ) from error
+        hint = "; give it more with --memory_gib" if "Out of Memory" in said else ""
+        raise DataError(f"{name} stopped: {said.strip()}{hint}") from error
     finally:
         engine.close()
 

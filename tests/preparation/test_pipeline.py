@@ -293,6 +293,29 @@ def test_a_killed_process_leaves_nothing_that_counts_and_the_next_cleans_up(tmp_
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["shop_clean"]
 
 
+LIMITED = """
+import resource, sys
+from diffrec_jax.data import DataError
+from diffrec_jax.preparation import PrepareConfig
+from diffrec_jax.preparation.pipeline import prepare
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
+try:
+    prepare(sys.argv[1], "shop", sys.argv[2], PrepareConfig(rating_col="rating", time_col="time"), engine=sys.argv[3])
+except (DataError, OSError) as error:
+    print(f"one line: {error}")
+"""
+
+
+@pytest.mark.parametrize(("engine", "size"), [("polars", 100), ("polars", 8_000), ("duckdb", 8_000)])
+def test_files_that_cannot_be_written_end_in_an_error_and_leave_nothing(tmp_path, engine, size):
+    """No file may grow beyond a size: as on a full disk, a write fails in the middle."""
+    make_log(tmp_path / "log.csv")
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "log.csv"), str(tmp_path / "data"), engine, str(size)]
+    found = subprocess.run(command, check=False, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert found.stdout.startswith("one line: ") and not found.stderr, found.stderr
+    assert not list((tmp_path / "data").iterdir())
+
+
 def test_old_java_is_named(tmp_path, monkeypatch):
     java = tmp_path / "bin" / "java"
     java.parent.mkdir()
