@@ -42,6 +42,8 @@ class Engine:
 
     folder: Path
     kept: int = field(default=0, init=False)
+    latest: Path | None = field(default=None, init=False)
+    """What the last step wrote, or the log: the next step replaces it."""
 
     def __post_init__(self) -> None:
         """Starts the engine."""
@@ -68,8 +70,31 @@ class Engine:
         self.write(frame, path)
         return self.scan(path)
 
+    def begin(self, path: Path) -> nw.LazyFrame:
+        """The log, a Parquet file, that the steps start from; it is removed once a step has read it."""
+        self.latest = path
+        return self.scan(path)
+
+    def advance(self, frame: nw.LazyFrame) -> nw.LazyFrame:
+        """Keeps what a step makes of the latest frame, and removes that: the disk holds two at most."""
+        return self._advanced(lambda path: self.write(frame, path))
+
+    def advance_by_users(self, frame: nw.LazyFrame, step: Step, size: Size) -> nw.LazyFrame:
+        """The same for ``step(frame)``, a step that treats each user alone and keeps or makes their order."""
+        return self._advanced(lambda path: self.write_by_users(frame, step, size, path))
+
+    def _advanced(self, write: Callable[[Path], None]) -> nw.LazyFrame:
+        path, before = self.path(), self.latest
+        write(path)
+        self.latest = path
+        if before is not None and before.is_dir():
+            shutil.rmtree(before)
+        elif before is not None:
+            before.unlink()
+        return self.scan(path)
+
     def write_by_users(self, frame: nw.LazyFrame, step: Step, size: Size, path: Path) -> None:
-        """Writes ``step(frame)``, for a step that treats each user alone and keeps or makes their order."""
+        """Writes ``step(frame)``."""
         self.write(step(frame), path)
 
 

@@ -128,7 +128,7 @@ def order_log(spool: Spool, config: PrepareConfig, engine: Engine, record: Calla
         raise DataError("min_rating needs ratings, and the log has none: name their column with --rating_col")
     if config.split == "global_time" and "time" not in spool.columns:
         raise DataError("split global_time needs times, and the log has none: name their column with --time_col")
-    frame = engine.scan(spool.path)
+    frame = engine.begin(spool.path)
     constants = {"rating": 1.0, "time": 0.0}
     added = [nw.lit(value).alias(kind) for kind, value in constants.items() if kind not in spool.columns]
     whole = [nw.col(kind).cast(nw.Int64) for kind, is_whole in spool.integer_ids.items() if is_whole]
@@ -143,41 +143,39 @@ def order_log(spool: Spool, config: PrepareConfig, engine: Engine, record: Calla
             .alias("low")
         )
     elif config.min_rating is not None:
-        frame = engine.keep(steps.at_least(frame, config.min_rating))
+        frame = engine.advance(steps.at_least(frame, config.min_rating))
         record(f"rating of at least {config.min_rating:g}", _some(steps.count(frame), "the threshold"))
     tables = {kind: engine.keep(steps.numbered(frame, kind)) for kind in ("user", "item")}
     for kind, numbers in tables.items():
         frame = steps.with_numbers(frame, kind, numbers)
-    frame = engine.keep(frame)
+    frame = engine.advance(frame)
     size = Size(steps.count(frame), steps.count(tables["user"]))
 
     before = ("low",) if config.has_low_ratings and config.repeats == "first" else ()
-    path = engine.path()
-    engine.write_by_users(frame, lambda own: _without_repeats(own, config, before), size, path)
-    frame = engine.scan(path)
+    frame = engine.advance_by_users(frame, lambda own: _without_repeats(own, config, before), size)
     size = size._replace(rows=steps.count(frame))
     record(f"{config.repeats} of repeated pairs", size.rows)
 
     low = None
     if config.has_low_ratings:
-        low, frame = frame.filter(nw.col("low") == 1), frame.filter(nw.col("low") == 0)
+        low, frame = engine.keep(frame.filter(nw.col("low") == 1)), frame.filter(nw.col("low") == 0)
     if config.user_core > 1 or config.item_core > 1:
         cores = {"user_core": config.user_core, "item_core": config.item_core}
-        for number, (core, rows) in enumerate(steps.k_core(frame, **cores, keep=engine.keep), 1):
+        for number, (core, rows) in enumerate(steps.k_core(frame, **cores, keep=engine.advance), 1):
             frame = core
             what = f"core of {config.user_core} a user, {config.item_core} an item"
             record(f"{what}, round {number}", _some(rows, "the core"))
     if low is not None:
         users = frame.select("user").unique()
         frame = nw.concat([frame, low.join(users, on="user", how="semi")])
-    path = engine.path()
-    engine.write_by_users(frame, steps.in_order, size, path)
+    engine.advance_by_users(frame, steps.in_order, size)
+    assert engine.latest is not None
     tables_in_order = []
     for kind, numbers in tables.items():
         file = engine.path()
         engine.write(numbers.rename({kind: "id"}).sort("number"), file)
         tables_in_order.append(parquet_parts(file))
-    return Ordered(parquet_parts(path), *tables_in_order)
+    return Ordered(parquet_parts(engine.latest), *tables_in_order)
 
 
 def _without_repeats(frame: nw.LazyFrame, config: PrepareConfig, before: tuple[str, ...]) -> nw.LazyFrame:

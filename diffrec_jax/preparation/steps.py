@@ -10,7 +10,7 @@ from typing import Literal
 import narwhals as nw
 
 Keep = Callable[[nw.LazyFrame], nw.LazyFrame]
-"""Computes a frame once and keeps it (``Engine.keep``)."""
+"""Computes a frame once and keeps it (``Engine.advance``)."""
 ORDER = ("user", "time", "line")
 
 
