@@ -1,6 +1,6 @@
 """How long does it take to make a dataset of a log, and how much memory, as the log grows? pandas is the peer.
 
-Each side runs in a process of its own on the same Parquet file: rating of at least 2, first of repeated pairs, core of
+Each side runs in its own process on the same Parquet file: rating of at least 1 (all), first of repeated pairs, core of
 5, order, split 7:1:2, arrays on disk. Both have to write the same arrays.
 
 python -m benchmarks.prepare_log --rows=100000,1000000,10000000
@@ -27,7 +27,7 @@ from experiments.flags import IntListParser, IntListSerializer
 from experiments.report import make_console
 
 FLAGS = flags.FLAGS
-CORE, MIN_RATING, RATIOS = 5, 2.0, (7, 1, 2)
+CORE, MIN_RATING, RATIOS = 5, 1.0, (7, 1, 2)
 BLOCK = 1 << 20
 
 
