@@ -4,6 +4,6 @@
 """
 
 from diffrec_jax.preparation.config import PrepareConfig
-from diffrec_jax.preparation.readers import FORMATS
+from diffrec_jax.preparation.formats import FORMATS
 
 __all__ = ["FORMATS", "PrepareConfig"]

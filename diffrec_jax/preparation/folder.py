@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from diffrec_jax.data import DataError
-from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.data.official import META
 from diffrec_jax.files import naming
 from diffrec_jax.preparation.readers import import_pyarrow
@@ -125,6 +124,3 @@ def write_meta(folder: Path, meta: dict[str, Any], digests: dict[str, str]) -> N
 def split_files(split: str) -> tuple[str, str, str]:
     """Names of a split's pairs, times and ratings."""
     return f"{split}_list.npy", f"{split}_times.npy", f"{split}_ratings.npy"
-
-
-__all__ = ["META", "SPLITS", "ArrayFile", "new_folder", "sha256", "split_files", "write_ids", "write_meta"]

@@ -17,14 +17,15 @@ import narwhals as nw
 import numpy as np
 
 from diffrec_jax.data import DataError
+from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.data.splits import Split, as_given, at_random, at_times, by_time, leave_one_out, time_points
 from diffrec_jax.files import safe_name
 from diffrec_jax.preparation import steps
 from diffrec_jax.preparation.config import PrepareConfig
 from diffrec_jax.preparation.engines import Engine, EngineName, Size, open_engine, parquet_parts
-from diffrec_jax.preparation.folder import SPLITS, ArrayFile, new_folder, sha256, split_files, write_ids, write_meta
+from diffrec_jax.preparation.folder import ArrayFile, new_folder, sha256, split_files, write_ids, write_meta
+from diffrec_jax.preparation.formats import FORMATS
 from diffrec_jax.preparation.parts import Blocks, Labelled, add_random_items, label, read_in_order
-from diffrec_jax.preparation.readers import FORMATS
 from diffrec_jax.preparation.spool import Spool, write_spool
 from diffrec_jax.version import __version__
 
