@@ -4,7 +4,7 @@ Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04
 """
 
 from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, load_run, recommend, save
-from diffrec_jax.data import Dataset, from_interactions, read_official, split_by_time, split_dataset
+from diffrec_jax.data import Dataset, from_interactions, hold_out_users, read_official, split_by_time, split_dataset
 from diffrec_jax.diffusion import (
     LossHistory,
     NoiseSchedule,
@@ -58,6 +58,7 @@ __all__ = [
     "from_interactions",
     "gaussian_kl",
     "gaussian_noise_fn",
+    "hold_out_users",
     "init_loss_history",
     "load",
     "load_run",

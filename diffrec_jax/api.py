@@ -29,6 +29,7 @@ from diffrec_jax.assembly import (
     make_evaluator,
     make_trainer,
     prepare_trainer,
+    score_fn_for,
 )
 from diffrec_jax.config import (
     ConfigError,
@@ -57,6 +58,9 @@ from diffrec_jax.training.loop import Progress
 from diffrec_jax.training.run_directory import RunDirectory
 
 __all__ = ["Evaluation", "Model", "Recommendations", "evaluate", "fit", "load", "load_run", "recommend", "save"]
+
+OPTIONAL_ARRAYS = ("user_ids", "item_ids", "held_out_users")
+"""Of a dataset, as they are named in a saved model."""
 
 
 def _settings_of(config: Any, family: ModelFamily) -> dict[str, Any]:
@@ -163,13 +167,16 @@ def evaluate(
     for name in ("original_user_ids", "original_item_ids"):
         if not np.array_equal(getattr(dataset, name), getattr(model.dataset, name)):
             raise DataError(f"{dataset.name} has other {name[9:13]}s than the model: evaluate it on the data it knows")
+    never_learnt, held_out = model.dataset.held_out_users, dataset.held_out_users
+    if held_out is not None and (never_learnt is None or not np.isin(held_out, never_learnt).all()):
+        raise DataError(f"the model has learnt of users that {dataset.name} holds out: fit it to this dataset")
     if not dataset.evaluated_splits:
         raise DataError(f"{dataset.name} has neither valid nor test interactions to evaluate: split it")
     check_relevant(dataset, mode)
     config = dataclasses.replace(
         model.config, evaluation=dataclasses.replace(model.config.evaluation, ks=tuple(sorted(set(ks))))
     )
-    evaluator = make_evaluator(config, model.functions.score_fn, model.devices)
+    evaluator = make_evaluator(config, score_fn_for(model.functions, model.dataset, model.family), model.devices)
     with model.precision():
         results = evaluate_dataset(
             evaluator,
@@ -231,7 +238,7 @@ def save(model: Model, folder: str | Path) -> None:
             arrays[f"{split}_weights"] = matrix.data
         if dataset.times is not None:
             arrays[f"{split}_times"] = dataset.times[split]
-    optional = {"user_ids": dataset.user_ids, "item_ids": dataset.item_ids, "item_groups": model.item_groups}
+    optional = {name: getattr(dataset, name) for name in OPTIONAL_ARRAYS} | {"item_groups": model.item_groups}
     arrays |= {name: array for name, array in optional.items() if array is not None}
     description = {
         "config": model.config.to_dict(dataset),
@@ -256,9 +263,9 @@ def load(folder: str | Path) -> Model:
         weights = arrays.get(f"{name}_weights", np.ones(len(indices), np.float32))
         return sparse.csr_array((weights, indices, indptr), shape=shape)
 
-    ids = {name: arrays.get(name) for name in ("user_ids", "item_ids")}
+    optional = {name: arrays.get(name) for name in OPTIONAL_ARRAYS}
     splits = {name: split(name) for name in SPLITS}
     times = {name: arrays[f"{name}_times"] for name in SPLITS} if "train_times" in arrays else None
     weighted = "train_weights" in arrays
-    dataset = Dataset(description["name"], **splits, **ids, weighted=weighted, times=times)  # type: ignore[arg-type]
+    dataset = Dataset(description["name"], **splits, **optional, weighted=weighted, times=times)  # type: ignore[arg-type]
     return Model(RunConfig.from_dict(description["config"]), dataset, parameters, arrays.get("item_groups"))

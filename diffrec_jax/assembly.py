@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy import sparse
 
 from diffrec_jax.config import ConfigError, RunConfig, embedding_run_config
 from diffrec_jax.data import Dataset
@@ -17,9 +18,9 @@ from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evalu
 from diffrec_jax.files import atomic_file, safe_name
 from diffrec_jax.memory import GIB, available_bytes
 from diffrec_jax.prng import make_key
-from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit, Recommender
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
-from diffrec_jax.registry import MODELS, Context
+from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import TrainState
@@ -37,6 +38,24 @@ def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: DeviceStrategy
         devices=devices,
         make_key=draw,
     )
+
+
+def score_fn_for(
+    functions: Recommender | FittedRecommender, dataset: Dataset, family: ModelFamily | None = None
+) -> ScoreFn:
+    """What the users of a dataset are scored by: where some are held out, all by their items alone.
+
+    Raises:
+      ConfigError: users are held out, and a model of the family knows only those it was trained on.
+    """
+    if dataset.held_out_users is None:
+        return functions.score_fn
+    if family is not None and family.needs_known_users and functions.score_new_fn is None:
+        raise ConfigError(
+            f"{dataset.name} holds out users, and {family.title} knows only those it was trained on: take a model that "
+            "reads rows"
+        )
+    return functions.score_new_fn or functions.score_fn
 
 
 def find_item_groups(
@@ -65,7 +84,7 @@ def find_item_groups(
 
     if stored is not None:
         return stored
-    return from_primary(config.groups.make(dataset, config.data.folder, train_embeddings))
+    return from_primary(config.groups.make(dataset.learnt, config.data.folder, train_embeddings))
 
 
 def trained_item_embeddings(
@@ -84,6 +103,12 @@ def item_embeddings(trainer: Trainer, state: TrainState) -> np.ndarray:
     return np.asarray(trainer.devices.fetch(embed(trainer.scoring_state(state))))
 
 
+def weighted_rows(config: RunConfig, dataset: Dataset) -> sparse.csr_array:
+    """The rows that models learn of, with the weights that the run trains with."""
+    learnt = dataset.learnt
+    return config.recency.make().train.weigh(learnt.train, learnt.times_of("train"))
+
+
 def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
     """How a linear part is fitted to the rows that the run trains on: the same on every process.
 
@@ -92,9 +117,7 @@ def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
 
     def fit_linear(item_groups: np.ndarray, ranks: tuple[int, ...], fit: LinearFit) -> LinearFactors:
         check_memory(config, linear_factors_bytes(dataset.train), dataset)
-        factors = fit_linear_factors(
-            config.recency.make().train.weigh(dataset.train, dataset.times_of("train")), item_groups, ranks, fit
-        )
+        factors = fit_linear_factors(weighted_rows(config, dataset), item_groups, ranks, fit)
         return LinearFactors(tuple(from_primary(part) for part in factors.encoders), from_primary(factors.decoder))
 
     return fit_linear
@@ -117,12 +140,12 @@ def make_trainer(
     check_data(config, dataset)
     if item_groups is not None:
         devices = devices.for_item_groups(item_groups)
-    recommender = config.make_recommender(Context(dataset, item_groups, make_fit_linear(config, dataset)))
+    recommender = config.make_recommender(Context(dataset.learnt, item_groups, make_fit_linear(config, dataset)))
     try:
         return Trainer(
             recommender=recommender,
             dataset=dataset,
-            evaluator=make_evaluator(config, recommender.score_fn, devices),
+            evaluator=make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices),
             config=config.training,
             run_directory=run_directory,
             devices=devices,
@@ -236,7 +259,7 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
       ConfigError: fitting would take more memory than there is; nothing was allocated.
     """
     check_memory(config, recommender.fit_bytes(dataset.train), dataset)
-    return recommender.fit(config.recency.make().train.weigh(dataset.train, dataset.times_of("train")))
+    return recommender.fit(weighted_rows(config, dataset))
 
 
 def evaluate_scoring_state(
@@ -258,16 +281,16 @@ def evaluate_fitted(
 ) -> dict[str, SplitResult]:
     """Fits a closed-form model and evaluates it."""
     scoring_state = devices.place(fit_scoring_state(config, recommender, dataset))
-    return evaluate_scoring_state(config, make_evaluator(config, recommender.score_fn, devices), scoring_state, dataset)
+    evaluator = make_evaluator(config, score_fn_for(recommender, dataset), devices)
+    return evaluate_scoring_state(config, evaluator, scoring_state, dataset)
 
 
 def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset) -> float:
     """What scoring, masking, ranking and measuring 1,000 users for both splits takes, once compiled."""
-    num_users = min(1000, dataset.num_users)
-    users = np.arange(num_users, dtype=np.int32)
+    users = dataset.evaluated_users[:1000]
     started = time.perf_counter()
     evaluate_dataset(evaluator, scoring_state, dataset, recency=config.recency.make().infer, user_ids=users)
-    return (time.perf_counter() - started) * 1000 / num_users
+    return (time.perf_counter() - started) * 1000 / len(users)
 
 
 HOW = "how"

@@ -154,11 +154,12 @@ class EvaluationConfig:
         Raises:
           ConfigError: more are asked for than there are.
         """
-        if self.eval_users > dataset.num_users:
-            raise ConfigError(f"eval_users is {self.eval_users}, but {dataset.name} has {dataset.num_users} users")
+        users = dataset.evaluated_users
+        if self.eval_users > len(users):
+            raise ConfigError(f"eval_users is {self.eval_users}, but {dataset.name} has {len(users)} users to evaluate")
         if not self.eval_users:
             return None
-        return np.sort(np.random.default_rng(0).permutation(dataset.num_users)[: self.eval_users]).astype(np.int32)
+        return np.sort(np.random.default_rng(0).permutation(users)[: self.eval_users])
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ class RunConfig:
 
     def make_fitted(self, dataset: Dataset) -> FittedRecommender:
         """The functions of a model that is fitted."""
-        return MODELS[self.model].make(self.recommender, Context(dataset))  # type: ignore[return-value]
+        return MODELS[self.model].make(self.recommender, Context(dataset.learnt))  # type: ignore[return-value]
 
     @property
     def seed(self) -> int | None:

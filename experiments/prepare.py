@@ -66,6 +66,7 @@ def main() -> None:
     tell(", ".join(f"{kind} {count:,}" for kind, count in counts.items()))
     console.print(f"{made.folder} is ready:", markup=False, highlight=False)
     shown = f"--dataset={FLAGS.name} --setting={config.setting} --data_dir={out}"
+    shown += " --mode=relevant_users" if config.split == "users" else ""
     console.print(f"  {command('train')} --model=diffrec {shown}", markup=False, highlight=False, soft_wrap=True)
 
 

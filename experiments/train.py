@@ -25,6 +25,7 @@ from diffrec_jax.assembly import (
     item_embeddings,
     make_evaluator,
     prepare_trainer,
+    score_fn_for,
     seconds_per_1000_users,
     write_per_user,
 )
@@ -117,7 +118,7 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
 def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: Console) -> Outcome:
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(dataset), MODELS[config.model].title
-    evaluator = make_evaluator(config, recommender.score_fn, devices)
+    evaluator = make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices)
     console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB")
     started = time.perf_counter()
     fitted = fit_scoring_state(config, recommender, dataset)

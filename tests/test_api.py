@@ -299,6 +299,33 @@ def test_scripts_and_library_give_the_same_bits(tmp_path):
     assert found.mean("valid") == results["valid"] and found.mean() == results["test"]
 
 
+@pytest.mark.parametrize("model", ["diffrec", "l_diffrec", "lightgcn", "cdae", "ease"])
+def test_nothing_is_learnt_of_held_out_users(model, tmp_path):
+    nothing = sparse.csr_array(SPLIT.train.shape, dtype=np.float32)
+    whole = dataclasses.replace(SPLIT, train=SPLIT.train_and_valid, valid=nothing, test=nothing, times=None)
+    split = dr.hold_out_users(whole, (3, 1, 1))
+    settings = small(model) | ({"epochs": 1, "mode": "relevant_users"} if MODELS[model].is_trained else {})
+    fitted = dr.fit(model, split, **settings)
+    alone = dr.fit(model, split.learnt, **settings | {"mode": "official"} if MODELS[model].is_trained else settings)
+    for one, other in zip(jax.tree.leaves(fitted.parameters), jax.tree.leaves(alone.parameters), strict=True):
+        np.testing.assert_array_equal(one, other)
+    users = split.original_user_ids[split.held_out_users]
+    rows = [split.train[user : user + 1].indices for user in split.held_out_users]
+    histories = {user: split.original_item_ids[row].tolist() for user, row in zip(users, rows)}
+    lists = dr.recommend(fitted, users=users, k=5)
+    assert np.array_equal(lists.items, dr.recommend(alone, histories=histories, k=5).items)
+    found = dr.evaluate(fitted, split, ks=(5,), mode="relevant_users")
+    assert np.array_equal(found.splits["test"].user_ids, split.held_out_users)
+    with pytest.raises(ValueError, match="use mode relevant_users"):
+        dr.evaluate(fitted, split, ks=(5,))
+    with pytest.raises(DataError, match="has learnt of users"):
+        dr.evaluate(dr.fit("popularity", whole), split, ks=(5,), mode="relevant_users")
+    dr.save(fitted, tmp_path / "model")
+    again = dr.load(tmp_path / "model")
+    assert again.dataset.fingerprint == split.fingerprint
+    assert np.array_equal(dr.recommend(again, users=users, k=5).items, lists.items)
+
+
 def test_recency_by_days_uses_the_times_of_data_models_and_histories(tmp_path):
     """The same items, long ago and lately, are other rows; a training user's own items and times are its row."""
     rng = np.random.default_rng(0)

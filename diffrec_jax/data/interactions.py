@@ -183,6 +183,9 @@ class Dataset:
     """Whether the stored values are weights above 0; without, they have to be 1."""
     times: Mapping[str, np.ndarray] | None = None
     """By split, the time of each stored entry, [nnz] float64 (seconds since 1970 where recency is in days)."""
+    held_out_users: np.ndarray | None = None
+    """Numbers of users, rising, of whom nothing is learnt: models see their training rows as input alone. Only they are
+    evaluated. None: models learn of all users."""
 
     @staticmethod
     def from_interactions(data: Any = None, **columns: Any) -> "Dataset":
@@ -206,6 +209,8 @@ class Dataset:
                 object.__setattr__(self, name, _one_for_each(getattr(self, name), size, f"{self.name}: {name}"))
         if self.times is not None:
             object.__setattr__(self, "times", self._checked_times(self.times))
+        if self.held_out_users is not None:
+            object.__setattr__(self, "held_out_users", self._checked_held_out(self.held_out_users))
         self._check_pairs()
 
     def _checked_times(self, times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -223,6 +228,24 @@ class Dataset:
             if np.any((np.diff(own) < 0) & within):
                 raise DataError(f"{self.name}: the rows of {split} are not in the order of their times: sort them")
         return found
+
+    def _checked_held_out(self, users: np.ndarray) -> np.ndarray:
+        users = np.asarray(users)
+        is_rising = users.ndim == 1 and users.dtype.kind in "iu" and bool(np.all(np.diff(users.astype(np.int64)) > 0))
+        if not is_rising or not len(users) or not 0 <= users[0] <= users[-1] < self.num_users:
+            raise DataError(
+                f"{self.name}: held_out_users have to be rising row numbers of the {self.num_users:,} users, at least "
+                "one; leave them out where models learn of all users"
+            )
+        if len(users) == self.num_users:
+            raise DataError(f"{self.name}: all users are held out: leave some to learn of")
+        learnt = np.setdiff1d(np.arange(self.num_users), users)
+        for split in SPLITS[1:]:
+            if np.diff(getattr(self, split).indptr)[learnt].any():
+                raise DataError(
+                    f"{self.name}: {split} has interactions of users that are not held out: they would not be evaluated"
+                )
+        return users.astype(np.int32)
 
     def times_of(self, split: str) -> np.ndarray | None:
         """The times of the entries of train, valid, test or train_and_valid, [nnz]; None where there are none."""
@@ -289,6 +312,8 @@ class Dataset:
         for name in ("user_ids", "item_ids"):
             if (ids := getattr(self, name)) is not None:
                 digest.update(name.encode() + ids.tobytes())  # strings: as wide as the longest
+        if self.held_out_users is not None:
+            digest.update(b"held_out_users" + self.held_out_users.tobytes())
         return digest.hexdigest()
 
     @property
@@ -311,6 +336,29 @@ class Dataset:
         """What is known before the test: each user's training and then validation interactions."""
         return append_rows(self.train, self.valid)
 
+    @property
+    def evaluated_users(self) -> np.ndarray:
+        """Numbers of the users that are evaluated: those held out or, where none are, all; [n] int32."""
+        return np.arange(self.num_users, dtype=np.int32) if self.held_out_users is None else self.held_out_users
+
+    @cached_property
+    def learnt(self) -> "Dataset":
+        """What models learn of: the training rows of all users that are not held out, numbered anew."""
+        if self.held_out_users is None:
+            return self
+        users = np.setdiff1d(np.arange(self.num_users), self.held_out_users)
+        times = None if self.times is None else {"train": self._timed("train")[users].data}
+        nothing = sparse.csr_array((len(users), self.num_items), dtype=np.float32)
+        return replace(
+            self,
+            train=self.train[users],
+            valid=nothing,
+            test=nothing,
+            user_ids=self.original_user_ids[users],
+            times=times,
+            held_out_users=None,
+        )
+
     def without_weights(self) -> "Dataset":
         """The same interactions, all of weight 1."""
         ones = {
@@ -324,8 +372,10 @@ class Dataset:
         with, the former validation split as the test.
 
         Raises:
-          DataError: no interaction is left to validate with.
+          DataError: no interaction is left to validate with, or users are held out.
         """
+        if self.held_out_users is not None:
+            raise DataError(f"{self.name} holds out users, some of them to validate with: tune without a holdout")
         train, valid = split_rows(self.train, share)
         if not valid.nnz:
             raise DataError(f"{self.name}: no training row is long enough for a tuning holdout of {share:g}: take more")
@@ -345,7 +395,8 @@ class Dataset:
     def summary(self) -> str:
         """One line of counts."""
         counts = ", ".join(f"{split} {getattr(self, split).nnz:,}" for split in SPLITS)
-        return f"{self.name}: {self.num_users:,} users, {self.num_items:,} items; interactions: {counts}"
+        held_out = "" if self.held_out_users is None else f" ({len(self.held_out_users):,} held out)"
+        return f"{self.name}: {self.num_users:,} users{held_out}, {self.num_items:,} items; interactions: {counts}"
 
 
 def gap_warnings(user_ids: np.ndarray, item_ids: np.ndarray) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, csr_from_p
 META = "meta.json"
 """Of a prepared dataset: how it was made, and the SHA-256 of its files."""
 
+HELD_OUT = "held_out_users.npy"
+"""Of a prepared dataset that holds out users: their numbers."""
+
 
 def _read_pairs(path: Path) -> np.ndarray:
     try:
@@ -108,7 +111,15 @@ def _read_prepared(folder: Path, name: str) -> Dataset:
     times = {split: folder / f"{split}_times.npy" for split in SPLITS}
     found = {split: np.load(path) if path.name in digests else np.zeros(0) for split, path in times.items()}
     has_times = times["train"].name in digests
-    return Dataset(name, user_ids=user_ids, item_ids=item_ids, times=found if has_times else None, **splits)  # type: ignore[arg-type]
+    held_out = np.load(folder / HELD_OUT) if HELD_OUT in digests else None
+    return Dataset(
+        name,
+        user_ids=user_ids,
+        item_ids=item_ids,
+        times=found if has_times else None,
+        held_out_users=held_out,
+        **splits,  # type: ignore[arg-type]
+    )
 
 
 def _opened(path: Path) -> BufferedReader:

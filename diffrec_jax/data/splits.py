@@ -16,7 +16,7 @@ from scipy import sparse
 from diffrec_jax.data.interactions import SPLITS, DataError, Dataset
 
 TRAIN, VALID, TEST = 0, 1, 2
-SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "given"]
+SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "users", "given"]
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,32 @@ def at_random(ratios: Sequence[float] = (7, 1, 2), *, seed: int = 0) -> Split:
     return split
 
 
+def by_users(ratios: Sequence[float] = (8, 1, 1), *, input_share: float = 0.8, seed: int = 0) -> Split:
+    """Whole users held out: a hash puts each user to train, valid or test, in these ratios up to chance.
+
+    A training user's rows are all in train. Of a held-out user the oldest ``input_share`` are in train too, as what
+    models see of it, and the others in valid or test; one row at least is input.
+
+    Reference: strong generalisation, Marlin, University of Toronto 2004; as in arXiv:1802.05814, section 4.1, there
+    with a random share as input.
+
+    Raises:
+      DataError: the ratios are not two or three numbers above 0, or the share is not between 0 and 1.
+    """
+    shares = cumulated_shares(ratios)
+    if not 0 < input_share < 1:
+        raise DataError(f"input_share must be above 0 and below 1, got {input_share:g}")
+
+    def split(rows: Rows) -> np.ndarray:
+        drawn = hashed(seed, rows.users[rows.starts]) / 2.0**64
+        own = np.where(drawn < shares[0], TRAIN, np.where(drawn < shares[-1], VALID, TEST))
+        (input_ends,) = part_ends(rows.lengths, np.array([input_share]))
+        is_input = rows.places < np.repeat(input_ends, rows.lengths)
+        return np.where(is_input, TRAIN, np.repeat(own, rows.lengths)).astype(np.int8)
+
+    return split
+
+
 def as_given(rows: Rows) -> np.ndarray:
     """The parts that the log has."""
     if rows.parts is None:
@@ -153,6 +179,21 @@ def split_dataset(dataset: Dataset, split: Split) -> Dataset:
     times = None if own is None else {name: own[mask] for name, mask in chosen.items()}
     matrices = {name: _rows_of(whole, users, mask) for name, mask in chosen.items()}
     return dataclasses.replace(dataset, times=times, **matrices)
+
+
+def hold_out_users(
+    dataset: Dataset, ratios: Sequence[float] = (8, 1, 1), *, input_share: float = 0.8, seed: int = 0
+) -> Dataset:
+    """A dataset that is all in train with whole users held out to validate and test with, by ``by_users``.
+
+    Evaluate it in mode ``relevant_users``: each held-out user is in valid or in test.
+
+    Raises:
+      DataError: it is split already, no user is left to learn of or to test with, or a value is out of range.
+    """
+    split = split_dataset(dataset, by_users(ratios, input_share=input_share, seed=seed))
+    held_out = np.flatnonzero(np.diff(split.valid.indptr) + np.diff(split.test.indptr))
+    return dataclasses.replace(split, held_out_users=held_out)
 
 
 def _rows_of(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.batching import make_row_batch
+from diffrec_jax.data.batching import iterate_user_ids, make_row_batch
 from diffrec_jax.data.interactions import DataError, Dataset
 from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.ranking import (
@@ -63,8 +63,7 @@ def evaluate_scores(
 
     evaluator = Evaluator(lambda state, batch, keys: state, tuple(sorted(set(ks))), batch_size)
     collected: dict[str, list[SplitResult]] = {}
-    for start in range(0, dataset.num_users, batch_size):
-        users = np.arange(start, min(start + batch_size, dataset.num_users), dtype=np.int32)
+    for users in iterate_user_ids(dataset.evaluated_users, batch_size):
         block = np.zeros((batch_size, dataset.num_items), np.float32)
         block[: len(users)] = of_users(users)
         for split, result in evaluate_dataset(evaluator, jnp.asarray(block), dataset, user_ids=users).items():

@@ -230,12 +230,18 @@ def _check_ranked(can_be_ranked: np.ndarray, users: np.ndarray) -> None:
 def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray | None = None) -> None:
     """Raises ValueError if a mode leaves nobody to average over, of these users (default: all): before any work.
 
-    So it does if there is no such mode, and if user_ids are none, or number no rows.
+    So it does if there is no such mode, if user_ids are none, or number no rows, and if users are held out, for valid
+    or for test, and the mode counts all of them for both.
     """
     _check_mode(mode)
-    user_ids = _checked_users(user_ids, dataset.num_users)
-    if mode == "official":
+    user_ids = _checked_users(dataset.evaluated_users if user_ids is None else user_ids, dataset.num_users)
+    if mode == "official" and dataset.held_out_users is None:
         return
+    if mode == "official":
+        raise ValueError(
+            f"{dataset.name} holds out users, some for valid, others for test, and mode official would count each as 0 "
+            "in the other split: use mode relevant_users"
+        )
     for split in dataset.evaluated_splits:
         counts = np.diff(getattr(dataset, split).indptr)[user_ids]
         if not counts.any():
@@ -260,10 +266,12 @@ def evaluate_dataset(
 
     ``recency`` weighs that row; what was seen is masked whatever its weight. With ``test_with_valid_input`` the test is
     scored a second time, from training and validation items. A split without interactions has no result.
-    ``candidates`` are another protocol: they alone are ranked.
+    ``candidates`` are another protocol: they alone are ranked. Without ``user_ids`` it is of the users that are held
+    out or, where none are, of all.
 
     Reference: arXiv:2304.04971, section 4.1.
     """
+    user_ids = dataset.evaluated_users if user_ids is None else user_ids
     run = {"user_ids": user_ids, "on_batch": on_batch, "checked": True}
     tasks = {
         "valid": SplitTask(seen=dataset.train, relevant=dataset.valid),

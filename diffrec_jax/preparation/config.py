@@ -11,7 +11,7 @@ from diffrec_jax.settings import check_settings, seed_setting, setting
 
 Kept = Literal["first", "last"]
 Setting = Literal["clean", "noisy"]
-MONOTONE: tuple[SplitName, ...] = ("by_time", "leave_one_out", "global_time")
+MONOTONE: tuple[SplitName, ...] = ("by_time", "leave_one_out", "global_time", "users")
 """Splits that never put a user's earlier row behind a later one."""
 
 
@@ -36,15 +36,19 @@ class PrepareConfig:
     split: SplitName = setting(
         "by_time",
         "by_time: each user's rows by time; leave_one_out: each user's newest to test, the one before to valid; "
-        "global_time: before two points in time, between, after; random; given: as the log says (lightgcn).",
+        "global_time: before two points in time, between, after; random; users: whole users held out; given: as the "
+        "log says (lightgcn).",
     )
     ratios: str = setting("7:1:2", "Of train, valid and test; two, such as 8:2, are train and test.")
+    input_share: float = setting(
+        0.8, "With split users: oldest share of a held-out user's rows that models see.", above=0, below=1
+    )
     noise_rate: float = setting(
         0.0,
         "Noisy data: random items for each interaction of train and valid; 0: the ratings below min_rating.",
         at_least=0,
     )
-    split_seed: int = seed_setting(0, "Of the random split and of random noise.")
+    split_seed: int = seed_setting(0, "Of the random split, of the users held out and of random noise.")
     setting: Setting = setting(
         "clean", "clean, or noisy: train and valid get rows that are no preference, the test stays as it is."
     )

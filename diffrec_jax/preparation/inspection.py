@@ -43,9 +43,11 @@ def inspect(dataset: Dataset) -> Inspection:
         "train, share of the most popular tenth of items": _share_of_head(popularity),
     }
     warnings = list(dataset.warnings)
+    if dataset.held_out_users is not None:
+        counts["users held out"] = len(dataset.held_out_users)
     for split in ("valid", "test"):
         without = int(np.sum(lengths[split] == 0))
-        if without:
+        if without and dataset.held_out_users is None:
             share = without / dataset.num_users
             warnings.append(
                 f"{without:,} users ({share:.1%}) have nothing in {split}: in the official mode they count as 0"

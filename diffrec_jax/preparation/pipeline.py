@@ -18,7 +18,18 @@ import numpy as np
 
 from diffrec_jax.data import DataError
 from diffrec_jax.data.interactions import SPLITS
-from diffrec_jax.data.splits import Split, as_given, at_random, at_times, by_time, leave_one_out, time_points
+from diffrec_jax.data.official import HELD_OUT
+from diffrec_jax.data.splits import (
+    TRAIN,
+    Split,
+    as_given,
+    at_random,
+    at_times,
+    by_time,
+    by_users,
+    leave_one_out,
+    time_points,
+)
 from diffrec_jax.files import safe_name
 from diffrec_jax.preparation import steps
 from diffrec_jax.preparation.config import PrepareConfig
@@ -201,6 +212,8 @@ def make_split(ordered: Ordered, config: PrepareConfig) -> Split:
             return leave_one_out
         case "random":
             return at_random(config.parts, seed=config.split_seed)
+        case "users":
+            return by_users(config.parts, input_share=config.input_share, seed=config.split_seed)
         case "given":
             return as_given
     times = [columns["time"][columns["low"] == 0] if "low" in columns else columns["time"]
@@ -240,9 +253,19 @@ def _write_parts(
             counts[SPLITS[part]] += int(count)
     _check_counts(counts)
     digests = _write_arrays(numbered, counts, folder, has_ratings, np.int64 if all_whole else np.float64, has_times)
+    if config.split == "users":
+        digests[HELD_OUT] = _write_held_out(numbered, folder)
     write_ids(ordered.users, user_stays, folder / "users.parquet")
     write_ids(ordered.items, item_stays, folder / "items.parquet")
     return counts | {"users": int(user_stays.sum()), "items": total_items}, digests
+
+
+def _write_held_out(blocks: Blocks, folder: Path) -> str:
+    """The file of users with rows in valid or test: its digest."""
+    held_out = np.concatenate([np.unique(rows.users[rows.parts != TRAIN]) for rows in blocks()])
+    file = ArrayFile(folder / HELD_OUT, held_out.shape, np.int32)
+    file.append(held_out)
+    return file.close()
 
 
 def _num_rows(path: Path) -> int:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.assembly import make_evaluator
+from diffrec_jax.assembly import make_evaluator, score_fn_for
 from diffrec_jax.config import RunConfig
 from diffrec_jax.data import Dataset
 from diffrec_jax.data.batching import RowBatch
@@ -38,7 +38,7 @@ class Model:
     @cached_property
     def functions(self) -> Recommender | FittedRecommender:
         """The model's functions; a linear part is among the parameters already."""
-        context = Context(self.dataset, self.item_groups, fit_linear=_is_fitted_already)
+        context = Context(self.dataset.learnt, self.item_groups, fit_linear=_is_fitted_already)
         return (
             self.config.make_recommender(context) if self.family.is_trained else self.config.make_fitted(self.dataset)
         )
@@ -75,7 +75,8 @@ class Model:
 
         @cache
         def rank_of(k: int, of_new_users: bool) -> Any:
-            score_fn = functions.score_new_fn if of_new_users and functions.score_new_fn else functions.score_fn
+            score_fn = functions.score_new_fn if of_new_users else None
+            score_fn = score_fn or score_fn_for(functions, self.dataset, self.family)
 
             def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
                 scores = score_fn(state, inputs, row_keys(draw(), inputs))

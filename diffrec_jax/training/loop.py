@@ -179,11 +179,11 @@ class Trainer:
         self.optimizer = self.config.make_optimizer(
             self.recommender.denoiser_params, holds_params=self.recommender.holds_params
         )
-        self.train_rows = self.weighting.train.weigh(self.dataset.train, self.dataset.times_of("train"))
-        target = self.weighting.target
-        self.targets = None if target is None else target.weigh(self.dataset.train, self.dataset.times_of("train")).data
-        self.steps_per_epoch = steps_per_epoch(self.dataset.num_users, self.config.batch_size)
-        self.total_steps = self.config.total_steps(self.dataset.num_users)
+        learnt, target = self.dataset.learnt, self.weighting.target
+        self.train_rows = self.weighting.train.weigh(learnt.train, learnt.times_of("train"))
+        self.targets = None if target is None else target.weigh(learnt.train, learnt.times_of("train")).data
+        self.steps_per_epoch = steps_per_epoch(learnt.num_users, self.config.batch_size)
+        self.total_steps = self.config.total_steps(learnt.num_users)
         self._key = self.devices.make(self.config.make_key)()
         self._init_state = self.devices.make(self._make_state)
         self._all_finite = self.devices.compile(all_finite)
@@ -261,7 +261,7 @@ class Trainer:
         """Validation and test of a placed state."""
         assert self.progress is not None
         started = time.perf_counter()
-        num_users = self.dataset.num_users if self.eval_user_ids is None else len(self.eval_user_ids)
+        num_users = len(self.dataset.evaluated_users if self.eval_user_ids is None else self.eval_user_ids)
         done = 0
 
         def on_batch(count: int) -> None:
@@ -354,7 +354,7 @@ class Trainer:
           RunDirectoryError: the run has already done more steps than are asked for.
         """
         assert self.progress is not None
-        config, num_users = self.config, self.dataset.num_users
+        config, num_users = self.config, self.dataset.learnt.num_users
         state, step, finished = self._start()
         window_started, window_steps = time.perf_counter(), 0
         while not finished:

@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffrec_jax.data import DataError, from_interactions, split_dataset
+from diffrec_jax.data import DataError, from_interactions, hold_out_users, split_dataset
 from diffrec_jax.data.splits import (
     TEST,
     TRAIN,
@@ -13,6 +15,7 @@ from diffrec_jax.data.splits import (
     at_random,
     at_times,
     by_time,
+    by_users,
     hashed,
     leave_one_out,
     time_points,
@@ -79,3 +82,51 @@ def test_datasets_are_split_by_any_of_them():
     assert split.original_item_ids[split.test.indices].tolist() == [5]
     with pytest.raises(DataError, match="is split already"):
         split_dataset(split, leave_one_out)
+
+
+def test_held_out_users_have_the_oldest_part_as_input_and_the_rest_in_one_split():
+    lengths = [1, 2, 5, 10, 20] * 60
+    rows = rows_of(lengths)
+    found = parts_of(rows, by_users((6, 2, 2), input_share=0.75, seed=3))
+    kinds = {TRAIN: 0, VALID: 0, TEST: 0}
+    for length, parts in zip(lengths, found):
+        evaluated = sorted(set(parts) - {TRAIN})
+        assert parts == sorted(parts) and len(evaluated) <= 1
+        if evaluated:
+            assert parts.count(TRAIN) == max(1, round(0.75 * length))
+        kinds[evaluated[0] if evaluated else TRAIN] += length > 2  # of 2, .75 rounds to both
+    shares = np.array(list(kinds.values())) / 180
+    np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.08)  # 180 users: .037 is one standard deviation
+    of_block = by_users((6, 2, 2), input_share=0.75, seed=3)(
+        Rows(rows.users[rows.users > 150], rows.times[rows.users > 150])
+    )
+    assert of_block.tolist() == [part for parts in found[151:] for part in parts]
+    with pytest.raises(DataError, match="input_share must be above 0"):
+        by_users(input_share=1.0)
+
+
+def test_what_is_learnt_leaves_held_out_users_out():
+    rng = np.random.default_rng(0)
+    users = np.repeat([f"u{user:02}" for user in range(40)], 10)
+    items = np.concatenate([rng.permutation(15)[:10] for _ in range(40)])
+    whole = from_interactions(user=users, item=items, time=np.tile(np.arange(10.0), 40), name="shop")
+    split = hold_out_users(whole, (2, 1, 1))
+    held_out, learnt = split.held_out_users, split.learnt
+    assert 10 <= len(held_out) <= 30 and "held out" in split.summary()
+    assert np.array_equal(split.evaluated_users, held_out)
+    others = np.setdiff1d(np.arange(40), held_out)
+    assert np.array_equal(learnt.train.toarray(), whole.train.toarray()[others])
+    assert np.array_equal(learnt.original_user_ids, whole.original_user_ids[others])
+    assert learnt.learnt is learnt and not learnt.valid.nnz and len(learnt.times_of("train")) == 10 * len(others)
+    assert split.fingerprint != dataclasses.replace(split, held_out_users=None).fingerprint
+    assert np.array_equal(hold_out_users(whole, (2, 1, 1)).held_out_users, held_out)
+    for wrong, message in [
+        (held_out[::-1], "rising row numbers"),
+        (np.array([40]), "rising row numbers"),
+        (np.arange(40), "all users are held out"),
+        (held_out[1:], "not held out"),
+    ]:
+        with pytest.raises(DataError, match=message):
+            dataclasses.replace(split, held_out_users=wrong)
+    with pytest.raises(DataError, match="tune without a holdout"):
+        split.tuning_holdout(0.2)

@@ -362,3 +362,22 @@ def test_ml_1m_prepared_again_from_a_log_of_its_arrays(tmp_path):
         for user, item in found[split].tolist():
             again[int(dataset.original_user_ids[user])].append(int(dataset.original_item_ids[item]))
     assert again == order
+
+
+def test_users_are_held_out(tmp_path):
+    rows = make_log(tmp_path / "log.csv")
+    config = PrepareConfig(**CSV, user_core=5, split="users", ratios="3:1:1", input_share=0.7)
+    made = prepare(tmp_path / "log.csv", "shop", tmp_path / "data", config)
+    dataset = read_official(made.folder)
+    whole = by_hand(rows, min_rating=0, core=1, keep="first")
+    whole = {user: items for user, items in whole.items() if len(items) >= 5}
+    held_out = dataset.original_user_ids[dataset.held_out_users].tolist()
+    assert 5 < len(held_out) < len(whole) - 5
+    for user, parts in sets_of(dataset).items():
+        evaluated = parts["valid"] + parts["test"]
+        assert parts["train"] + evaluated == whole[user]
+        assert bool(evaluated) == (user in held_out) and not (parts["valid"] and parts["test"])
+        assert not evaluated or len(parts["train"]) == max(1, round(0.7 * len(whole[user])))
+    (made.folder / "held_out_users.npy").write_bytes(b"other")
+    with pytest.raises(DataError, match="held_out_users.npy is not what was prepared"):
+        read_official(made.folder)
