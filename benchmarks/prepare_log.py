@@ -1,4 +1,4 @@
-"""How long does it take to make a dataset of a log, and how much memory, as the log grows? pandas is the peer.
+"""How long does it take to make a dataset of a log, how much memory and disk, as it grows? pandas is the peer.
 
 Each side runs in its own process on the same Parquet file: rating of at least 1 (all), first of repeated pairs, core of
 5, order, split 7:1:2, arrays on disk. Both have to write the same arrays.
@@ -6,6 +6,7 @@ Each side runs in its own process on the same Parquet file: rating of at least 1
 python -m benchmarks.prepare_log --rows=100000,1000000,10000000
 """
 
+import contextlib
 import hashlib
 import json
 import resource
@@ -29,6 +30,8 @@ from experiments.report import make_console
 FLAGS = flags.FLAGS
 CORE, MIN_RATING, RATIOS = 5, 1.0, (7, 1, 2)
 BLOCK = 1 << 20
+POLL_S = 0.2
+"""Between two looks at the disk."""
 
 
 def make_log(path: Path, num_rows: int) -> None:
@@ -91,14 +94,31 @@ def by_us(engine: str, log: Path, out: Path) -> None:
 
 
 def measured(side: str, log: Path) -> dict[str, float | str]:
-    """Seconds, peak bytes and the digest of the arrays of one side."""
+    """Seconds, peak bytes of memory and disk, and the digest of the arrays of one side."""
     command = [sys.executable, "-m", "benchmarks.prepare_log", f"--side={side}", f"--log={log}"]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(found.stdout.splitlines()[-1])
+    disk, before = 0, bytes_in(log.parent)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            disk = max(disk, bytes_in(log.parent) - before)
+            time.sleep(POLL_S)
+        assert process.stdout is not None
+        lines = process.stdout.read().splitlines()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(lines[-1]) | {"disk": disk}
+
+
+def bytes_in(folder: Path) -> int:
+    """Of all files in a folder that others write to."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def run_side(side: str, log: Path) -> None:
-    """In a process of its own."""
+    """In a process of its own, beside the log."""
     with tempfile.TemporaryDirectory(dir=log.parent) as folder:
         out, started = Path(folder) / "out", time.perf_counter()
         if side == "pandas":
@@ -119,7 +139,7 @@ def main() -> None:
         run_side(FLAGS.side, Path(FLAGS.log))
         return
     console = make_console()
-    table = Table("rows", "side", "s", "µs a row", "GiB")
+    table = Table("rows", "side", "s", "µs a row", "GiB", "GiB on disk")
     with tempfile.TemporaryDirectory() as folder:
         for num_rows in FLAGS.rows:
             log = Path(folder) / f"{num_rows}.parquet"
@@ -128,9 +148,13 @@ def main() -> None:
             if len({result["digest"] for result in found.values()}) > 1:
                 raise AssertionError(f"{num_rows:,} rows: the sides do not write the same arrays")
             for side, result in found.items():
-                seconds, size = float(result["seconds"]), float(result["bytes"])
+                seconds, sizes = float(result["seconds"]), (float(result[name]) / GIB for name in ("bytes", "disk"))
                 table.add_row(
-                    f"{num_rows:,}", side, f"{seconds:.2f}", f"{seconds / num_rows * 1e6:.2f}", f"{size / GIB:.2f}"
+                    f"{num_rows:,}",
+                    side,
+                    f"{seconds:.2f}",
+                    f"{seconds / num_rows * 1e6:.2f}",
+                    *(f"{size:.2f}" for size in sizes),
                 )
             log.unlink()
     console.print(table)
