@@ -108,6 +108,9 @@ MODELS: dict[str, ModelFamily] = {
     "t_ease": ModelFamily("T-EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False),
     "slim": ModelFamily("SLIM", made.SlimConfig, _alone(made.make_slim), is_trained=False),
     "gfcf": ModelFamily("GF-CF", made.GFCFConfig, _alone(made.make_gfcf), is_trained=False),
+    "window_ridge": ModelFamily(
+        "WindowRidge", made.WindowRidgeConfig, _alone(made.make_window_ridge), is_trained=False
+    ),
     "ials": ModelFamily("iALS", made.IALSConfig, _alone(made.make_ials), is_trained=False),
 }
 

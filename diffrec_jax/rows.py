@@ -108,7 +108,7 @@ def _embed_backward(saved: tuple[list[RowBatch], list[Array]], gradients: list[A
 embed_each.defvjp(_embed_forward, _embed_backward)
 
 
-def _entry_keys(batch: RowBatch, row_keys: RowKeys) -> RowKeys:
+def entry_keys(batch: RowBatch, row_keys: RowKeys) -> RowKeys:
     """A key for each entry, [N], from its row's key and its item alone.
 
     Hashed by threefry2x32: on CPU, XLA computes the words of a threefry4x32 key that is kept in an array thousands of
@@ -127,7 +127,7 @@ def dropout_entries(batch: RowBatch, row_keys: RowKeys, rate: float) -> RowBatch
     if rate == 0.0:
         return batch
 
-    keeps = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(_entry_keys(batch, row_keys))
+    keeps = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate))(entry_keys(batch, row_keys))
     factor = keeps / (1.0 - rate)
     target_weights = None if batch.target_weights is None else batch.target_weights * factor
     return batch._replace(weights=batch.weights * factor, target_weights=target_weights)
@@ -155,6 +155,11 @@ def row_starts(batch: RowBatch) -> Array:
     return jnp.cumsum(places) - places
 
 
+def places(batch: RowBatch) -> Array:
+    """The place of each entry in its row, from 0, [N] int32."""
+    return jnp.arange(batch.item_ids.shape[0]) - row_starts(batch)[batch.rows]
+
+
 def _sorted_within_rows(batch: RowBatch, num_items: int) -> Array:
     """Item ids, [N], in each row the lowest first."""
     stride = num_items + 1  # the padding's id is num_items
@@ -171,7 +176,7 @@ def sample_unseen(batch: RowBatch, row_keys: RowKeys, num_items: int) -> Array:
     """
     sorted_ids = _sorted_within_rows(batch, num_items)
     starts, counts = row_starts(batch)[batch.rows], num_entries(batch, num_items)[batch.rows]
-    bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(_entry_keys(batch, row_keys))
+    bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(entry_keys(batch, row_keys))
     rank = (bits % jnp.maximum(num_items - counts, 1).astype(jnp.uint32)).astype(jnp.int32)
 
     def bisect(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -185,23 +190,13 @@ def sample_unseen(batch: RowBatch, row_keys: RowKeys, num_items: int) -> Array:
     return rank + num_below
 
 
-def newest_items(batch: RowBatch, length: int, num_items: int) -> Array:
-    """The last ``length`` items of each row in stored order, [B, length] int32, right-aligned after ``num_items``."""
-    num_rows = batch.user_ids.shape[0]
-    place = jnp.arange(batch.item_ids.shape[0]) - row_starts(batch)[batch.rows]
-    column = length - num_entries(batch, num_items)[batch.rows] + place
-    column = jnp.where(column < 0, length, column)  # a negative one would count from the end
-    sequences = jnp.full((num_rows, length), num_items, jnp.int32)
-    return sequences.at[batch.rows, column].set(batch.item_ids, mode="drop")
-
-
 def row_keys(key: Key, batch: RowBatch) -> RowKeys:
     """A key per row, [B], from the user's id alone: the same on any number of devices and in any order of rows."""
     return jax.vmap(lambda user_id: jax.random.fold_in(key, user_id))(batch.user_ids)
 
 
 def threefry2x32_keys(row_keys: RowKeys) -> RowKeys:
-    """A threefry2x32 key for each row, [B], from its own: it may be split within a step (see ``_entry_keys``)."""
+    """A threefry2x32 key for each row, [B], from its own: it may be split within a step (see ``entry_keys``)."""
     bits = jax.vmap(lambda key: jax.random.bits(key, (2,), jnp.uint32))(row_keys)
     return jax.random.wrap_key_data(bits, impl="threefry2x32")
 

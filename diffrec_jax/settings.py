@@ -127,6 +127,6 @@ def _check(field: Field, value: Any) -> None:
         check_choice(name, value, known.choices)
     if field.kind is tuple:
         if not all(isinstance(size, int) and size >= 1 for size in value) or not (value or known.may_be_empty):
-            raise ValueError(f"{name} must be one or more positive layer sizes, got {list(value)}")
+            raise ValueError(f"{name} must be one or more positive whole numbers, got {list(value)}")
     elif known.range_text() and not known.holds(value):
         raise ValueError(f"{name} must be {known.range_text()}, got {value}")

@@ -12,9 +12,9 @@ from diffrec_jax.rows import (
     dropout_entries,
     embed,
     mask_scores,
-    newest_items,
     normalise_rows,
     num_entries,
+    places,
     row_keys,
     sample_unseen,
     targets,
@@ -256,12 +256,9 @@ def test_unseen_items_of_random_rows(seed):
 
 
 @any_batch
-@pytest.mark.parametrize("length", [1, 4, I + 3])
-def test_newest_items_are_the_rows_ends_in_stored_order(user_ids, batch_size, length):
+def test_places_count_the_entries_of_each_row(user_ids, batch_size):
     matrix = weighted_matrix()
     batch = make_row_batch(matrix, user_ids, batch_size=batch_size)
-    expected = np.full((len(batch.user_ids), length), I)
-    for row, user in enumerate(user_ids):
-        items = matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]][-length:]
-        expected[row, length - len(items) :] = items
-    np.testing.assert_array_equal(newest_items(batch, length, I), expected)
+    lengths = (matrix.indptr[user_ids + 1] - matrix.indptr[user_ids]).tolist()
+    expected = [place for length in lengths for place in range(length)]
+    np.testing.assert_array_equal(places(batch)[: len(expected)], expected)

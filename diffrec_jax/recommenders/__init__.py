@@ -33,6 +33,7 @@ from diffrec_jax.recommenders.linear_denoiser import (
 )
 from diffrec_jax.recommenders.popularity import PopularityConfig, make_popularity
 from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
+from diffrec_jax.recommenders.window_ridge import WindowRidgeConfig, make_window_ridge
 
 __all__ = [
     "CDAEConfig",
@@ -57,6 +58,7 @@ __all__ = [
     "SASRecConfig",
     "SlimConfig",
     "StepContext",
+    "WindowRidgeConfig",
     "fit_linear_denoiser",
     "fit_linear_factors",
     "make_autoencoder",
@@ -71,4 +73,5 @@ __all__ = [
     "make_rp3beta",
     "make_sasrec",
     "make_slim",
+    "make_window_ridge",
 ]

@@ -11,6 +11,26 @@ def ease(x, l2):
     return weights
 
 
+def recency_row(items, weights, num_items, scale):
+    """A row whose newest item counts its weight, one of age a exp(-a / scale) of it."""
+    row = np.zeros(num_items)
+    for age, (item, weight) in enumerate(zip(items[::-1], weights[::-1])):
+        row[item] = weight * np.exp(-age / scale)
+    return row
+
+
+def window_ridge(rows, num_items, scales, horizon, l2, stride):
+    """[SI, I] from rows of (items, weights), oldest first: all windows made one by one."""
+    phi, y = [], []
+    for items, weights in rows:
+        for end in range(len(items) - 1, 0, -stride):
+            past = [recency_row(items[:end], weights[:end], num_items, scale) for scale in scales]
+            phi.append(np.concatenate(past))
+            y.append(recency_row(items[end:][::-1], weights[end:][::-1], num_items, horizon))
+    phi, y = np.array(phi), np.array(y)
+    return np.linalg.solve(phi.T @ phi + l2 * np.eye(phi.shape[1]), phi.T @ y)
+
+
 def normalised(x):
     """D_u^-1/2 R D_i^-1/2."""
     users, items = (np.maximum((x > 0).sum(axis), 1) for axis in (1, 0))

@@ -21,6 +21,7 @@ from diffrec_jax.recommenders import (
     PopularityConfig,
     RP3betaConfig,
     SlimConfig,
+    WindowRidgeConfig,
     fit_linear_factors,
     make_diffrec,
     make_ease,
@@ -31,6 +32,7 @@ from diffrec_jax.recommenders import (
     make_popularity,
     make_rp3beta,
     make_slim,
+    make_window_ridge,
 )
 from diffrec_jax.rows import to_dense
 from tests.training.small_run import DATASET, MODEL, make_trainer
@@ -82,6 +84,8 @@ CLOSED_FORMS = {
     "ease": make_ease(EaseConfig(l2=10.0)),
     "slim": make_slim(SlimConfig()),
     "gfcf": make_gfcf(GFCFConfig(rank=8)),
+    "window_ridge": make_window_ridge(WindowRidgeConfig(scales=(1, 4), l2=3.0)),
+    "window_ridge of rank 8": make_window_ridge(WindowRidgeConfig(scales=(1, 4), l2=3.0, rank=8)),
     "ials": make_ials(IALSConfig(embedding_size=24, num_iterations=2)),
 }
 

@@ -1,0 +1,219 @@
+"""A linear model of what comes next, in closed form: every prefix of a row predicts the items that follow it.
+
+What a linear sequence model can do without any gradient: the opponent of sequence models, and where they may start.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from scipy import linalg, sparse
+
+from diffrec_jax.data.batching import RowBatch
+from diffrec_jax.data.embeddings import leading_item_factors
+from diffrec_jax.recommenders.base import FittedRecommender
+from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES
+from diffrec_jax.rows import embed, num_entries, places
+from diffrec_jax.settings import check_settings, seed_setting, setting
+from diffrec_jax.typing import Array, RowKeys
+
+
+@dataclass(frozen=True)
+class WindowRidgeConfig:
+    """Ridge regression over windows; the defaults are tuned on ML-1M."""
+
+    scales: tuple[int, ...] = setting(
+        (1, 5, 30), "Recency scales s of the input, side by side: an item of age a, in interactions, weighs exp(-a/s)."
+    )
+    horizon: float = setting(3.0, "H: the k-th next item is predicted with weight exp(-(k-1)/H).", above=0)
+    l2: float = setting(300.0, "L2 regularisation of the weights.", above=0)
+    stride: int = setting(1, "Learns of every so-manieth prefix of a row, counted from its end.", at_least=1)
+    max_length: int = setting(1000, "Newest items of a row that are learnt of.", at_least=2)
+    rank: int = setting(
+        0,
+        "For many items: the input passes through so many factors of the items; 0: not. Without it a fit takes 8 "
+        "(scales + 1)^2 bytes for each pair of items.",
+        at_least=0,
+    )
+    seed: int = seed_setting(1, "Seed of the randomised SVD that makes the factors.")
+
+    def __post_init__(self) -> None:
+        """Checks every value."""
+        check_settings(self)
+
+
+class WindowRidgeState(NamedTuple):
+    """Scores are the sum over scales s of x_s F W_s, x_s the row weighted by the age of its items."""
+
+    weights: np.ndarray
+    """W [S, R, I], or [S, I, I] without factors."""
+    factors: np.ndarray | None
+    """F [I, R]; None: the identity."""
+
+
+class PairTables(NamedTuple):
+    """Sums over the windows of a row for two of its items, which only their places decide; L is the longest row.
+
+    The item at place p weighs a^(t-p) in the window that ends at place t, with a = exp(-1/s).
+    """
+
+    decays: np.ndarray
+    """[S, L]: a^d."""
+    both: np.ndarray
+    """[S, S, L + 1]: sum of (ab)^(t-p) over the windows with t >= p, by their distance from p to the last; of no window
+    at L, which is the place -1."""
+    ahead: np.ndarray
+    """[S, stride, L]: sum of a^(t-p) exp(-(k-1-t)/H) over the windows with p <= t < k, by p's distance to the last
+    window, modulo the stride, and by k - p."""
+
+
+def make_pair_tables(config: WindowRidgeConfig, length: int) -> PairTables:
+    """For rows of up to a length, in float64."""
+    rates, stride = np.exp(-1.0 / np.array(config.scales, np.float64)), config.stride
+    products, fade = rates[:, None] * rates[None], np.exp(-1.0 / config.horizon)
+    both = np.zeros((*products.shape, length + 1))
+    for distance in range(length):
+        both[..., distance] = (distance > 0) * products * both[..., distance - 1] + (distance % stride == 0)
+    ahead = np.zeros((len(rates), stride, length))
+    for steps in range(1, length):
+        ends = (np.arange(stride) - steps + 1) % stride == 0  # a window ends one place before
+        ahead[..., steps] = fade * ahead[..., steps - 1] + ends * rates[:, None] ** (steps - 1)
+    return PairTables(rates[:, None] ** np.arange(length), both, ahead)
+
+
+def newest_of_rows(train: sparse.csr_array, max_length: int) -> sparse.csr_array:
+    """Each row's newest items, in float64."""
+    lengths = np.diff(train.indptr)
+    places = np.arange(train.nnz) - np.repeat(train.indptr[:-1], lengths)
+    stays = places >= np.repeat(lengths - max_length, lengths)
+    indptr = np.concatenate([[0], np.cumsum(np.minimum(lengths, max_length))])
+    return sparse.csr_array((train.data[stays].astype(np.float64), train.indices[stays], indptr), shape=train.shape)
+
+
+def _whole_equations(config: WindowRidgeConfig, train: sparse.csr_array) -> tuple[np.ndarray, np.ndarray]:
+    """Phi'Phi [SI, SI], its upper triangle, and Phi'Y [SI, I], over all windows.
+
+    No window is ever made: what two items of a row add depends on their places alone. Item by item, so that what is
+    added to stays in the cache.
+    """
+    num_items, scales = train.shape[1], range(len(config.scales))
+    lengths = np.diff(train.indptr)
+    decays, both, ahead = make_pair_tables(config, int(lengths.max(initial=1)))
+    places = np.arange(train.nnz) - np.repeat(train.indptr[:-1], lengths)
+    users = np.repeat(np.arange(train.shape[0]), lengths)
+    by_item = np.argsort(train.indices, kind="stable")
+    ends = np.cumsum(np.bincount(train.indices, minlength=num_items))
+    gram = np.zeros((len(scales) * num_items,) * 2)
+    right = np.zeros((len(scales) * num_items, num_items))
+    for item in range(num_items):
+        entries = by_item[ends[item - 1] if item else 0 : ends[item]]
+        counts = lengths[users[entries]]
+        starts = np.repeat(train.indptr[users[entries]] - np.cumsum(counts) + counts, counts)
+        others = starts + np.arange(len(starts))
+        columns, weights = train.indices[others], train.data[others] * np.repeat(train.data[entries], counts)
+        steps = places[others] - np.repeat(places[entries], counts)
+        to_last = np.repeat(counts - 2, counts) - np.maximum(places[others], places[others] - steps)
+        gaps, is_later = np.abs(steps), steps >= 0
+        for one in scales:
+            row = one * num_items + item
+            for other in scales[one:]:
+                decay = np.where(is_later, decays[one, gaps], decays[other, gaps])
+                found = np.bincount(columns, decay * both[one, other, to_last] * weights, minlength=num_items)
+                gram[row, other * num_items : (other + 1) * num_items] = found
+            phase = (np.repeat(counts - 2 - places[entries], counts)) % config.stride
+            found = ahead[one, phase, gaps] * (steps > 0) * weights
+            right[row] = np.bincount(columns, found, minlength=num_items)
+    return gram, right
+
+
+class Windows(NamedTuple):
+    """Of rows of one length L: W prefixes, and how much each of the row's items counts in them."""
+
+    inputs: np.ndarray
+    """[S, W, L]: exp(-age / s) of the items up to the prefix's last, 0 of the others."""
+    targets: np.ndarray
+    """[W, L]: exp(-(k - 1) / H) of the k-th item after the prefix, 0 of those in it."""
+
+
+def make_windows(config: WindowRidgeConfig, length: int) -> Windows:
+    """The windows of rows of a length of at least 2, in float64."""
+    last = np.arange(length - 2, -1, -config.stride)[::-1, None]  # place of each prefix's last item
+    ahead = np.arange(length)[None] - last
+    ages = np.maximum(-ahead, 0)
+    inputs = [np.where(ahead <= 0, np.exp(-ages / scale), 0.0) for scale in config.scales]
+    targets = np.where(ahead > 0, np.exp(-(np.maximum(ahead, 1) - 1) / config.horizon), 0.0)
+    return Windows(np.stack(inputs), targets)
+
+
+def _reduced_equations(
+    config: WindowRidgeConfig, train: sparse.csr_array, factors: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for inputs that pass through factors [I, R]: [SR, SR] and [SR, I]."""
+    (num_items, rank), num_scales = factors.shape, len(config.scales)
+    lengths = np.diff(train.indptr)
+    gram = np.zeros((num_scales * rank,) * 2)
+    right = np.zeros((num_items, num_scales * rank))
+    for length in np.unique(lengths[lengths >= 2]):
+        windows, starts = make_windows(config, length), train.indptr[:-1][lengths == length]
+        size = max(1, BLOCK_BYTES // (8 * length * rank * num_scales))
+        for start in range(0, len(starts), size):
+            entries = starts[start : start + size, None] + np.arange(length)
+            own, weights = train.indices[entries], train.data[entries][:, :, None]
+            embedded = factors[own] * weights  # [n, L, R]
+            phi = np.concatenate([inputs @ embedded for inputs in windows.inputs], axis=2)  # [n, W, SR]
+            of_items = (windows.targets.T @ phi * weights).reshape(own.size, -1)
+            flat = phi.reshape(-1, num_scales * rank)
+            gram += flat.T @ flat
+            ones = np.ones(own.size), own.ravel(), np.arange(own.size + 1)
+            right += sparse.csr_array(ones, shape=(own.size, num_items)).T @ of_items
+    return gram, right.T
+
+
+def fit_window_ridge(config: WindowRidgeConfig, train: sparse.csr_array) -> WindowRidgeState:
+    """W = (Phi'Phi + l2 I)^-1 Phi'Y over all prefixes of all rows.
+
+    A row of Phi holds a prefix at every recency scale, a row of Y the items after it, each weighted by its distance.
+    """
+    factors = leading_item_factors(train, config.rank, seed=config.seed)[1] if config.rank else None
+    rows = newest_of_rows(train, config.max_length)
+    if factors is None:
+        gram, right = _whole_equations(config, rows)
+    else:
+        gram, right = _reduced_equations(config, rows, factors.astype(np.float64))
+    gram[np.diag_indices(len(gram))] += config.l2
+    # LAPACK's matrices lie column by column: the upper triangle of ours is the lower one of its.
+    _, solved, info = linalg.lapack.dposv(gram.T, np.asfortranarray(right), lower=1, overwrite_a=1, overwrite_b=1)
+    if info:
+        raise np.linalg.LinAlgError(f"the Gram matrix of the windows is not positive definite with l2 = {config.l2}")
+    weights = np.ascontiguousarray(solved, np.float32).reshape(len(config.scales), -1, train.shape[1])
+    return WindowRidgeState(weights, None if factors is None else factors.astype(np.float32))
+
+
+def make_window_ridge(config: WindowRidgeConfig) -> FittedRecommender:
+    """Ridge regression from a row's past, at several recency scales, to its future.
+
+    Weights of interactions multiply inputs and targets.
+    """
+    num_scales = len(config.scales)
+
+    def score_fn(state: WindowRidgeState, batch: RowBatch, row_keys: RowKeys) -> Array:
+        del row_keys
+        num_items = state.weights.shape[2]
+        ages = num_entries(batch, num_items)[batch.rows] - 1 - places(batch)
+        scores = jnp.zeros((batch.user_ids.shape[0], num_items))
+        for scale, weights in zip(config.scales, jnp.asarray(state.weights)):
+            aged = batch._replace(weights=batch.weights * jnp.exp(-jnp.maximum(ages, 0) / scale))
+            if state.factors is None:
+                scores = scores + embed(aged, weights)
+            else:
+                scores = scores + embed(aged, jnp.asarray(state.factors)) @ weights
+        return scores
+
+    def fit_bytes(train: sparse.csr_array) -> int:
+        num_items = train.shape[1]
+        width = num_scales * (config.rank or num_items)
+        # Both sides in float64, the weights in float32 and their copy on the device.
+        return 8 * width**2 + 16 * width * num_items + 4 * BLOCK_BYTES
+
+    return FittedRecommender(fit=lambda train: fit_window_ridge(config, train), score_fn=score_fn, fit_bytes=fit_bytes)
