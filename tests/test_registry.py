@@ -45,7 +45,7 @@ def small(model):
 
 @pytest.mark.parametrize("model", [name for name, family in MODELS.items() if family.is_trained])
 def test_training_lowers_the_loss_of_every_model(model):
-    """The loss of the same users with the same draws, before and after 30 steps."""
+    """The loss of the same users with the same draws, before and after 40 steps."""
     recommender = MODELS[model].make(small(model), Context(DATASET, GROUPS))
     optimizer = TrainConfig(lr=0.02, weight_decay=0.0).make_optimizer()
     step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=1))
@@ -61,7 +61,7 @@ def test_training_lowers_the_loss_of_every_model(model):
 
     state = init_train_state(recommender, optimizer, jax.random.key(0))
     before = loss(state)
-    for _ in range(30):
+    for _ in range(40):
         state = step(state, batch, jax.random.key(0))
     assert loss(state) < 0.95 * before
     scores = recommender.score_fn(recommender.prepare_scoring(state.params), batch, row_keys(jax.random.key(0), batch))
