@@ -13,6 +13,8 @@ from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 

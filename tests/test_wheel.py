@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -45,6 +47,13 @@ def diffrec(site, tmp_path, *arguments):
     done = run(site, tmp_path, code, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_no_package_of_the_checkout_is_left_out(site):
+    packages = {path.parent.relative_to(ROOT) for path in (ROOT / "diffrec_jax").rglob("__init__.py")}
+    assert len(packages) > 8
+    for package in packages:
+        assert (site / package / "__init__.py").exists(), f"add {package} to pyproject.toml"
 
 
 def test_the_wheel_has_one_name_and_everything_that_is_read(site):
