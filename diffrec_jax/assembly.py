@@ -202,7 +202,7 @@ def check_memory(
     if instead is None:
         instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
         if config.has_linear_part:
-            instead = "leave the linear part out (linear_rank 0, autoencoder trained)"
+            instead = "leave the linear part out (linear_rank or linear_weight 0, autoencoder trained)"
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "
@@ -215,7 +215,7 @@ def check_fit_memory(config: RunConfig, dataset: Dataset) -> None:
     if not config.training:
         check_memory(config, config.make_fitted(dataset).fit_bytes(dataset.train), dataset)
     if config.has_linear_part:
-        check_memory(config, linear_factors_bytes(dataset.train), dataset)
+        check_memory(config, config.recommender.linear_bytes(dataset.train), dataset)
 
 
 def prepare_trainer(

@@ -222,8 +222,13 @@ class RunConfig:
 
     @property
     def has_linear_part(self) -> bool:
-        """Whether training starts from a fitted linear denoiser."""
+        """Whether a linear part is fitted before the training."""
         return getattr(self.recommender, "has_linear_part", False)
+
+    @property
+    def holds_params(self) -> bool:
+        """Whether some parameters within trained arrays are held: weight decay would shrink them."""
+        return getattr(self.recommender, "holds_params", False)
 
     def make_fitted(self, dataset: Dataset) -> FittedRecommender:
         """The functions of a model that is fitted."""
@@ -423,7 +428,7 @@ def check_consistent(config: RunConfig) -> RunConfig:
         try:
             parse_metric(config.training.metric, config.evaluation.ks)
             jax.eval_shape(config.training.make_key)
-            config.training.make_optimizer(holds_params=config.has_linear_part)
+            config.training.make_optimizer(holds_params=config.holds_params)
         except ValueError as error:
             raise ConfigError(error) from error
         predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"

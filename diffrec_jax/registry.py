@@ -92,6 +92,7 @@ MODELS: dict[str, ModelFamily] = {
     "t_diffrec": ModelFamily("T-DiffRec", made.DiffRecConfig, _diffrec),
     "l_diffrec": ModelFamily("L-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
     "lt_diffrec": ModelFamily("LT-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
+    "s_diffrec": ModelFamily("S-DiffRec", made.SDiffRecConfig, _of_train(made.make_s_diffrec), weighs_rows=False),
     "mf": ModelFamily("MF", made.MFConfig, _bpr, weighs_rows=False, needs_known_users=True),
     "lightgcn": ModelFamily("LightGCN", made.LightGCNConfig, _bpr, weighs_rows=False, needs_known_users=True),
     "cdae": ModelFamily("CDAE", made.CDAEConfig, _autoencoder, needs_known_users=True),

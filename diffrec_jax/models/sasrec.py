@@ -17,9 +17,10 @@ from diffrec_jax.typing import Array, RowKeys
 
 def in_blocks(values: Array, window: int, fill: float) -> Array:
     """Values [N, ...] in blocks [N / window, window, ...], the last one filled up."""
-    missing = -len(values) % window
-    padded = jnp.pad(values, [(0, missing)] + [(0, 0)] * (values.ndim - 1), constant_values=fill)
-    return padded.reshape(-1, window, *values.shape[1:])
+    length = values.shape[0]  # may be a symbol, in an export
+    num_blocks = (length + window - 1) // window
+    ends = [(0, num_blocks * window - length)] + [(0, 0)] * (values.ndim - 1)
+    return jnp.pad(values, ends, constant_values=fill).reshape(num_blocks, window, *values.shape[1:])
 
 
 def with_previous(blocks: Array, fill: float) -> Array:
@@ -55,7 +56,7 @@ def windowed_attention(query: Array, key: Array, value: Array, rows: Array, bias
     scores = scores + bias[:, np.clip(distance[0], 0, window - 1)][None]
     weights = jax.nn.softmax(jnp.where(allowed[:, None], scores, -1e9), axis=-1)
     found = jnp.einsum("nhqk,nkhd->nqhd", weights, value_blocks)
-    return found.reshape(-1, num_heads, query.shape[-1])[: len(query)]
+    return found.reshape(-1, num_heads, query.shape[-1])[: query.shape[0]]
 
 
 def future_means(vectors: Array, rows: Array, horizon: float, window: int) -> tuple[Array, Array]:
@@ -83,7 +84,7 @@ def future_means(vectors: Array, rows: Array, horizon: float, window: int) -> tu
     total = jnp.sum(weights, axis=-1)
     means = jnp.einsum("nqk,nkd->nqd", weights, with_next(blocks, 0.0)) / jnp.maximum(total, 1e-20)[..., None]
     size = vectors.shape[1]
-    return means.reshape(-1, size)[: len(vectors)], (total > 0).reshape(-1)[: len(vectors)]
+    return means.reshape(-1, size)[: vectors.shape[0]], (total > 0).reshape(-1)[: vectors.shape[0]]
 
 
 class SASRecEncoder(nn.Module):
@@ -122,7 +123,7 @@ class SASRecEncoder(nn.Module):
         hidden = drop(vectors * np.sqrt(self.embedding_size))
         for layer in range(self.num_layers):
             given = self.attention_inputs[layer](self.attention_norms[layer](hidden))
-            query, key, value = jnp.split(given.reshape(len(given), self.num_heads, -1), 3, axis=-1)
+            query, key, value = jnp.split(given.reshape(given.shape[0], self.num_heads, -1), 3, axis=-1)
             found = windowed_attention(query, key, value, rows, self.distance_bias[layer])
             hidden = hidden + drop(self.attention_outputs[layer](found.reshape(hidden.shape)))
             within = drop(nn.gelu(self.inner_layers[layer](self.layer_norms[layer](hidden))))

@@ -32,6 +32,7 @@ from diffrec_jax.recommenders.linear_denoiser import (
     fit_linear_factors,
 )
 from diffrec_jax.recommenders.popularity import PopularityConfig, make_popularity
+from diffrec_jax.recommenders.s_diffrec import SDiffRecConfig, make_s_diffrec
 from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
 from diffrec_jax.recommenders.window_ridge import WindowRidgeConfig, make_window_ridge
 
@@ -56,6 +57,7 @@ __all__ = [
     "RP3betaConfig",
     "Recommender",
     "SASRecConfig",
+    "SDiffRecConfig",
     "SlimConfig",
     "StepContext",
     "WindowRidgeConfig",
@@ -71,6 +73,7 @@ __all__ = [
     "make_l_diffrec",
     "make_popularity",
     "make_rp3beta",
+    "make_s_diffrec",
     "make_sasrec",
     "make_slim",
     "make_window_ridge",

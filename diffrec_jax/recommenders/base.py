@@ -36,6 +36,9 @@ class Recommender(NamedTuple):
     """On the host, before the first step: the initial parameters with what is computed from the training split."""
     holds_params: bool = False
     """Whether some of the parameters are to stay as ``warm_start`` made them: weight decay would shrink them."""
+    held_params: str | None = None
+    """Key of those parameters that stay as ``warm_start`` made them, where they are whole arrays and params is a dict:
+    the optimizer leaves them alone and keeps no moments of them."""
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
     item_embeddings: Callable[[Any], Array] | None = None

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import (
@@ -26,7 +27,7 @@ from diffrec_jax.diffusion import (
     x0_denoise_fn,
 )
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
-from diffrec_jax.recommenders.linear_denoiser import LinearFit
+from diffrec_jax.recommenders.linear_denoiser import LinearFit, linear_factors_bytes
 from diffrec_jax.rows import fold_each, num_entries, threefry2x32_keys
 from diffrec_jax.settings import check_choice, check_settings, setting
 from diffrec_jax.typing import Array, DenoiseFn, NoiseFn, Params, RowKeys
@@ -91,6 +92,15 @@ class DiffusionConfig:
     def has_linear_part(self) -> bool:
         """Whether training starts from a fitted linear denoiser."""
         return False
+
+    @property
+    def holds_params(self) -> bool:
+        """Whether the linear part is held within arrays that are trained."""
+        return self.has_linear_part
+
+    def linear_bytes(self, train: sparse.csr_array) -> int:
+        """What fitting the linear part takes at its peak, 0 without one."""
+        return linear_factors_bytes(train) if self.has_linear_part else 0
 
     @property
     def draws_inference_noise(self) -> bool:

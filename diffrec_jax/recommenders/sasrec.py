@@ -4,8 +4,9 @@ Reference: arXiv:1808.09781, with a softmax over all items or sampled ones (arXi
 negatives.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -93,12 +94,37 @@ def softmax_losses(
     return jax.lax.map(log_sums, chunks).reshape(-1) - jnp.sum(hidden * targets, axis=-1)
 
 
-def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
-    """The functions of a SASRec over the items of a training split, whose rows are in time order.
+class Places(NamedTuple):
+    """What a sequence model knows of the N places of a batch in training."""
 
-    The loss of a row sums over its places and is divided by the rows' mean number of them, so that every interaction
-    counts the same.
-    """
+    hidden: Array
+    """[N, D], of each place and what is before it."""
+    targets: Array
+    """[N, D]: mean vector of the items after it, by their distance."""
+    has_next: Array
+    """[N]: whether there is one."""
+    next_items: Array
+    """[N] item ids."""
+    keys: RowKeys
+    """[N]."""
+
+
+class SequenceModel(NamedTuple):
+    """The parts of a recommender that reads rows in time order: SASRec as it is, S-DiffRec with more between them."""
+
+    init_params: Callable[[Key], Params]
+    """Key -> the encoder's parameters, ``item_vectors`` [I, D] among them."""
+    read_places: Callable[[Params, RowBatch, RowKeys], Places]
+    """With dropout."""
+    losses: Callable[[Params, Places, Array, RowBatch, Key], Array]
+    """(params, places, hidden [N, D], batch, key of the step) -> the rows' losses [B], summed over their places and
+    divided by the rows' mean number of them, so that every interaction counts the same."""
+    read_rows: Callable[[Params, RowBatch], Array]
+    """[B, D]: of each row's newest place; 0 of a row without items."""
+
+
+def make_sequence_model(config: SASRecConfig, train: sparse.csr_array) -> SequenceModel:
+    """Over the items of a training split, whose rows are in time order."""
     num_users, num_items = train.shape[0], train.shape[1]
     num_negatives = config.negatives_of(num_items)
     model = SASRecEncoder(
@@ -114,30 +140,46 @@ def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
     def init_params(key: Key) -> Params:
         return model.init(key, jnp.zeros(2, jnp.int32), jnp.zeros(2, jnp.int32))
 
-    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
-        del model_state
-        hidden: Array = model.apply(params, batch.item_ids, batch.rows, entry_keys(batch, row_keys))  # type: ignore[assignment]
-        item_vectors = params["params"]["item_vectors"]
+    def read_places(params: Params, batch: RowBatch, row_keys: RowKeys) -> Places:
+        keys = entry_keys(batch, row_keys)
+        hidden: Array = model.apply(params, batch.item_ids, batch.rows, keys)  # type: ignore[assignment]
         rows = jnp.where(batch.item_ids < num_items, batch.rows, -1)
-        vectors = item_vectors.at[batch.item_ids].get(mode="fill", fill_value=0.0)
+        vectors = params["params"]["item_vectors"].at[batch.item_ids].get(mode="fill", fill_value=0.0)
         targets, has_next = future_means(vectors, rows, config.future_horizon, config.max_length)
+        return Places(hidden, targets, has_next, jnp.roll(batch.item_ids, -1), keys)
+
+    def losses(params: Params, places: Places, hidden: Array, batch: RowBatch, key: Key) -> Array:
         negatives = None
         if num_negatives:
-            bits = jax.random.bits(context.key, (num_negatives,), jnp.uint32)
-            negatives = (bits % num_items).astype(jnp.int32)
-        next_items = jnp.roll(batch.item_ids, -1)
-        losses = softmax_losses(hidden, targets, next_items, item_vectors, negatives)
-        return sum_over_entries(batch, jnp.where(has_next, losses, 0.0)) / mean_length, ()
+            negatives = (jax.random.bits(key, (num_negatives,), jnp.uint32) % num_items).astype(jnp.int32)
+        item_vectors = params["params"]["item_vectors"]
+        of_places = softmax_losses(hidden, places.targets, places.next_items, item_vectors, negatives)
+        return sum_over_entries(batch, jnp.where(places.has_next, of_places, 0.0)) / mean_length
 
-    def score_fn(params: Params, batch: RowBatch, row_keys: RowKeys) -> Array:
-        del row_keys
+    def read_rows(params: Params, batch: RowBatch) -> Array:
         hidden: Array = model.apply(params, batch.item_ids, batch.rows)  # type: ignore[assignment]
         counts = num_entries(batch, num_items)
         newest = hidden[jnp.maximum(row_starts(batch) + counts - 1, 0)]
-        return jnp.where(counts[:, None] > 0, newest, 0.0) @ params["params"]["item_vectors"].T
+        return jnp.where(counts[:, None] > 0, newest, 0.0)
+
+    return SequenceModel(init_params, read_places, losses, read_rows)
+
+
+def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
+    """The functions of a SASRec over the items of a training split, whose rows are in time order."""
+    model = make_sequence_model(config, train)
+
+    def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
+        del model_state
+        places = model.read_places(params, batch, row_keys)
+        return model.losses(params, places, places.hidden, batch, context.key), ()
+
+    def score_fn(params: Params, batch: RowBatch, row_keys: RowKeys) -> Array:
+        del row_keys
+        return model.read_rows(params, batch) @ params["params"]["item_vectors"].T
 
     return Recommender(
-        init_params=init_params,
+        init_params=model.init_params,
         loss_fn=loss_fn,
         score_fn=score_fn,
         item_embeddings=lambda params: params["params"]["item_vectors"],

@@ -94,9 +94,11 @@ class TrainConfig:
         return min(limit, self.max_steps) if self.max_steps else limit
 
     def make_optimizer(
-        self, denoiser_params: str | None = None, *, holds_params: bool = False
+        self, denoiser_params: str | None = None, *, held_params: str | None = None, holds_params: bool = False
     ) -> optax.GradientTransformation:
         """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own.
+
+        What is under the key ``held_params`` stays as it is.
 
         Raises:
           ValueError: weight decay for a recommender that ``holds_params``.
@@ -104,11 +106,18 @@ class TrainConfig:
         if holds_params and self.weight_decay:
             raise ValueError("weight_decay would shrink the fitted linear part, which is held: leave one of them out")
         main = optax.adamw(self.lr, weight_decay=self.weight_decay)
-        if denoiser_params is None or self.denoiser_lr is None:
+        others: dict[str, optax.GradientTransformation] = {}
+        if denoiser_params is not None and self.denoiser_lr is not None:
+            others[denoiser_params] = optax.adamw(self.denoiser_lr, weight_decay=self.weight_decay)
+        if held_params is not None:
+            others[held_params] = optax.set_to_zero()
+        if not others:
             return main
+        # The labels decide the layout of checkpoints: "denoiser" is what they have had from the start.
+        names = {key: "denoiser" if key == denoiser_params else key for key in others}
         return optax.multi_transform(
-            {"main": main, "denoiser": optax.adamw(self.denoiser_lr, weight_decay=self.weight_decay)},
-            lambda params: {key: "denoiser" if key == denoiser_params else "main" for key in params},
+            {"main": main, **{names[key]: transform for key, transform in others.items()}},
+            lambda params: {key: names.get(key, "main") for key in params},
         )
 
 
@@ -177,7 +186,9 @@ class Trainer:
         self.timings = Timings()
         self.checkpoints = Checkpoints(self.run_directory.checkpoints, on_warning=self.progress.message)
         self.optimizer = self.config.make_optimizer(
-            self.recommender.denoiser_params, holds_params=self.recommender.holds_params
+            self.recommender.denoiser_params,
+            held_params=self.recommender.held_params,
+            holds_params=self.recommender.holds_params,
         )
         learnt, target = self.dataset.learnt, self.weighting.target
         self.train_rows = self.weighting.train.weigh(learnt.train, learnt.times_of("train"))
