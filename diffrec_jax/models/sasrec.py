@@ -29,6 +29,12 @@ def with_previous(blocks: Array, fill: float) -> Array:
     return jnp.concatenate([before, blocks], axis=1)
 
 
+def with_next(blocks: Array, fill: float) -> Array:
+    """Each block before the one after it, likewise."""
+    after = jnp.concatenate([blocks[1:], jnp.full_like(blocks[:1], fill)])
+    return jnp.concatenate([blocks, after], axis=1)
+
+
 def window_distances(window: int) -> np.ndarray:
     """How far each of a block's places is behind each of ``with_previous``, [window, 2 window]; below 0: before it."""
     return window + np.arange(window)[:, None] - np.arange(2 * window)
@@ -73,10 +79,6 @@ def future_means(vectors: Array, rows: Array, horizon: float, window: int) -> tu
     """
     ahead = (np.arange(2 * window)[None] - np.arange(window)[:, None])[None]
     own, blocks = in_blocks(rows, window, -1), in_blocks(vectors, window, 0.0)
-
-    def with_next(parts: Array, fill: float) -> Array:
-        return jnp.concatenate([parts, jnp.concatenate([parts[1:], jnp.full_like(parts[:1], fill)])], axis=1)
-
     around = with_next(own, -1)
     decays = np.exp(-(np.maximum(ahead, 1) - 1) / horizon) if horizon else (ahead == 1).astype(np.float64)
     decays = np.where((ahead >= 1) & (ahead <= window), decays, 0.0).astype(np.float32)

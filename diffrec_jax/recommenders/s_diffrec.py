@@ -31,14 +31,14 @@ TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key
 
 @dataclass(frozen=True)
 class SDiffRecConfig(SASRecConfig):
-    """S-DiffRec: a SASRec's network, the diffusion and the linear part."""
+    """S-DiffRec: a SASRec's network, the diffusion and the linear part; with T = 0 there is no diffusion."""
 
     future_horizon: float = setting(
         3.0,
         "H: x_0 are the items after a place, the k-th with weight exp(-(k-1)/H); 0: the next one alone.",
         at_least=0,
     )
-    num_timesteps: int = setting(5, "T, diffusion steps; 0: none, the network alone.", at_least=0, aliases=("steps",))
+    num_timesteps: int = setting(5, "T, diffusion steps.", at_least=0, aliases=("steps",))
     noise_schedule: ScheduleKind = setting("cosine", "How the noise grows with t.")
     noise_scale: float = setting(1.0, "s, scale of the noise, of the schedules that have one.", above=0)
     noise_min: float = setting(0.01, "Noise variance at the first step, before the scale.")
@@ -53,7 +53,7 @@ class SDiffRecConfig(SASRecConfig):
     linear_scales: tuple[int, ...] = setting((1, 5, 30), "Recency scales of the linear part, as of window_ridge.")
     linear_horizon: float = setting(2.0, "Its horizon.", above=0)
     linear_l2: float = setting(1000.0, "L2 regularisation of the fitted linear part.", above=0)
-    linear_rank: int = setting(0, "Its rank; 0: whole.", at_least=0)
+    linear_factors: int = setting(0, "Its rank, as of window_ridge; 0: whole.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -79,7 +79,7 @@ class SDiffRecConfig(SASRecConfig):
     def linear_part(self) -> WindowRidgeConfig:
         """The linear part's own configuration."""
         return WindowRidgeConfig(
-            scales=self.linear_scales, horizon=self.linear_horizon, l2=self.linear_l2, rank=self.linear_rank
+            scales=self.linear_scales, horizon=self.linear_horizon, l2=self.linear_l2, rank=self.linear_factors
         )
 
     def linear_bytes(self, train: sparse.csr_array) -> int:
@@ -99,7 +99,12 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
     denoiser = ConditionalDenoiser(config.dims, config.time_embedding_size)
     diffuses = config.num_timesteps > 0
     schedule = config.make_schedule() if diffuses else None
-    width = (len(config.linear_scales), config.linear_rank or num_items, num_items)
+    most = min(train.shape[0], train.shape[1])
+    if config.linear_factors > most:
+        raise ValueError(
+            f"linear_factors must be at most {most}, the smaller of users and items, got {config.linear_factors}"
+        )
+    width = (len(config.linear_scales), config.linear_factors or num_items, num_items)
 
     def init_params(key: Key) -> Params:
         params = {"sequence": sequences.init_params(key)}
@@ -108,8 +113,8 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
             params["denoiser"] = denoiser.init(jax.random.fold_in(key, 1), nothing, nothing, jnp.zeros(1, jnp.int32))
         if config.has_linear_part:
             params["linear"] = {"weights": jnp.zeros(width)}
-            if config.linear_rank:
-                params["linear"]["factors"] = jnp.zeros((num_items, config.linear_rank))
+            if config.linear_factors:
+                params["linear"]["factors"] = jnp.zeros((num_items, config.linear_factors))
         return params
 
     def warm_start(params: Params) -> Params:

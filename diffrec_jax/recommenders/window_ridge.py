@@ -28,12 +28,12 @@ class WindowRidgeConfig:
     )
     horizon: float = setting(3.0, "H: the k-th next item is predicted with weight exp(-(k-1)/H).", above=0)
     l2: float = setting(300.0, "L2 regularisation of the weights.", above=0)
-    stride: int = setting(1, "Learns of every so-manieth prefix of a row, counted from its end.", at_least=1)
+    stride: int = setting(1, "n: learns of every n-th prefix of a row, counted from its end.", at_least=1)
     max_length: int = setting(1000, "Newest items of a row that are learnt of.", at_least=2)
     rank: int = setting(
         0,
-        "For many items: the input passes through so many factors of the items; 0: not. Without it a fit takes 8 "
-        "(scales + 1)^2 bytes for each pair of items.",
+        "R, for many items: the input passes through R factors of the items; 0: it does not, and a fit takes "
+        "8 S (S + 2) bytes for each pair of items, S the number of scales.",
         at_least=0,
     )
     seed: int = seed_setting(1, "Seed of the randomised SVD that makes the factors.")

@@ -19,6 +19,8 @@ from experiments.report import make_console
 from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal
 from tests.experiments.scripts import TINY, run
 
+pytestmark = pytest.mark.once
+
 DATASET = make_synthetic(SyntheticSpec(30, 20, 200, num_clusters=2))
 USERS = np.arange(30, dtype=np.int32)
 

@@ -11,6 +11,8 @@ import time
 import numpy as np
 import pytest
 
+pytestmark = pytest.mark.once
+
 FLAGS = [
     "--model=diffrec", "--dataset=synthetic", "--synthetic_users=120", "--synthetic_items=90",
     "--synthetic_interactions=2400", "--dims=8", "--steps=3", "--batch_size=40", "--eval_every=1", "--lr=1e-2",

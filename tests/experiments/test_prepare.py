@@ -2,8 +2,11 @@ import json
 import zipfile
 
 import numpy as np
+import pytest
 
 from .scripts import run
+
+pytestmark = pytest.mark.once
 
 
 def make_log(path, num_users=60, num_items=40):

@@ -130,6 +130,7 @@ def test_wrong_flags_end_with_one_clear_line(tmp_path, flags, message):
 LATENT = [flag for flag in TINY if not flag.startswith("--dims")] + ["--dims=8", "--in_dims=12", "--num_groups=3"]
 
 
+@pytest.mark.once
 def test_a_latent_run_keeps_its_item_groups(tmp_path):
     """The groups are made once: a resume and an evaluation take the run's own, even where the embeddings are gone."""
     embeddings = tmp_path / "embeddings.npy"
@@ -178,7 +179,7 @@ def test_help_is_grouped(tmp_path):
         for group in ("Model:", "Data:", "Training (", "Settings of diffusion models", "Evaluation:", "Run:")
     ]
     assert places == sorted(places)
-    assert "--num_timesteps, --steps: T, diffusion steps." in output and "(default: synthetic)" in output
+    assert "lt_diffrec, s_diffrec: T, diffusion steps." in output and "(default: synthetic)" in output
 
 
 def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
@@ -189,6 +190,7 @@ def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
     assert "running " not in run(tmp_path, "sweep", *flags).stdout
 
 
+@pytest.mark.once
 def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir, monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # compiled as a user's
     flags = [f"--data_dir={data_dir}", "--dataset=ml-1m", "--dims=300", "--lr=1e-3", "--epochs=4", "--eval_every=4"]

@@ -51,8 +51,8 @@ def test_without_diffusion_and_linear_part_it_is_a_sasrec():
 
 @pytest.mark.parametrize("rank", [0, 5])
 def test_the_linear_part_multiplies_what_the_network_expects(rank):
-    recommender, params = make(num_timesteps=0, linear_rank=rank)
-    linear = make_window_ridge(dataclasses.replace(CONFIG, linear_rank=rank).linear_part())
+    recommender, params = make(num_timesteps=0, linear_factors=rank)
+    linear = make_window_ridge(dataclasses.replace(CONFIG, linear_factors=rank).linear_part())
     expected = np.maximum(linear.score_fn(linear.fit(TRAIN), BATCH, KEYS), 0)
     alone, _ = make(num_timesteps=0, linear_weight=0.0)
     product = alone.score_fn({"sequence": params["sequence"]}, BATCH, KEYS) + 0.5 * np.log(expected + 5e-4)
@@ -126,8 +126,10 @@ def test_the_linear_part_is_held_and_has_no_moments():
 
 
 def test_memory_of_the_linear_part_is_known():
-    whole, reduced = SDiffRecConfig(), SDiffRecConfig(linear_rank=16)
+    whole, reduced = SDiffRecConfig(), SDiffRecConfig(linear_factors=16)
     assert whole.linear_bytes(TRAIN) > reduced.linear_bytes(TRAIN) > 0
     assert SDiffRecConfig(linear_weight=0.0).linear_bytes(TRAIN) == 0
+    with pytest.raises(ValueError, match="linear_factors must be at most 40"):
+        make_s_diffrec(SDiffRecConfig(linear_factors=41), TRAIN)
     with pytest.raises(ValueError, match="num_timesteps must be at least 0"):
         SDiffRecConfig(num_timesteps=-1)

@@ -57,6 +57,7 @@ def check_file(path, model, tmp_path, k=6):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_serves_from_stablehlo(model, tmp_path):
     fitted = dr.fit(model, SPLIT, **small(model))
