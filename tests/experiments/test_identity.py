@@ -22,6 +22,8 @@ from experiments.runs import check_existing, parse_train_flags
 from experiments.sweep import default_metrics, run_name
 from tests.experiments.scripts import ROOT, TINY, environment, run
 
+pytestmark = pytest.mark.once
+
 
 def save(folder, num_users=120, seed=0):
     """A dataset in the released layout."""

@@ -332,6 +332,7 @@ def test_old_java_is_named(tmp_path, monkeypatch):
         _check_java()
 
 
+@pytest.mark.once
 @pytest.mark.skipif("DIFFREC_DATA_DIR" not in os.environ, reason="DIFFREC_DATA_DIR is not set: real data")
 def test_ml_1m_prepared_again_from_a_log_of_its_arrays(tmp_path):
     """The released split is about 7:2:1 by time: with those ratios each user's same row, cut at most an interaction

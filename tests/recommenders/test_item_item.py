@@ -122,6 +122,7 @@ def test_memory_is_known_before_it_is_taken():
         assert constant == 4 * item_item.BLOCK_BYTES
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("recency", "expected"), [("none", (0.1816, 0.1165)), ("linear:0:1", (0.2202, 0.1471))], ids=["EASE", "T-EASE"]
 )

@@ -168,6 +168,7 @@ def test_the_cases_have_every_activation():
     assert {activation for _, _, activation in CASES} == set(ACTIVATIONS)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("num_groups", "out_dims", "activation"), CASES, ids=str)
 def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_groups, out_dims, activation):
     config = dataclasses.replace(CONFIG, out_dims=out_dims, activation=activation, encoder_activation=activation)

@@ -86,6 +86,7 @@ def make_latent_trainer(path, config=LATENT, **changes):
     return make_trainer(path, recommender=recommender, weighting=TEMPORAL, denoiser_lr=3e-3, **changes)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("config", [LATENT, LINEAR], ids=["trained autoencoder", "linear autoencoder"])
 def test_an_interrupted_latent_run_resumes_bit_for_bit(tmp_path, config):
     average = {"ema_decay": 0.9 if config is LINEAR else 0.0}
