@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.diffusion import ScheduleKind, make_noise_schedule, p_sample_loop, q_sample
+from diffrec_jax.diffusion import NoiseSchedule, ScheduleKind, make_noise_schedule, p_sample_loop, q_sample
 from diffrec_jax.models.conditional import ConditionalDenoiser
 from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.recommenders.diffusing import row_normals
@@ -66,7 +66,7 @@ class SDiffRecConfig(SASRecConfig):
         """Whether a linear part is fitted."""
         return self.linear_weight > 0
 
-    def make_schedule(self):
+    def make_schedule(self) -> NoiseSchedule:
         """The noise schedule."""
         return make_noise_schedule(
             self.noise_schedule,
@@ -93,7 +93,11 @@ def vector_scale(item_vectors: Array) -> Array:
 
 
 def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommender:
-    """The functions of an S-DiffRec over the items of a training split, whose rows are in time order."""
+    """The functions of an S-DiffRec over the items of a training split, whose rows are in time order.
+
+    Raises:
+      ValueError: the linear part has more factors than there are users or items.
+    """
     num_items, size = train.shape[1], config.embedding_size
     sequences, linear = make_sequence_model(config, train), make_window_ridge(config.linear_part())
     denoiser = ConditionalDenoiser(config.dims, config.time_embedding_size)

@@ -21,7 +21,7 @@ from diffrec_jax.typing import Array, RowKeys
 
 @dataclass(frozen=True)
 class WindowRidgeConfig:
-    """Ridge regression over windows; the defaults are tuned on ML-1M."""
+    """Ridge regression over windows; moderate values."""
 
     scales: tuple[int, ...] = setting(
         (1, 5, 30), "Recency scales s of the input, side by side: an item of age a, in interactions, weighs exp(-a/s)."
