@@ -73,6 +73,7 @@ def test_the_whole_job_in_ten_lines(t_diffrec, tmp_path):
     assert loaded.config == t_diffrec.config and loaded.dataset.fingerprint == SPLIT.fingerprint
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_is_fitted_recommends_and_is_saved(model, tmp_path):
     """A training user's list is the same by its id and by its items, for every model that reads them."""
@@ -285,6 +286,7 @@ def test_damaged_and_foreign_folders_are_refused(t_diffrec, tmp_path):
         dr.load(tmp_path / "model")
 
 
+@pytest.mark.once
 def test_scripts_and_library_give_the_same_bits(tmp_path):
     folder = tmp_path / "data"
     folder.mkdir()
@@ -299,6 +301,7 @@ def test_scripts_and_library_give_the_same_bits(tmp_path):
     assert found.mean("valid") == results["valid"] and found.mean() == results["test"]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("model", ["diffrec", "l_diffrec", "lightgcn", "cdae", "ease"])
 def test_nothing_is_learnt_of_held_out_users(model, tmp_path):
     nothing = sparse.csr_array(SPLIT.train.shape, dtype=np.float32)

@@ -18,6 +18,7 @@ DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40,
 EVALUATION = EvaluationConfig(ks=(5,))
 
 
+@pytest.mark.once
 def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkeypatch):
     """The groups are those of k-means on its vectors, the same again, and nothing of it is left behind."""
     preset = {"epochs": 2, "eval_every": 1, "lr": 0.05, "embedding_size": 4, "num_layers": 1}

@@ -136,6 +136,7 @@ def test_a_model_from_outside_is_fitted_and_evaluated_like_ours(registered):
     assert results["test"].top_items[user].tolist() == [item for item in expected if item not in seen][:5]
 
 
+@pytest.mark.once
 def test_a_trained_model_from_outside_is_trained_like_ours(registered, tmp_path):
     registered("other", DiffRecConfig, lambda config, context: make_diffrec(config, context.dataset.num_items))
     own = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
@@ -156,6 +157,7 @@ def test_names_are_taken_once_and_configurations_are_frozen(registered):
         registered("thawed", dict, make_newest)
 
 
+@pytest.mark.once
 def test_models_of_other_packages_are_found_by_their_entry_points(tmp_path, monkeypatch):
     """An installed package declares a module, the module registers a model: the scripts train it."""
     (tmp_path / "other_models.py").write_text(

@@ -7,6 +7,8 @@ import pytest
 from benchmarks import cost_model
 from benchmarks.cost_model import LARGE, SUMMED, Machine, job_of, machine_of, rate_works
 
+pytestmark = pytest.mark.once
+
 AMAZON = job_of(400, 94_949, (1000,))
 MACHINE = Machine(flops_per_s=1e11, draws_per_s=1e9, bytes_per_s=1e10, link_bytes_per_s=1e9)
 

@@ -73,6 +73,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         assert whole[key] == resumed[key]
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -182,6 +183,7 @@ def test_help_is_grouped(tmp_path):
     assert "lt_diffrec, s_diffrec: T, diffusion steps." in output and "(default: synthetic)" in output
 
 
+@pytest.mark.once
 def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
     flags = [f"--sweep_dir={tmp_path / 'sweep'}", "--grid=lr=1e-2|1e-3", "--", *TINY, "--epochs=2"]
     output = run(tmp_path, "sweep", *flags).stdout

@@ -19,6 +19,8 @@ from diffrec_jax.rows import to_dense
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
 
+pytestmark = pytest.mark.once
+
 RNG = np.random.default_rng(0)
 
 

@@ -8,6 +8,8 @@ from diffrec_jax.data import make_row_batch
 from diffrec_jax.models.noise_sketch import buckets, draw_noise_sketch, expand, project_noised
 from diffrec_jax.rows import to_dense
 
+pytestmark = pytest.mark.once
+
 SIZES = [(12, 12), (12, 4), (13, 4), (12, 5), (11, 1), (1, 1)]
 
 

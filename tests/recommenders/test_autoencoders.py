@@ -20,6 +20,8 @@ from diffrec_jax.rows import row_keys
 from tests.reference import comparators_numpy as reference
 from tests.reference import l_diffrec_numpy
 
+pytestmark = pytest.mark.once
+
 DATASET = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4))
 TRAIN = DATASET.train
 CONFIGS = {

@@ -11,6 +11,8 @@ from diffrec_jax.rows import row_keys, sample_unseen
 from tests.reference import assert_close
 from tests.reference import comparators_numpy as reference
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_USERS, NUM_ITEMS = TRAIN.shape
 X = TRAIN.toarray()

@@ -16,6 +16,8 @@ from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.once
+
 CONFIG = DiffRecConfig(dims=(6, 12), num_timesteps=4, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
 CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(5))
 SPEC = SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)

@@ -13,6 +13,8 @@ from diffrec_jax.recommenders.least_squares import LeastSquares, solve_positive_
 from tests.reference import assert_close
 from tests.reference import comparators_numpy as reference
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=60, num_items=30, num_interactions=700, num_clusters=4)).train
 SQUARES = LeastSquares(l2=0.02, unobserved_weight=0.2, l2_exponent=0.7)
 

@@ -22,6 +22,8 @@ from diffrec_jax.recommenders import (
 )
 from tests.reference import comparators_numpy as reference
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=60, num_items=30, num_interactions=700, num_clusters=4)).train
 X = TRAIN.toarray().astype(np.float64)
 NUM_USERS, NUM_ITEMS = TRAIN.shape
@@ -122,7 +124,6 @@ def test_memory_is_known_before_it_is_taken():
         assert constant == 4 * item_item.BLOCK_BYTES
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(
     ("recency", "expected"), [("none", (0.1816, 0.1165)), ("linear:0:1", (0.2202, 0.1471))], ids=["EASE", "T-EASE"]
 )

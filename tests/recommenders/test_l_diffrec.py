@@ -28,6 +28,8 @@ from diffrec_jax.training.step import make_train_step
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
 
+pytestmark = pytest.mark.once
+
 CONFIG = LDiffRecConfig(
     dims=(6,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1, in_dims=(10,), kl_weight_steps=20
 )
@@ -168,7 +170,6 @@ def test_the_cases_have_every_activation():
     assert {activation for _, _, activation in CASES} == set(ACTIVATIONS)
 
 
-@pytest.mark.once
 @pytest.mark.parametrize(("num_groups", "out_dims", "activation"), CASES, ids=str)
 def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_groups, out_dims, activation):
     config = dataclasses.replace(CONFIG, out_dims=out_dims, activation=activation, encoder_activation=activation)

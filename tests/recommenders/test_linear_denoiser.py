@@ -8,6 +8,8 @@ from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import LinearFit, fit_linear_denoiser, fit_linear_factors, linear_denoiser
 from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes, user_weighted
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=80, num_items=24, num_interactions=700, num_clusters=4)).train
 X = TRAIN.toarray().astype(np.float64)
 GROUPS = np.arange(24) % 2

@@ -14,6 +14,8 @@ from diffrec_jax.rows import row_keys
 from tests.reference import assert_close
 from tests.reference import diffrec_numpy as reference
 
+pytestmark = pytest.mark.once
+
 DATASET = make_synthetic(SyntheticSpec(num_users=20, num_items=30, num_interactions=200, num_clusters=3))
 RECENCY = Recency("linear", w_min=0.1, w_max=1.0)
 NO_NOISE = {"noise_scale": 0.0, "num_timesteps": 4, "dims": (8,)}

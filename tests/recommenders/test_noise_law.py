@@ -15,6 +15,8 @@ from diffrec_jax.rows import row_keys
 from tests.reference import assert_close
 from tests.reference import diffrec_numpy as reference
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=20, num_items=30, num_interactions=200, num_clusters=3)).train
 CONFIG = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.5, noise_min=0.1, noise_max=0.6, dropout=0.0)
 CLOCK = StepContext(step=np.int32(0), epoch=np.int32(0), key=jax.random.key(0))

@@ -20,6 +20,8 @@ from diffrec_jax.recommenders import (
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.loop import TrainConfig
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
 SIZES = {"embedding_size": 8, "num_heads": 2, "max_length": 6}

@@ -9,6 +9,8 @@ from diffrec_jax.recommenders import SASRecConfig, StepContext, make_sasrec
 from diffrec_jax.recommenders.sasrec import softmax_losses
 from diffrec_jax.rows import row_keys
 
+pytestmark = pytest.mark.once
+
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 NUM_ITEMS = TRAIN.shape[1]
 CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))

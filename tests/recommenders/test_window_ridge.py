@@ -7,6 +7,8 @@ from diffrec_jax.evaluation import Evaluator, evaluate_dataset
 from diffrec_jax.recommenders import WindowRidgeConfig, make_window_ridge, window_ridge
 from tests.reference import comparators_numpy as reference
 
+pytestmark = pytest.mark.once
+
 NUM_ITEMS = 12
 RNG = np.random.default_rng(0)
 ROWS = [

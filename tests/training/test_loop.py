@@ -134,6 +134,7 @@ def test_averaged_parameters_are_what_is_scored_and_resume_too(tmp_path):
     assert scored != whole.evaluate(best._replace(averaged_params=()))["valid"].mean()
 
 
+@pytest.mark.once
 def test_the_best_state_is_returned_not_the_last(tmp_path):
     trainer = make_trainer(tmp_path / "run", epochs=30, lr=3e-2)
     best = trainer.run()
@@ -173,6 +174,7 @@ def test_a_longer_budget_goes_on_as_if_it_had_been_there_from_the_start(uninterr
     assert_equal_states(longer.run(), best)
 
 
+@pytest.mark.once
 def test_a_longer_budget_forgets_the_evaluation_at_the_earlier_end(uninterrupted, tmp_path):
     """3 epochs end between the evaluations of every second one; a run that goes on would not have stopped there."""
     whole, best = uninterrupted

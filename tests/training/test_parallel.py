@@ -101,7 +101,8 @@ def closed_forms():
     return fitted
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.once
+@pytest.mark.parametrize("way", ["pmap", "mesh 2x2", "mesh 1x3"])
 @pytest.mark.parametrize("name", CLOSED_FORMS)
 def test_closed_forms_rank_as_on_one_device(name, way, closed_forms):
     state, expected = closed_forms[name]
@@ -113,6 +114,7 @@ def test_closed_forms_rank_as_on_one_device(name, way, closed_forms):
             np.testing.assert_allclose(result.per_user[metric].mean(), values.mean(), atol=5e-3)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
 def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
     devices = WAYS[way] if way else DeviceStrategy()
@@ -120,6 +122,7 @@ def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
     assert_same_run(trainer, trainer.run(), run_of_one)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("way", "parts"), [("pmap", 1), ("mesh 1x3", 1), ("mesh 2x2", 2)])
 def test_the_error_by_gram_matrices_gives_the_run_too(tmp_path, way, parts, run_of_one):
     recommender = make_diffrec(dataclasses.replace(MODEL, loss_impl="gram"), NUM_ITEMS)
@@ -129,6 +132,7 @@ def test_the_error_by_gram_matrices_gives_the_run_too(tmp_path, way, parts, run_
     assert_same_run(trainer, trainer.run(), run_of_one)
 
 
+@pytest.mark.once
 def test_as_many_items_as_losses_of_a_timestep_are_no_trouble(tmp_path):
     """The loss history then has an axis that looks like one of items, and is padded where it is stored."""
     dataset = make_synthetic(
@@ -148,6 +152,7 @@ def test_as_many_items_as_losses_of_a_timestep_are_no_trouble(tmp_path):
             np.testing.assert_allclose(left["loss"], right["loss"], rtol=1e-4)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("first", "then"), [("pmap", None), ("mesh 1x3", "pmap"), (None, "mesh 1x3"), ("mesh 2x2", "mesh 1x3")]
 )
@@ -169,6 +174,7 @@ WITH_LINEAR_PART = make_diffrec(
 )
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("way", "recommender"),
     [("mesh 2x2", LATENT), ("mesh 2x2", WITH_LINEAR_PART), ("pmap", WITH_LINEAR_PART)],
@@ -231,6 +237,7 @@ def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
             assert len({shard.device for shard in kernel.addressable_shards}) == 4
 
 
+@pytest.mark.once
 def test_each_device_holds_its_share_of_every_group(tmp_path):
     devices = WAYS["mesh 1x3"].for_item_groups(ITEM_GROUPS)
     state = make_trainer(tmp_path / "run", devices=devices, recommender=LATENT).init_state()
