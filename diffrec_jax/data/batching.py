@@ -8,6 +8,8 @@ import numpy as np
 from scipy import sparse
 
 CAPACITY_UNIT = 256
+MARGIN, TIGHT_MARGINS = 5.0, (0.5, 2.0, 5.0)
+"""Standard deviations that a batch's places leave above what random rows hold."""
 
 
 class RowBatch(NamedTuple):
@@ -32,17 +34,21 @@ class RowBatch(NamedTuple):
     """[N] float32, what a model is to predict where that is not the row itself; None where it is."""
 
 
-def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int) -> int:
-    """Places for the entries of ``num_rows`` rows: one size for nearly all batches of a matrix, doubled where needed.
+def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int, margins: tuple[float, ...]) -> int:
+    """Places for the entries of ``num_rows`` rows: the first of some sizes that holds them, or the last one doubled.
 
-    Every size is compiled for once, so it is set five standard deviations above what random rows hold.
+    Every size is compiled for, so they are few: by default one for nearly all batches of a matrix.
     """
     # With the mean of the squared lengths from one dot product: this runs for every batch.
     lengths = np.diff(matrix.indptr).astype(np.float64)
     mean = lengths.mean()
     deviation = np.sqrt(max(lengths @ lengths / len(lengths) - mean**2, 0.0))
-    usual = num_rows * mean + 5 * np.sqrt(num_rows) * deviation
-    capacity = CAPACITY_UNIT * max(1, -(-int(min(usual, matrix.nnz)) // CAPACITY_UNIT))
+    capacity = 0
+    for margin in margins:
+        usual = num_rows * mean + margin * np.sqrt(num_rows) * deviation
+        capacity = CAPACITY_UNIT * max(1, -(-int(min(usual, matrix.nnz)) // CAPACITY_UNIT))
+        if capacity >= num_entries:
+            return capacity
     while capacity < num_entries:
         capacity *= 2
     return capacity
@@ -65,6 +71,7 @@ def make_row_batch(
     num_shards: int = 1,
     own_shards: range | None = None,
     targets: np.ndarray | None = None,
+    tight: bool = False,
 ) -> RowBatch:
     """The rows ``user_ids`` of a [users, items] matrix as one block of ``batch_size`` rows (default: as many as given).
 
@@ -77,6 +84,7 @@ def make_row_batch(
       num_shards: with more than one, the rows are split evenly, in order, and every field has a leading axis of shards.
       own_shards: makes only these; their shape is the same wherever the others are made.
       targets: [nnz], the values to predict at the matrix' stored entries, where they are not its own.
+      tight: less padding and more shapes, for work that grows with the places.
 
     Raises:
       ValueError: batch_size is 0, less than the number of users, or no multiple of num_shards.
@@ -95,7 +103,7 @@ def make_row_batch(
     padded_ids[: len(user_ids)] = user_ids
     lengths[: len(user_ids)] = matrix.indptr[user_ids + 1] - matrix.indptr[user_ids]
     counts = lengths.reshape(num_shards, shard_size).sum(axis=1)
-    capacity = _capacity(int(counts.max()), matrix, shard_size)
+    capacity = _capacity(int(counts.max()), matrix, shard_size, TIGHT_MARGINS if tight else (MARGIN,))
     own_rows = slice(own_shards.start * shard_size, own_shards.stop * shard_size)
     own_users = user_ids[own_rows]
     rows, positions = _entries(matrix, own_users)

@@ -75,9 +75,12 @@ class DeviceStrategy:
         batch_size: int,
         targets: np.ndarray | None = None,
         num_parts: int = 1,
+        tight: bool = False,
     ) -> RowBatch:
         """``make_row_batch``, ready for a compiled function; with ``num_parts`` > 1 fields have that leading axis."""
-        return make_row_batch(matrix, user_ids, batch_size=batch_size, targets=targets, num_shards=num_parts)
+        return make_row_batch(
+            matrix, user_ids, batch_size=batch_size, targets=targets, num_shards=num_parts, tight=tight
+        )
 
     def place(self, tree: Any) -> Any:
         """Host values, the same on every process, as a compiled function takes them."""

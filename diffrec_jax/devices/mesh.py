@@ -147,6 +147,7 @@ class MeshStrategy(DeviceStrategy):
         batch_size: int,
         targets: np.ndarray | None = None,
         num_parts: int = 1,
+        tight: bool = False,
     ) -> RowBatch:
         """The whole batch; each process fills the rows of its own devices."""
         num_shards, grid = self.num_row_shards, self.grid
@@ -160,6 +161,7 @@ class MeshStrategy(DeviceStrategy):
                 num_shards=num_shards * num_parts,
                 own_shards=range(part * num_shards + shard, part * num_shards + shard + 1),
                 targets=targets,
+                tight=tight,
             )
             for part in range(num_parts)
             for shard in own

@@ -96,6 +96,7 @@ class PmapStrategy(DeviceStrategy):
         batch_size: int,
         targets: np.ndarray | None = None,
         num_parts: int = 1,
+        tight: bool = False,
     ) -> RowBatch:
         """This process' rows, with a leading axis of its devices (and one of parts within each)."""
         first = jax.process_index() * self.num_local_devices * num_parts
@@ -106,6 +107,7 @@ class PmapStrategy(DeviceStrategy):
             num_shards=self.num_row_shards * num_parts,
             own_shards=range(first, first + self.num_local_devices * num_parts),
             targets=targets,
+            tight=tight,
         )
         if self.num_row_shards * num_parts == 1:
             return map_fields(lambda field: field[None], batch)

@@ -41,6 +41,8 @@ class Recommender(NamedTuple):
     the optimizer leaves them alone and keeps no moments of them."""
     denoiser_params: str | None = None
     """Key of those parameters that have a learning rate of their own, where params is a dict; None for none."""
+    works_on_places: bool = False
+    """Whether a step's time grows with the places of a batch: it then comes in more shapes, with less padding."""
     item_embeddings: Callable[[Any], Array] | None = None
     """Scoring state -> [I, D], where the model has vectors of items that are of use elsewhere."""
 

@@ -9,7 +9,7 @@ Reference: our own; DiffRec's x_0-prediction (arXiv:2304.04971) on the latent ta
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +33,7 @@ TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key
 class SDiffRecConfig(SASRecConfig):
     """S-DiffRec: a SASRec's network, the diffusion and the linear part; with T = 0 there is no diffusion."""
 
+    less_memory: ClassVar[str] = "give the linear part factors (linear_factors 256, say), or linear_weight 0"
     future_horizon: float = setting(
         3.0,
         "H: x_0 are the items after a place, the k-th with weight exp(-(k-1)/H); 0: the next one alone.",
@@ -177,6 +178,7 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
         score_fn=score_fn,
         warm_start=warm_start if config.has_linear_part else None,
         held_params="linear" if config.has_linear_part else None,
+        works_on_places=True,
         item_embeddings=item_vectors_of,
     )
 

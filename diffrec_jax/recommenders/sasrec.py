@@ -182,5 +182,6 @@ def make_sasrec(config: SASRecConfig, train: sparse.csr_array) -> Recommender:
         init_params=model.init_params,
         loss_fn=loss_fn,
         score_fn=score_fn,
+        works_on_places=True,
         item_embeddings=lambda params: params["params"]["item_vectors"],
     )

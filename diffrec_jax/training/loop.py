@@ -376,6 +376,7 @@ class Trainer:
                 batch_size=config.batch_size,
                 targets=self.targets,
                 num_parts=config.accumulate_steps,
+                tight=self.recommender.works_on_places,
             )
             state = self._train_step(state, batch, self._key)
             step, window_steps = step + 1, window_steps + 1

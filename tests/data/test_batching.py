@@ -39,16 +39,33 @@ def test_a_batch_holds_the_chosen_rows_and_nothing_else(seed, num_chosen, num_de
         assert np.all(shard.weights[padding] == 0)
 
 
-def test_batches_of_random_rows_have_one_shape():
+def skewed_matrix():
+    """2,000 rows of 1 to 400 of 500 items."""
     rng = np.random.default_rng(0)
     lengths = np.minimum(rng.lognormal(3, 1, 2000).astype(int) + 1, 400)
     indptr = np.concatenate([[0], np.cumsum(lengths)])
     indices = np.concatenate([rng.permutation(500)[:length] for length in lengths])
-    matrix = sparse.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(2000, 500))
+    return sparse.csr_array((np.ones(len(indices), np.float32), indices, indptr), shape=(2000, 500))
+
+
+def test_batches_of_random_rows_have_one_shape():
+    rng, matrix = np.random.default_rng(0), skewed_matrix()
     shapes = {make_row_batch(matrix, rng.permutation(2000)[:100]).item_ids.shape for _ in range(50)}
     assert len(shapes) == 1
+    lengths = np.diff(matrix.indptr)
     longest = np.argsort(-lengths)[:100]
-    assert make_row_batch(matrix, longest).item_ids.shape[0] >= lengths[longest].sum()
+    for tight in (False, True):
+        assert make_row_batch(matrix, longest, tight=tight).item_ids.shape[0] >= lengths[longest].sum()
+
+
+def test_tight_batches_have_a_few_shapes_less_padding_and_the_same_rows():
+    rng, matrix = np.random.default_rng(0), skewed_matrix()
+    users = [rng.permutation(2000)[:100] for _ in range(50)]
+    wide, tight = ([make_row_batch(matrix, ids, tight=tight) for ids in users] for tight in (False, True))
+    sizes = [sum(batch.item_ids.shape[0] for batch in batches) for batches in (wide, tight)]
+    assert 2 <= len({batch.item_ids.shape for batch in tight}) <= 3 and sizes[1] < 0.85 * sizes[0]
+    for a, b in zip(wide, tight):
+        np.testing.assert_array_equal(dense_rows(a, 500), dense_rows(b, 500))
 
 
 def test_a_batch_must_fit():
