@@ -36,10 +36,13 @@ def count_distinct(frame: nw.LazyFrame, column: str) -> int:
     return count(frame.select(column).unique())
 
 
-def at_least_often(frame: nw.LazyFrame, column: str, least: int) -> nw.LazyFrame:
-    """Rows whose value of a column occurs in at least so many."""
-    often = frame.group_by(column).agg(nw.len().alias("_count")).filter(nw.col("_count") >= least)
-    return frame.join(often.select(column), on=column, how="semi")
+def frequent(frame: nw.LazyFrame, column: str, least: int, keep: Keep) -> nw.LazyFrame:
+    """Rows whose value of a column occurs in at least so many, kept; the frame as it is where those are all."""
+    counts = frame.group_by(column).agg(nw.len().alias("_count"))
+    if count(counts.filter(nw.col("_count") < least)) == 0:
+        return frame  # reading one column is far less than writing them all
+    values = counts.filter(nw.col("_count") >= least).select(column)
+    return keep(frame.join(values, on=column, how="semi"))
 
 
 def k_core(frame: nw.LazyFrame, *, user_core: int, item_core: int, keep: Keep) -> Iterator[tuple[nw.LazyFrame, int]]:
@@ -50,7 +53,7 @@ def k_core(frame: nw.LazyFrame, *, user_core: int, item_core: int, keep: Keep) -
     """
     before = count(frame)
     while True:
-        frame = keep(at_least_often(keep(at_least_often(frame, "item", item_core)), "user", user_core))
+        frame = frequent(frequent(frame, "item", item_core, keep), "user", user_core, keep)
         after = count(frame)
         yield frame, after
         if after in (before, 0):
