@@ -201,8 +201,7 @@ def check_memory(
     available = available_bytes() if available is None else available
     if instead is None:
         instead = "take a model whose memory does not grow with the square of the items (itemknn, rp3beta, ials)"
-        if config.has_linear_part:
-            instead = "leave the linear part out (linear_rank or linear_weight 0, autoencoder trained)"
+        instead = getattr(config.recommender, "less_memory", instead) if config.has_linear_part else instead
     if available is not None and needed > available:
         raise ConfigError(
             f"{MODELS[config.model].title} needs about {needed / GIB:.1f} GiB for {dataset.num_items:,} items and "

@@ -93,6 +93,8 @@ MODELS: dict[str, ModelFamily] = {
     "l_diffrec": ModelFamily("L-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
     "lt_diffrec": ModelFamily("LT-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
     "s_diffrec": ModelFamily("S-DiffRec", made.SDiffRecConfig, _of_train(made.make_s_diffrec), weighs_rows=False),
+    "giffcf": ModelFamily("GiffCF", made.GiffCFConfig, _of_train(made.make_giffcf)),
+    "flowcf": ModelFamily("FlowCF", made.FlowCFConfig, _of_train(made.make_flowcf)),
     "mf": ModelFamily("MF", made.MFConfig, _bpr, weighs_rows=False, needs_known_users=True),
     "lightgcn": ModelFamily("LightGCN", made.LightGCNConfig, _bpr, weighs_rows=False, needs_known_users=True),
     "cdae": ModelFamily("CDAE", made.CDAEConfig, _autoencoder, needs_known_users=True),

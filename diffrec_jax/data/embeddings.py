@@ -69,19 +69,27 @@ def normalised_interactions(train: sparse.csr_array) -> sparse.csr_array:
     return sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
 
 
-def leading_item_factors(train: sparse.csr_array, size: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The ``min(size, U, I)`` largest singular values of the normalised interactions, and their vectors [I, size].
+def leading_column_factors(matrix: sparse.csr_array, size: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The ``min(size, U, I)`` largest singular values of a matrix [U, I], and their right vectors [I, size].
 
-    A randomised SVD with seeded start: seconds at Amazon-book size.
+    A randomised SVD with seeded start.
 
     Reference: arXiv:0909.4061.
     """
     from sklearn.utils.extmath import randomized_svd  # takes a second to import
 
-    state, rank = sklearn_seed(seed), min(size, *train.shape)  # type: ignore[misc]
-    found = randomized_svd(normalised_interactions(train), rank, n_iter=6, random_state=state)  # type: ignore[arg-type]
-    _, singular_values, item_vectors = found  # type: ignore[misc]
-    return singular_values, item_vectors.T
+    state, rank = sklearn_seed(seed), min(size, *matrix.shape)  # type: ignore[misc]
+    found = randomized_svd(matrix, rank, n_iter=6, random_state=state)  # type: ignore[arg-type]
+    _, singular_values, vectors = found  # type: ignore[misc]
+    return singular_values, vectors.T
+
+
+def leading_item_factors(train: sparse.csr_array, size: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The ``min(size, U, I)`` largest singular values of the normalised interactions, and their vectors [I, size].
+
+    Seconds at Amazon-book size.
+    """
+    return leading_column_factors(normalised_interactions(train), size, seed=seed)
 
 
 def svd_item_embeddings(train: sparse.csr_array, size: int = 64, *, seed: int = 0) -> np.ndarray:

@@ -1,6 +1,8 @@
-"""Gaussian diffusion over interaction rows: pure functions on arrays, without networks, flags or state."""
+"""Diffusion over interaction rows, Gaussian, by heat and as a flow: pure functions without networks, flags or state."""
 
+from diffrec_jax.diffusion.flow import flow_sample, follow_flow
 from diffrec_jax.diffusion.forward import predict_epsilon, predict_x0, q_posterior, q_sample
+from diffrec_jax.diffusion.heat import sharpen_loop, smoothed
 from diffrec_jax.diffusion.losses import PredictionType, diffusion_loss, epsilon_loss, x0_loss, x0_loss_of_error
 from diffrec_jax.diffusion.noise import GAUSSIAN, NOISE_LAWS, NoiseLaw, register_noise_law
 from diffrec_jax.diffusion.sampling import (
@@ -34,6 +36,8 @@ __all__ = [
     "ScheduleKind",
     "diffusion_loss",
     "epsilon_loss",
+    "flow_sample",
+    "follow_flow",
     "gaussian_noise_fn",
     "init_loss_history",
     "make_betas",
@@ -47,6 +51,8 @@ __all__ = [
     "register_noise_law",
     "sample_timesteps",
     "schedule_from_betas",
+    "sharpen_loop",
+    "smoothed",
     "timestep_probabilities",
     "update_loss_history",
     "x0_denoise_fn",

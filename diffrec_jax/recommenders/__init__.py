@@ -10,6 +10,8 @@ from diffrec_jax.recommenders.autoencoders import (
 from diffrec_jax.recommenders.base import FittedRecommender, Recommender, StepContext
 from diffrec_jax.recommenders.bpr import LightGCNConfig, MFConfig, make_bpr
 from diffrec_jax.recommenders.diffrec import DiffRecConfig, make_diffrec
+from diffrec_jax.recommenders.flowcf import FlowCFConfig, make_flowcf
+from diffrec_jax.recommenders.giffcf import GiffCFConfig, make_giffcf
 from diffrec_jax.recommenders.ials import IALSConfig, make_ials
 from diffrec_jax.recommenders.item_item import (
     EaseConfig,
@@ -42,7 +44,9 @@ __all__ = [
     "EaseConfig",
     "FitLinear",
     "FittedRecommender",
+    "FlowCFConfig",
     "GFCFConfig",
+    "GiffCFConfig",
     "IALSConfig",
     "ItemKNNConfig",
     "LDiffRecConfig",
@@ -67,7 +71,9 @@ __all__ = [
     "make_bpr",
     "make_diffrec",
     "make_ease",
+    "make_flowcf",
     "make_gfcf",
+    "make_giffcf",
     "make_ials",
     "make_item_knn",
     "make_l_diffrec",

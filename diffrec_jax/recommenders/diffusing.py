@@ -1,7 +1,7 @@
 """What DiffRec does over a row of items and L-DiffRec over a latent vector: the diffusion, its loss, its sampling."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,6 +43,7 @@ class DiffusionConfig:
       ValueError: a value is outside its range; the message names it.
     """
 
+    less_memory: ClassVar[str] = "leave the linear part out (linear_rank 0, autoencoder trained)"
     dims: tuple[int, ...] = setting((1000,), "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
     num_timesteps: int = setting(5, "T, diffusion steps.", at_least=1, aliases=("steps",))
     noise_schedule: ScheduleKind = setting("linear-var", "How the noise grows with t.")

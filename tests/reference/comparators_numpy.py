@@ -45,6 +45,50 @@ def gfcf(x, rank, alpha):
     return x @ (rows.T @ rows + alpha * np.diag(1 / roots) @ vectors @ vectors.T @ np.diag(roots))
 
 
+def giffcf_graph(x, ideal_weight, ideal_rank):
+    """arXiv:2311.08744, section 3.1, for dense x [U, I]: the smoothing operator [I, I], of norm 1."""
+    seen = x > 0
+    factor = seen * np.maximum(seen.sum(1, keepdims=True), 1) ** -0.25 * np.maximum(seen.sum(0), 1) ** -0.5
+    values, vectors = np.linalg.eigh(factor.T @ factor)
+    leading = vectors[:, ::-1][:, :ideal_rank]
+    return (factor.T @ factor / values[-1] + ideal_weight * leading @ leading.T) / (1 + ideal_weight)
+
+
+def giffcf_denoise(params, z_t, known, smooth_known, t):
+    """arXiv:2311.08744, section 4: a prediction [B, I] from the parameters of the network."""
+
+    def silu(values):
+        return values / (1 + np.exp(-values))
+
+    def mix(layer, *values):
+        hidden = silu(np.stack(np.broadcast_arrays(*values), axis=-1) @ layer["kernel"] + layer["bias"])
+        return hidden @ layer["out"] + layer["out_bias"]
+
+    def dense(name, values):
+        return values @ params[name]["kernel"] + params[name]["bias"]
+
+    angles = t * 10_000.0 ** -(np.arange(10) / 10)
+    time = np.concatenate([np.cos(angles), np.sin(angles)])[None]
+    first, second = (dense(f"{name}_out", silu(dense(name, time))) for name in ("latent_time", "score_time"))
+    vectors = params["item_vectors"]
+    of_known = known @ vectors / np.maximum(np.abs(known).sum(1, keepdims=True), 1)
+    latent = mix(params["latent_mixer"], z_t @ vectors / known.shape[1], of_known, first)
+    return mix(params["score_mixer"], latent @ vectors.T, known, smooth_known, second)
+
+
+def giffcf_scores(params, graph, x, num_timesteps, strength, decay):
+    """The whole way back from the smoothed rows x."""
+
+    def smoothed(rows, t):
+        return rows + strength * t / num_timesteps * (rows @ graph - rows)
+
+    z = smoothed(x, num_timesteps)
+    for t in range(num_timesteps, 0, -1):
+        x_hat = giffcf_denoise(params, z, x, x @ graph, t)
+        z = smoothed(x_hat, t - 1) + decay * (z - smoothed(x_hat, t))
+    return z
+
+
 def keep_largest(similarities, k):
     """Each row's k largest, its own item left out."""
     similarities = similarities.copy()

@@ -1,0 +1,112 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffrec_jax import assembly
+from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
+from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
+from diffrec_jax.models.graph_denoiser import Mixer
+from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
+from diffrec_jax.recommenders.giffcf import make_graph
+from diffrec_jax.rows import row_keys
+from diffrec_jax.training.loop import TrainConfig
+from tests.reference import comparators_numpy as reference
+
+pytestmark = pytest.mark.once
+
+TRAIN = make_synthetic(SyntheticSpec(num_users=30, num_items=18, num_interactions=200, num_clusters=3)).train
+X = TRAIN.toarray()
+CONFIG = GiffCFConfig(embedding_size=5)
+BATCH = make_row_batch(TRAIN, np.arange(6), batch_size=7)
+KEYS = row_keys(jax.random.key(0), BATCH)
+CLOCK = StepContext(step=np.int32(0), epoch=np.int32(0), key=jax.random.key(0))
+
+
+def moved(params):
+    """Parameters away from their start, where no mixer is linear."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: jnp.float32(leaf + 0.5 * rng.normal(size=leaf.shape)), params)
+
+
+def make(**changes):
+    recommender = make_giffcf(dataclasses.replace(CONFIG, **changes), TRAIN)
+    params = recommender.init_params(jax.random.key(0))
+    return recommender, recommender.warm_start(params | {"network": moved(params["network"])})
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_the_graph_is_that_of_its_publication(weight):
+    config = dataclasses.replace(CONFIG, ideal_weight=weight, ideal_rank=4)
+    expected = reference.giffcf_graph(X, weight, 4)
+    np.testing.assert_allclose(make_graph(config, TRAIN)["similarity"], expected, atol=1e-5)
+    assert np.linalg.norm(expected, 2) == pytest.approx(1)
+    factors = make_graph(dataclasses.replace(config, rank=18), TRAIN)["factors"]
+    np.testing.assert_allclose(factors @ factors.T, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"rank": 6}, {"num_timesteps": 1, "smoothing": 0.7, "residual_decay": 1.0}])
+def test_scores_agree_with_float64(changes):
+    recommender, params = make(**changes)
+    graph = params["graph"]
+    similarity = (
+        np.float64(graph["factors"]) @ np.float64(graph["factors"]).T if "factors" in graph else graph["similarity"]
+    )
+    config = dataclasses.replace(CONFIG, **changes)
+    network = jax.tree.map(np.float64, params["network"]["params"])
+    expected = reference.giffcf_scores(
+        network, similarity, X[:6], config.num_timesteps, config.smoothing, config.residual_decay
+    )
+    scores = recommender.score_fn(params, BATCH, KEYS)
+    np.testing.assert_allclose(scores[:6], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_mixer_begins_as_a_weighted_sum():
+    values = [np.random.default_rng(place).normal(size=(4, 3)).astype(np.float32) for place in range(3)]
+    found = Mixer((1.0, -0.5, 2.0)).init_with_output(jax.random.key(0), *values)[0]
+    np.testing.assert_allclose(found, values[0] - 0.5 * values[1] + 2 * values[2], rtol=1e-4, atol=1e-5)
+
+
+def test_the_loss_of_a_row_is_half_its_squared_error_and_needs_no_other_row():
+    recommender, params = make(dropout=0.0, num_timesteps=1)
+    losses = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
+    similarity = np.float64(params["graph"]["similarity"])
+    network = jax.tree.map(np.float64, params["network"]["params"])
+    smooth = X[:6] @ similarity
+    z_1 = X[:6] + 1.5 * (smooth - X[:6])
+    x_hat = reference.giffcf_denoise(network, z_1, X[:6], smooth, 1)
+    np.testing.assert_allclose(losses[:6], 0.5 * np.square(x_hat - X[:6]).sum(1), rtol=1e-3)
+    recommender, params = make(noise_scale=0.1)
+    together = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
+    last = make_row_batch(TRAIN, np.array([4]))
+    alone = recommender.loss_fn(params, (), last, row_keys(jax.random.key(0), last), CLOCK)[0]
+    np.testing.assert_allclose(alone[0], together[4], rtol=1e-4)
+    other = recommender.loss_fn(params, (), last, row_keys(jax.random.key(1), last), CLOCK)[0]
+    assert abs(other[0] - alone[0]) > 1e-3
+
+
+def test_the_graph_is_held():
+    recommender, params = make()
+    gradients = jax.grad(lambda p: recommender.loss_fn(p, (), BATCH, KEYS, CLOCK)[0].sum())(params)
+    np.testing.assert_array_equal(gradients["graph"]["similarity"], 0)
+    optimizer = TrainConfig(lr=0.1, weight_decay=0.1).make_optimizer(held_params=recommender.held_params)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
+    np.testing.assert_array_equal(updates["graph"]["similarity"], 0)
+
+
+def test_too_little_memory_for_the_graph_says_what_to_do(monkeypatch):
+    spec = {"num_users": 60, "num_items": 40, "num_interactions": 800, "seed": 0}
+    data = DataConfig("synthetic", "clean", None, spec)
+    config = RunConfig("giffcf", "plain", data, EvaluationConfig(), CONFIG, TrainConfig())
+    monkeypatch.setattr(assembly, "available_bytes", lambda: 8 * 40 * 40 - 1)
+    with pytest.raises(ConfigError, match=r"GiffCF needs about .* for 40 items .*\(rank 500, say\)"):
+        assembly.check_fit_memory(config, data.load())
+    ranked = dataclasses.replace(config, recommender=dataclasses.replace(CONFIG, rank=8))
+    assembly.check_fit_memory(ranked, data.load())
+
+
+def test_an_ideal_filter_beyond_the_rank_is_refused():
+    with pytest.raises(ValueError, match="ideal_rank must be at most rank 100, got 200"):
+        GiffCFConfig(rank=100, ideal_weight=0.1)
