@@ -155,7 +155,7 @@ def order_log(spool: Spool, config: PrepareConfig, engine: Engine, record: Calla
             .alias("low")
         )
     elif config.min_rating is not None:
-        frame = engine.advance(steps.at_least(frame, config.min_rating))
+        frame = steps.at_least(frame, config.min_rating)  # written with the next step
         record(f"rating of at least {config.min_rating:g}", _some(steps.count(frame), "the threshold"))
     tables = {kind: engine.keep(steps.numbered(frame, kind)) for kind in ("user", "item")}
     for kind, numbers in tables.items():
