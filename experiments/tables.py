@@ -16,7 +16,7 @@ from diffrec_jax.memory import GIB
 from .runs import summarise
 
 BEYOND_ACCURACY = ("coverage", "gini", "popularity", "novelty")
-NOTHING = "-"
+NOTHING, CAPPED = "-", "capped_recall"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Column:
     """For the CSV file, by name."""
     best: int | None = None
     """The row that is shown in bold."""
-    of_cost: bool = False
-    """Beyond accuracy, or cost: in the files alone."""
+    in_files_alone: bool = False
+    """Capped recall, beyond accuracy, cost: not in the terminal."""
 
 
 def _count(value: float) -> str:
@@ -38,9 +38,9 @@ def _count(value: float) -> str:
 
 
 def accuracy_metrics(ks: tuple[int, ...]) -> tuple[str, ...]:
-    """Those of the table: recall and NDCG at 10 and 20, or at the two largest K where the runs have others."""
+    """Of the table: recall, capped recall and NDCG at 10 and 20, or at the two largest K where the runs have others."""
     shown = (10, 20) if {10, 20} <= set(ks) else sorted(ks)[-2:]
-    return tuple(f"{name}@{k}" for name in ("recall", "ndcg") for k in shown)
+    return tuple(f"{name}@{k}" for name in ("recall", CAPPED, "ndcg") for k in shown)
 
 
 def beyond_accuracy_names(groups: list[Group]) -> list[str]:
@@ -88,6 +88,7 @@ def _accuracy(groups: list[Group]) -> list[Column]:
                     ),
                 },
                 best=max(range(len(groups)), key=lambda row, values=values: statistics.mean(values(row))),
+                in_files_alone=name.startswith(CAPPED),
             )
         )
     return columns
@@ -130,7 +131,7 @@ def _costs(groups: list[Group]) -> list[Column]:
             value = mean(row)
             return NOTHING if value is None else show(value)
 
-        columns.append(Column(heading, text, {heading: mean}, of_cost=True))
+        columns.append(Column(heading, text, {heading: mean}, in_files_alone=True))
 
     for name in beyond_accuracy_names(groups):
         add(name, lambda results, name=name: results.get("beyond_accuracy", {}).get(name), "{:.3f}".format)
@@ -199,7 +200,7 @@ def to_csv(columns: list[Column], num_rows: int) -> str:
 
 def to_terminal(columns: list[Column], num_rows: int, title: str) -> Table:
     """Accuracy and significance, for the terminal: the files have the rest."""
-    shown = [column for column in columns if not column.of_cost]
+    shown = [column for column in columns if not column.in_files_alone]
     table = Table(title=title)
     for number, column in enumerate(shown):
         table.add_column(column.heading, justify="left" if number == 0 else "right")

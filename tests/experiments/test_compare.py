@@ -142,8 +142,11 @@ def test_the_table_has_means_deviations_and_a_bold_best(tmp_path):
     assert float(rows[0]["recall@20"]) == pytest.approx(np.mean(values), abs=1e-12)
     assert float(rows[0]["recall@20 std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert rows[1]["recall@20 std"] == "" and rows[1]["seeds"] == "1" and rows[1]["s / 1,000 users"] == ""
+    assert float(rows[0]["capped_recall@20"]) >= float(rows[0]["recall@20"])
+    shown = [column.header for column in to_terminal(columns, 2, "").columns]
+    assert "recall@20" in shown and "capped_recall@20" not in shown
     latex = to_latex(columns, 2)
-    assert latex.count(r"\textbf") == 4 and r"[95\%]" in latex and r"$\pm$" in latex
+    assert latex.count(r"\textbf") == 6 and r"[95\%]" in latex and r"$\pm$" in latex
     assert all(line.count("&") == latex.splitlines()[2].count("&") for line in latex.splitlines() if "&" in line)
 
 
