@@ -157,6 +157,12 @@ def weigh_users(config: DiffusionConfig, losses: Array, batch: RowBatch, num_ite
 TIMESTEP_PLACE, NOISE_PLACE, DROPOUT_PLACE = range(3)  # of the keys that a row's key is folded with
 
 
+def uniform_timesteps(keys: RowKeys, num_timesteps: int) -> Array:
+    """A timestep for each key [B], every one as likely, from 0 to T - 1, int32."""
+    bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(keys)
+    return (bits % num_timesteps).astype(jnp.int32)
+
+
 def draw_timesteps(config: DiffusionConfig, history: LossHistory, row_keys: RowKeys) -> tuple[Array, Array]:
     """A timestep for each row [B], and the weight of its loss [B]."""
     probabilities = timestep_probabilities(history)

@@ -17,7 +17,7 @@ from diffrec_jax.diffusion.flow import flow_sample, follow_flow
 from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
 from diffrec_jax.recommenders.base import Recommender, StepContext
-from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE, NOISE_PLACE, TIMESTEP_PLACE
+from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE, NOISE_PLACE, TIMESTEP_PLACE, uniform_timesteps
 from diffrec_jax.rows import fold_each, targets, to_dense
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
@@ -67,8 +67,7 @@ def make_flowcf(config: FlowCFConfig, train: sparse.csr_array) -> Recommender:
 
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         del model_state, context
-        bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(fold_each(row_keys, TIMESTEP_PLACE))
-        step = (bits % num_steps).astype(jnp.int32)
+        step = uniform_timesteps(fold_each(row_keys, TIMESTEP_PLACE), num_steps)
         drawn = (uniform(row_keys, PRIOR_PLACE) < prior[None]).astype(jnp.float32)
         x_t = flow_sample(to_dense(batch, num_items), drawn, step / num_steps, uniform(row_keys, NOISE_PLACE))
         x_hat: Array = model.apply(params, x_t, step, fold_each(row_keys, DROPOUT_PLACE))  # type: ignore[assignment]

@@ -18,7 +18,14 @@ from diffrec_jax.diffusion.heat import sharpen_loop, smoothed
 from diffrec_jax.models.graph_denoiser import GraphDenoiser
 from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.recommenders.base import Recommender, StepContext
-from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE, NOISE_PLACE, TIMESTEP_PLACE, row_normals
+from diffrec_jax.recommenders.diffusing import (
+    DROPOUT_PLACE,
+    NOISE_PLACE,
+    TIMESTEP_PLACE,
+    row_normals,
+    uniform_timesteps,
+)
+from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, item_blocks
 from diffrec_jax.rows import dropout_entries, fold_each, targets, to_dense
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
@@ -34,7 +41,7 @@ class GiffCFConfig:
     smoothing: float = setting(1.5, "alpha: after T steps a row is x + alpha (A x - x).", above=0)
     rank: int = setting(
         0,
-        "R, for many items: A through R leading eigenvectors; 0: whole, which takes 8 bytes for each pair of items.",
+        "R, for many items: A through R leading eigenvectors; 0: whole, which takes 12 bytes for each pair of items.",
         at_least=0,
     )
     ideal_weight: float = setting(0.0, "Weight of an ideal low-pass filter in A, beside the graph's own.", at_least=0)
@@ -58,7 +65,7 @@ class GiffCFConfig:
 
     def linear_bytes(self, train: sparse.csr_array) -> int:
         """What that takes at its peak."""
-        return 8 * train.shape[1] * (self.rank or train.shape[1])
+        return 12 * train.shape[1] * (self.rank or train.shape[1]) + BLOCK_BYTES
 
 
 def graph_factor(train: sparse.csr_array) -> sparse.csr_array:
@@ -85,10 +92,11 @@ def make_graph(config: GiffCFConfig, train: sparse.csr_array) -> dict[str, np.nd
     if config.rank:
         shares = singular_values**2 / largest + weight * (np.arange(len(singular_values)) < config.ideal_rank)
         return {"factors": (vectors * np.sqrt(shares / (1.0 + weight))).astype(np.float32)}
-    similarity = (factor.T @ factor).toarray() / largest  # type: ignore[misc]
-    if weight:
-        similarity = (similarity + weight * vectors @ vectors.T) / (1.0 + weight)
-    return {"similarity": similarity.astype(np.float32)}
+    similarity, columns = np.empty((train.shape[1],) * 2, np.float32), factor.T.tocsr()
+    for block in item_blocks(train.shape[1]):
+        low_pass = weight * vectors[block] @ vectors.T if weight else 0.0
+        similarity[block] = ((columns[block] @ factor).toarray() / largest + low_pass) / (1.0 + weight)
+    return {"similarity": similarity}
 
 
 def smooth(graph: dict[str, Array], x: Array) -> Array:
@@ -117,8 +125,7 @@ def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
         del model_state, context
         graph = jax.lax.stop_gradient(params["graph"])
         x = to_dense(batch, num_items)
-        bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(fold_each(row_keys, TIMESTEP_PLACE))
-        t = (bits % num_timesteps).astype(jnp.int32) + 1
+        t = uniform_timesteps(fold_each(row_keys, TIMESTEP_PLACE), num_timesteps) + 1
         z_t = smoothed(x, smooth(graph, x), t, **path)
         if config.noise_scale:
             scale = config.noise_scale * config.residual_decay ** (num_timesteps - t.astype(jnp.float32))

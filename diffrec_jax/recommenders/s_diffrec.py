@@ -19,7 +19,7 @@ from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import NoiseSchedule, ScheduleKind, make_noise_schedule, p_sample_loop, q_sample
 from diffrec_jax.models.conditional import ConditionalDenoiser
 from diffrec_jax.recommenders.base import Recommender, StepContext
-from diffrec_jax.recommenders.diffusing import row_normals
+from diffrec_jax.recommenders.diffusing import row_normals, uniform_timesteps
 from diffrec_jax.recommenders.sasrec import Places, SASRecConfig, make_sequence_model
 from diffrec_jax.recommenders.window_ridge import WindowRidgeConfig, WindowRidgeState, make_window_ridge
 from diffrec_jax.rows import fold_each
@@ -134,8 +134,7 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
         """z_t [N, D] and t [N], each place's own."""
         assert schedule is not None
         z_0 = jax.lax.stop_gradient(places.targets) / vector_scale(item_vectors_of(params))
-        bits = jax.vmap(lambda key: jax.random.bits(key, (), jnp.uint32))(fold_each(places.keys, TIMESTEP_PLACE))
-        t = (bits % config.num_timesteps).astype(jnp.int32)
+        t = uniform_timesteps(fold_each(places.keys, TIMESTEP_PLACE), config.num_timesteps)
         return q_sample(schedule, z_0, t, row_normals(fold_each(places.keys, NOISE_PLACE), size)), t
 
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):

@@ -11,6 +11,7 @@ from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
 from diffrec_jax.models.graph_denoiser import Mixer
 from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
 from diffrec_jax.recommenders.giffcf import make_graph
+from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.loop import TrainConfig
 from tests.reference import comparators_numpy as reference
@@ -100,7 +101,7 @@ def test_too_little_memory_for_the_graph_says_what_to_do(monkeypatch):
     spec = {"num_users": 60, "num_items": 40, "num_interactions": 800, "seed": 0}
     data = DataConfig("synthetic", "clean", None, spec)
     config = RunConfig("giffcf", "plain", data, EvaluationConfig(), CONFIG, TrainConfig())
-    monkeypatch.setattr(assembly, "available_bytes", lambda: 8 * 40 * 40 - 1)
+    monkeypatch.setattr(assembly, "available_bytes", lambda: BLOCK_BYTES + 12 * 40 * 40 - 1)
     with pytest.raises(ConfigError, match=r"GiffCF needs about .* for 40 items .*\(rank 500, say\)"):
         assembly.check_fit_memory(config, data.load())
     ranked = dataclasses.replace(config, recommender=dataclasses.replace(CONFIG, rank=8))
