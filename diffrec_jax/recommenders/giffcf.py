@@ -35,7 +35,7 @@ from diffrec_jax.typing import Array, Key, Params, RowKeys
 class GiffCFConfig:
     """GiffCF; the defaults are the released ones for ML-1M."""
 
-    less_memory: ClassVar[str] = "let the graph pass through its largest eigenvectors (rank 500, say)"
+    less_memory: ClassVar[str] = "let the graph pass through its leading eigenvectors (rank 500, say)"
     embedding_size: int = setting(200, "Size of the item vectors.", at_least=1)
     num_timesteps: int = setting(3, "T, steps.", at_least=1, aliases=("steps",))
     smoothing: float = setting(1.5, "alpha: after T steps a row is x + alpha (A x - x).", above=0)
