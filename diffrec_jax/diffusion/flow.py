@@ -24,8 +24,16 @@ def flow_sample(x: Array, from_prior: Array, time: Array, uniform: Array) -> Arr
 def follow_flow(denoise_fn: DenoiseFn, x: Array, *, num_steps: int, num_steps_followed: int) -> Array:
     """The prediction at the end of the last steps of the flow, which start from the rows x [B, I] themselves.
 
-    After a step an item is there if it is more likely than not, or in the row: the flow only adds items. ``denoise_fn``
-    is called with the numbers of steps, from N - S to N - 1.
+    Args:
+      denoise_fn: predicts the row [B, I] from a point of the path and the step's number, here N - S to N - 1.
+      x: rows [B, I].
+      num_steps: N.
+      num_steps_followed: S, from 1 to N.
+
+    Returns:
+      [B, I], any real numbers.
+
+    After a step an item is there if it is more likely than not, or in the row: the flow only adds items.
     """
     steps = jnp.arange(num_steps - num_steps_followed, num_steps, dtype=jnp.int32)
 

@@ -1,6 +1,6 @@
 """FlowCF: a discrete flow from the popularity of the items to a user's row, learnt by its end point.
 
-The network is DiffRec's. Reference: arXiv:2502.07303.
+The network is DiffRec's, not the released one. Reference: arXiv:2502.07303.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,10 @@ PRIOR_PLACE = NOISE_PLACE + 10**6  # of the keys that a row's key is folded with
 
 @dataclass(frozen=True)
 class FlowCFConfig:
-    """FlowCF; the steps, the sizes and the dropout are the released ones."""
+    """FlowCF; the steps, the width and the rate of the dropout are the released ones.
+
+    The released network has a second hidden layer, and dropout before each layer.
+    """
 
     dims: tuple[int, ...] = setting((300,), "Hidden layer sizes of the way out, as of DiffRec.")
     num_timesteps: int = setting(9, "N, steps of the flow.", at_least=1, aliases=("steps",))
