@@ -347,7 +347,10 @@ def define_sweep_flags(values: flags.FlagValues = FLAGS) -> None:
     """What a sweep runs and shows."""
     define = _definer(values, "Sweep")
     define("path", "sweep_dir", None, "Directory of the sweep's run directories.", required=True)
-    define("multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train.")
+    define("multi_string", "grid", [], "NAME=VALUE|VALUE...: a flag of experiments.train; with --trials also "
+            "NAME=LOW..HIGH.")  # fmt: skip
+    define("integer", "trials", 0, "Train so many combinations, chosen by Optuna from what was found; 0: all of them.",
+            lower_bound=0)  # fmt: skip
     define("ints", "seeds", (1,), "Seeds of every combination.", least=0)
     define("list", "show_metrics", [], "Metrics to show; the first one ranks (default: recall and ndcg at 20, "
             "or at the largest K of --ks).")  # fmt: skip

@@ -16,6 +16,10 @@ from . import flags
 from .config import new_run_config
 
 
+class RunFailed(ConfigError):
+    """A run of experiments.train ended with an error."""
+
+
 def cut_train_flags() -> list[str]:
     """Takes what follows -- off the command line: flags for experiments.train."""
     if "--" not in sys.argv:
@@ -72,7 +76,8 @@ def run_all(runs: dict[Path, list[str]]) -> None:
     project are those that the flags ask for now.
 
     Raises:
-      ConfigError: there is a run of another configuration, or a run failed; the message ends with its last line.
+      ConfigError: there is a run of another configuration.
+      RunFailed: a run failed; the message ends with its last line.
     """
     check_existing(runs)
     for path, train_flags in runs.items():
@@ -85,7 +90,7 @@ def run_all(runs: dict[Path, list[str]]) -> None:
             finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         if finished.returncode:
             lines = Path(log.name).read_text().splitlines() or [""]
-            raise ConfigError(
+            raise RunFailed(
                 f"{path} failed with exit code {finished.returncode}: {re.sub('^error: ', '', lines[-1])} "
                 f"(all of it in {log.name})"
             )

@@ -1,14 +1,17 @@
-"""Trains every combination of some flags' values and seeds, and ranks the combinations by the validation metric.
+"""Trains combinations of some flags' values over seeds, and ranks the combinations by the validation metric.
 
   python -m experiments.sweep --sweep_dir=runs/tune --seeds=1,2 --grid='lr=1e-4|3e-4' --grid='dims=1000|200,600' \\
       -- --model=diffrec --dataset=ml-1m --data_dir=data
+  python -m experiments.sweep --sweep_dir=runs/tune --trials=20 --grid='lr=1e-4..1e-2' --grid='dropout=0.1..0.7' \\
+      -- --model=multivae --dataset=ml-1m
 
+Without --trials, every combination is trained; with it so many of them, chosen by Optuna: give several models the same
+number, and they are tuned with an equal budget. A combination whose training fails is told and left out then.
 What follows -- goes to experiments.train as it is. Runs that are finished are not run again, interrupted ones go on;
 a run of another configuration, of other data or of another version of the project is refused.
 The test is shown only with --show_test, so that nothing is chosen by it.
 """
 
-import itertools
 import statistics
 from pathlib import Path
 from typing import Any
@@ -23,25 +26,11 @@ from . import flags
 from .cli import start
 from .flags import FLAGS
 from .report import make_console
-from .runs import cut_train_flags, run_all, summarise
+from .runs import RunFailed, cut_train_flags, run_all, summarise
+from .search import Combination, grid, parse_axes, search
 
 
-def parse_grid(entries: list[str]) -> list[dict[str, str]]:
-    """``["lr=1e-4|1e-3", "dims=1000"]`` as every combination of flag values.
-
-    Raises:
-      ConfigError: an entry is not NAME=VALUE|VALUE.
-    """
-    axes = []
-    for entry in entries:
-        name, separator, values = entry.partition("=")
-        if not separator or not name or not all(values.split("|")):
-            raise ConfigError(f"--grid={entry!r} is not understood: write --grid='flag=value|value'")
-        axes.append([(name, value) for value in values.split("|")])
-    return [dict(combination) for combination in itertools.product(*axes)]
-
-
-def run_name(combination: dict[str, str], seed: int) -> str:
+def run_name(combination: Combination, seed: int) -> str:
     """A directory name that tells the combination and the seed."""
     return safe_name("_".join([*(f"{name}={value}" for name, value in combination.items()), f"seed={seed}"]))
 
@@ -53,36 +42,58 @@ def default_metrics(config: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Runs the grid and prints the ranking."""
-    combinations, folder = parse_grid(FLAGS.grid), Path(FLAGS.sweep_dir)
-    runs: dict[Path, list[str]] = {}
-    for combination in combinations:
+    """Runs the combinations and prints the ranking."""
+    axes, folder, console = parse_axes(FLAGS.grid), Path(FLAGS.sweep_dir), make_console()
+
+    def runs_of(combination: Combination) -> dict[Path, list[str]]:
         given = [f"--{name}={value}" for name, value in combination.items()]
-        for seed in FLAGS.seeds:
-            runs[folder / run_name(combination, seed)] = [*train_flags, *given, f"--seed={seed}"]
-    run_all(runs)
+        return {folder / run_name(combination, seed): [*train_flags, *given, f"--seed={seed}"] for seed in FLAGS.seeds}
+
+    def results_of(combination: Combination) -> list[dict[str, Any]]:
+        found = [RunDirectory(path).results() for path in runs_of(combination)]
+        return [results for results in found if results]
+
+    def metrics(combination: Combination) -> list[str]:
+        shown = FLAGS.show_metrics or default_metrics(RunDirectory(next(iter(runs_of(combination)))).config())
+        if any(shown[0] not in results.get("valid", {}) for results in results_of(combination)):
+            raise ConfigError(
+                f"there is no {shown[0]} of a valid split to rank by: split the data in three, with that K in --ks"
+            )
+        return shown
+
+    def measure(combination: Combination) -> float | None:
+        try:
+            run_all(runs_of(combination))
+        except RunFailed as error:
+            console.print(f"left out: {error}", markup=False, highlight=False)
+            return None
+        name = metrics(combination)[0]
+        return statistics.mean(results["valid"][name] for results in results_of(combination))
+
+    if FLAGS.trials:
+        tried = search(axes, FLAGS.trials, measure)
+        combinations = [one for one in tried if len(results_of(one)) == len(FLAGS.seeds)]
+        if not combinations:
+            raise ConfigError(f"none of {len(tried)} combinations could be trained: the logs are in {folder}")
+    else:
+        combinations = grid(axes)
+        run_all({path: flags for one in combinations for path, flags in runs_of(one).items()})
+    shown = metrics(combinations[0])
     splits = ("valid", "test") if FLAGS.show_test else ("valid",)
-    rows, shown = [], FLAGS.show_metrics or default_metrics(RunDirectory(next(iter(runs))).config())
-    for combination in combinations:
-        results = [RunDirectory(folder / run_name(combination, seed)).results() for seed in FLAGS.seeds]
-        columns = {
-            (split, metric): [result[split][metric] for result in results if result and split in result]
-            for split in splits
-            for metric in shown
-        }
-        epochs = [result["best_epoch"] for result in results if result and result["best_epoch"] is not None]
-        rows.append((combination, columns, epochs))
-    if any(not values for _, columns, _ in rows for values in columns.values()):
-        raise ConfigError("the data have no valid split to rank combinations by: split them in three")
-    rows.sort(key=lambda row: -statistics.mean(row[1]["valid", shown[0]]))
+    columns = [(split, name) for split in splits for name in shown]
+
+    def values(combination: Combination, split: str, name: str) -> list[float]:
+        return [results[split][name] for results in results_of(combination)]
+
+    combinations.sort(key=lambda one: -statistics.mean(values(one, "valid", shown[0])))
     table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {shown[0]} on valid first")
-    for heading in (*combinations[0], *(f"{split} {metric}" for split in splits for metric in shown)):
+    for heading in (*combinations[0], *(f"{split} {name}" for split, name in columns), "best epoch"):
         table.add_column(heading)
-    table.add_column("best epoch")
-    for combination, columns, epochs in rows:
-        cells = [summarise(values) for values in columns.values()]
+    for combination in combinations:
+        cells = [summarise(values(combination, *column)) for column in columns]
+        epochs = [results["best_epoch"] for results in results_of(combination) if results["best_epoch"] is not None]
         table.add_row(*combination.values(), *cells, f"{statistics.mean(epochs):.0f}" if epochs else "-")
-    make_console().print(table)
+    console.print(table)
 
 
 if __name__ == "__main__":

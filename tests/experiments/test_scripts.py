@@ -193,6 +193,16 @@ def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
 
 
 @pytest.mark.once
+def test_a_sweep_by_trials_leaves_out_what_fails(tmp_path):
+    pytest.importorskip("optuna")
+    flags = ["--trials=3", "--grid=lr=1e-2|1e38", f"--sweep_dir={tmp_path / 'sweep'}", "--", *TINY[:-3], "--epochs=2"]
+    output = run(tmp_path, "sweep", *flags).stdout
+    told, table = output.split("best epoch")
+    assert "left out: " in told and "lr=1e38_seed=1 failed with exit code" in told
+    assert "1e-2" in table and "1e38" not in table
+
+
+@pytest.mark.once
 def test_diffrec_beats_popularity_on_ml_1m(tmp_path, data_dir, monkeypatch):
     monkeypatch.delenv("JAX_DISABLE_MOST_OPTIMIZATIONS")  # compiled as a user's
     flags = [f"--data_dir={data_dir}", "--dataset=ml-1m", "--dims=300", "--lr=1e-3", "--epochs=4", "--eval_every=4"]
