@@ -83,7 +83,7 @@ class OurTraining:
         started = time.perf_counter()
         batch = self.devices.make_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
         self.loading_s.append(time.perf_counter() - started)
-        self.state = jax.block_until_ready(self.train_step(self.state, batch, self.key))
+        self.state, _ = jax.block_until_ready(self.train_step(self.state, batch, self.key))
         self.steps_done += 1
 
 

@@ -41,7 +41,12 @@ WHERE = ("dataset", "setting", "folder")
 """Of a DataConfig, where the data are: what they are, their fingerprint says."""
 LOCATION_KEYS = tuple(f"{LOCATION}.{name}" for name in WHERE)
 # What may be changed when a run is resumed: none of it affects the steps already done.
-MAY_DIFFER_ON_RESUME = ("training.epochs", "training.max_steps", "training.accumulate_steps", "version", *LOCATION_KEYS)
+MAY_DIFFER_ON_RESUME = (
+    *(f"training.{name}" for name in ("epochs", "max_steps", "accumulate_steps", "keep_newest", "keep_best")),
+    "training.nonfinite_limit",
+    "version",
+    *LOCATION_KEYS,
+)
 
 
 class ConfigError(ValueError):

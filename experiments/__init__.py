@@ -1,1 +1,8 @@
 """Command-line experiments: flags -> typed configuration -> library."""
+
+import sys
+
+if sys.argv[:1] == ["-m"]:  # as a script, python -m experiments.NAME, which is about to import for seconds
+    from .signals import end_at_once
+
+    end_at_once()

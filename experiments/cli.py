@@ -1,5 +1,6 @@
 """Starts a script: grouped --help, and one clear line instead of a traceback for what a user can put right."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -13,11 +14,13 @@ from diffrec_jax.memory import keep_freed_memory
 from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.checkpoints import CheckpointError
 from diffrec_jax.training.lock import LockedError
-from diffrec_jax.training.loop import DivergedError
+from diffrec_jax.training.loop import StoppedError
+from diffrec_jax.training.losses import DivergedError
 from diffrec_jax.training.run_directory import RunDirectoryError
 
 from .command import command
 from .flags import grouped_help
+from .signals import INTERRUPTED, STOPPED, Terminated, clean_up_on_signals
 
 USER_ERROR = 2
 OUT_OF_MEMORY = "out of memory: {}; lower --batch_size, --eval_batch_size or --dims, or take a larger machine"
@@ -53,14 +56,27 @@ def run_main(main: Callable[[], None]) -> int:
         if "RESOURCE_EXHAUSTED" not in first_line and "Out of memory" not in first_line:
             raise
         return _fail(OUT_OF_MEMORY.format(first_line))
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return _leave(STOPPED)
+    except Terminated:
+        print("ended by SIGTERM: start it again, with --resume where it had begun a run directory", file=sys.stderr)
+        return _leave(STOPPED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return 130
+        return _leave(INTERRUPTED)
     return 0
 
 
+def _leave(code: int) -> int:
+    """Ends the process without Python's own end, in which JAX crashes if it was interrupted while it compiled."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> None:
-    """Parses the flags, runs ``main`` and exits: 0, 2 for what the user can put right, 130 when interrupted.
+    """Parses the flags, runs ``main`` and exits: 0, 2 for what the user can put right, 75 stopped, 130 interrupted.
 
     ``keep_memory`` is ``diffrec_jax.memory.keep_freed_memory``.
     """
@@ -69,6 +85,7 @@ def start(main: Callable[[], None], usage: str, *, keep_memory: bool = True) -> 
         print(grouped_help(usage.replace("python -m experiments.", command(""))))
         sys.exit(0)
 
+    clean_up_on_signals()
     if keep_memory:
         keep_freed_memory()
     logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much at the level of info

@@ -82,6 +82,21 @@ class PathParser(flags.ArgumentParser):
         return "path"
 
 
+class ResumeParser(flags.ArgumentParser):
+    """auto, must or never; --resume alone is auto, --noresume never."""
+
+    def parse(self, argument: Any) -> str:
+        """Raises ValueError, which absl shows, for anything else."""
+        known = {"true": "auto", "false": "never"} | {name: name for name in ("auto", "must", "never")}
+        if argument not in known:
+            raise ValueError(f"{argument!r} is none of auto, must, never")
+        return known[argument]
+
+    def flag_type(self) -> str:
+        """Shown by --help."""
+        return "auto|must|never"
+
+
 Define = Callable[..., None]
 """(kind, name, default, help, ...): defines a flag."""
 
@@ -286,7 +301,16 @@ def define_run_flags(values: flags.FlagValues = FLAGS) -> None:
     """Where it goes."""
     define = _definer(values, "Run")
     define("path", "run_dir", None, "Directory of the run (default: a new one below runs/).")
-    define("boolean", "resume", False, "Go on with the run in --run_dir.")
+    flags.DEFINE_flag(
+        flags.Flag(
+            ResumeParser(), None, "resume", "never",
+            "auto, or --resume alone: go on with the run in --run_dir, or start it; must: only go on, from a "
+            "checkpoint; never: only start.", boolean=True,
+        ),
+        flag_values=values,
+    )  # fmt: skip
+    if values is FLAGS:
+        GROUPS.setdefault("Run", []).append("resume")
     define("boolean", "baseline", True, "Evaluate Popularity beside the model.")
 
 

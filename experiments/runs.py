@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 from absl.flags import Error, FlagValues
 
@@ -69,6 +70,17 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
             )
 
 
+def _run(command: list[str], log: IO[str]) -> int:
+    """Runs it to its end: its exit code. If this process is told to end, so is that one, which saves what it has."""
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+
+
 def run_all(runs: dict[Path, list[str]]) -> None:
     """Runs what is not finished, one after the other, each with a log beside its run directory.
 
@@ -87,12 +99,11 @@ def run_all(runs: dict[Path, list[str]]) -> None:
         command = [sys.executable, "-m", f"{__package__}.train", *train_flags, f"--run_dir={path}", "--resume"]
         print(f"running {path}", flush=True)
         with path.with_name(path.name + ".log").open("w") as log:
-            finished = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
-        if finished.returncode:
+            code = _run(command, log)
+        if code:
             lines = Path(log.name).read_text().splitlines() or [""]
             raise RunFailed(
-                f"{path} failed with exit code {finished.returncode}: {re.sub('^error: ', '', lines[-1])} "
-                f"(all of it in {log.name})"
+                f"{path} failed with exit code {code}: {re.sub('^error: ', '', lines[-1])} (all of it in {log.name})"
             )
 
 

@@ -8,7 +8,7 @@ import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -39,6 +39,7 @@ from diffrec_jax.models import split_size
 from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.registry import MODELS
 from diffrec_jax.resume import plan_start
+from diffrec_jax.training.clock import Clock, where_time_went
 from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 
@@ -48,22 +49,11 @@ from .config import new_run_config, resumed_run_config
 from .flags import FLAGS
 from .machines import Watchdog, join_processes, make_devices, set_up_jax
 from .report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
+from .signals import stop_requests
 from .versions import versions
 
 BEYOND_ACCURACY_K = 20
-COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-
-
-class CompileClock:
-    """Seconds that XLA spent compiling since it was made."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
-        if event == COMPILE_EVENT:
-            self.seconds += duration_secs
+Resume = Literal["auto", "must", "never"]
 
 
 def default_run_dir(config: RunConfig) -> Path:
@@ -92,7 +82,7 @@ def count_parameters(tree: Any) -> int:
 
 def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Outcome:
     """Trains and evaluates the selected state."""
-    with progress:
+    with progress, stop_requests() as trainer.should_stop:
         best = trainer.run()
         splits = trainer.evaluate(best, test_with_valid_input=config.evaluation.test_with_valid_input)
     if trainer.recommender.item_embeddings:
@@ -115,16 +105,18 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
     )
 
 
-def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: Console) -> Outcome:
+def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: Console, clock: Clock) -> Outcome:
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(dataset), MODELS[config.model].title
     evaluator = make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices)
     console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB")
     started = time.perf_counter()
-    fitted = fit_scoring_state(config, recommender, dataset)
+    with clock.measuring("step"):
+        fitted = fit_scoring_state(config, recommender, dataset)
     fit_s, scoring_state = time.perf_counter() - started, devices.place(fitted)
     started = time.perf_counter()
-    splits = evaluate_scoring_state(config, evaluator, scoring_state, dataset)
+    with clock.measuring("evaluation"):
+        splits = evaluate_scoring_state(config, evaluator, scoring_state, dataset)
     timings = {
         "fit_s": fit_s,
         "train_s_per_epoch": None,
@@ -167,15 +159,17 @@ def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirecto
 
 def main() -> None:
     """Flags to results."""
-    started = time.perf_counter()
+    clock = Clock()
     join_processes()
-    clock, console = CompileClock(), make_console(quiet=not is_primary())
-    if FLAGS.resume and not FLAGS.run_dir:
+    console, resume = make_console(quiet=not is_primary()), FLAGS.resume
+    if resume != "never" and not FLAGS.run_dir:
         raise ConfigError("--resume needs --run_dir, the directory of the run to go on with")
     if FLAGS.distributed and not FLAGS.run_dir:
         raise ConfigError("--distributed needs --run_dir: the processes have to share it")
     found = RunDirectory(FLAGS.run_dir, writes=is_primary()) if FLAGS.run_dir else None
-    resumes = FLAGS.resume and found is not None and found.exists()
+    resumes = resume != "never" and found is not None and found.exists()
+    if resume == "must" and not resumes:
+        raise ConfigError(f"--resume=must: there is no run in {found.path}")  # type: ignore[union-attr]
     config = resumed_run_config(RunConfig.from_dict(found.config())) if resumes else new_run_config()  # type: ignore[union-attr]
     set_up_jax(config.matmul_precision, console)
     dataset = config.data.load(strict_ids=FLAGS.strict_ids)
@@ -186,16 +180,20 @@ def main() -> None:
     check_fit_memory(config, dataset)
     run_directory = found or RunDirectory(default_run_dir(config))
     with run_directory.held(numbered=found is None):
-        outcome = run(config, dataset, run_directory, devices, console, resume=FLAGS.resume)
+        outcome = run(config, dataset, run_directory, devices, console, clock, resume=resume)
         if outcome is None:
             return
         baselines = {}
         if FLAGS.baseline and config.model != "popularity":
-            popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
+            with clock.measuring("evaluation"):
+                popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
             baselines["popularity"] = {name: split.mean(config.evaluation.mode) for name, split in popularity.items()}
         if is_primary():
-            timings = {"compile_s": clock.seconds, **outcome.timings, "total_s": time.perf_counter() - started}
-            results = describe(config, dataset, devices, outcome) | {"baselines": baselines, "timings": timings}
+            now = clock.seconds
+            timings = {"compile_s": now["compile"], **outcome.timings, "total_s": sum(now.values())}
+            of_all = where_time_went(now, *run_directory.earlier_clocks())
+            results = describe(config, dataset, devices, outcome)
+            results |= {"baselines": baselines, "timings": timings, "time": of_all}
             finish(config, dataset, run_directory, console, outcome, results)
 
 
@@ -205,11 +203,12 @@ def run(
     run_directory: RunDirectory,
     devices: DeviceStrategy,
     console: Console,
+    clock: Clock,
     *,
-    resume: bool,
+    resume: Resume,
 ) -> Outcome | None:
     """Makes the run directory, or goes on in it, and trains or fits; None where the run was finished already."""
-    plan, trainer, item_groups = plan_start(config, dataset, run_directory, resume=resume), None, None
+    plan, trainer, item_groups = plan_start(config, dataset, run_directory, resume=resume != "never"), None, None
     if plan.results is not None:
         plan.write_location()
         console.print(f"{run_directory.path} is finished: more --epochs would go on with it")
@@ -219,6 +218,7 @@ def run(
         progress = ConsoleProgress(console, config.training.metric, Watchdog(FLAGS.watchdog_minutes))
         with ConsoleProgress(console, config.training.metric) as of_groups:
             trainer, item_groups = prepare_trainer(config, dataset, run_directory, devices, progress, of_groups)
+        trainer.clock, trainer.must_resume = clock, resume == "must"
     plan.write(item_groups)
     for line in (
         dataset.summary(),
@@ -228,7 +228,7 @@ def run(
     ):
         console.print(line)
     if trainer is None:
-        return fit(config, dataset, devices, console)
+        return fit(config, dataset, devices, console, clock)
     outcome = train(config, trainer, progress)
     return dataclasses.replace(outcome, item_groups=describe_item_groups(config, item_groups))
 

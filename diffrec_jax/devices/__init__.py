@@ -10,7 +10,7 @@ from typing import Literal, get_args
 import jax
 
 from diffrec_jax.devices.base import SINGLE_DEVICE, DeviceStrategy
-from diffrec_jax.devices.hosts import from_primary, is_primary, wait_for_all
+from diffrec_jax.devices.hosts import any_stops, from_primary, is_primary, wait_for_all
 from diffrec_jax.devices.mesh import MeshStrategy
 from diffrec_jax.devices.pmap import PmapStrategy
 
@@ -20,6 +20,7 @@ __all__ = [
     "MeshStrategy",
     "ParallelKind",
     "PmapStrategy",
+    "any_stops",
     "from_primary",
     "is_primary",
     "make_strategy",

@@ -52,8 +52,8 @@ class DeviceStrategy:
 
         Args:
           function: pure; what it gives is the same whatever rows a device has, unless it gives rows.
-          in_place: it gives its first argument anew, and may take its memory. It gets this one as it is stored: ``cut``
-            has the true shapes.
+          in_place: it gives its first argument anew, alone or before other values, and may take its memory. It gets
+            this one as it is stored: ``unpad`` gives the true shapes.
           gives_rows: its values have a leading axis of the batch's rows, for ``fetch_rows``.
         """
         return jax.jit(function, donate_argnums=(0,) if in_place else ())

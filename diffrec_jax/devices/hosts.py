@@ -19,3 +19,11 @@ def wait_for_all(name: str) -> None:
 def from_primary(array: np.ndarray) -> np.ndarray:
     """The primary process' array, of the same shape on all: what is computed by each may differ in its last bits."""
     return np.asarray(multihost_utils.broadcast_one_to_all(array)) if jax.process_count() > 1 else array
+
+
+def any_stops(step: int, stops: bool) -> bool:
+    """Whether the run stops at this step: one process asks itself; of several, all as soon as one was told to end.
+
+    Those hear of it by JAX's preemption service, which sees the signal (SIGTERM) in any of them.
+    """
+    return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else stops

@@ -126,8 +126,9 @@ class MeshStrategy(DeviceStrategy):
         def update(axes: tuple[int | None, ...], *arguments: Any) -> Any:
             leaves, structure = jax.tree.flatten(function(*arguments))
             stored = jax.tree.leaves(arguments[0])
-            kept = map(self._pad_like, leaves, stored, axes[: len(stored)])
-            return jax.tree.unflatten(structure, kept)
+            anew, others = leaves[: len(stored)], leaves[len(stored) :]
+            kept = map(self._pad_like, anew, stored, axes[: len(stored)])
+            return jax.tree.unflatten(structure, [*kept, *map(self._pad, others)])
 
         # Cutting and padding all that is updated would copy it: zeros go through an optimizer as they are.
         compiled = jax.jit(

@@ -1,6 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +12,22 @@ import optax
 from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
-from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
+from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy, any_stops, from_primary
 from diffrec_jax.evaluation.metrics import METRICS
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.prng import default_prng_impl, make_key
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.settings import check_settings, seed_setting, setting
-from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
-from diffrec_jax.training.run_directory import OFF_SCHEDULE, RunDirectory, RunDirectoryError
+from diffrec_jax.training.checkpoints import (
+    CheckpointError,
+    Checkpoints,
+    DamagedCheckpointError,
+    all_finite,
+    bit_sums,
+)
+from diffrec_jax.training.clock import Clock
+from diffrec_jax.training.losses import DivergedError, LossWatch
+from diffrec_jax.training.run_directory import OFF_SCHEDULE, RESUME, RunDirectory, RunDirectoryError
 from diffrec_jax.training.state import (
     NOTHING_SELECTED,
     Selection,
@@ -27,12 +36,12 @@ from diffrec_jax.training.state import (
     init_train_state,
     select,
 )
-from diffrec_jax.training.step import ComputeDtype, make_train_step
+from diffrec_jax.training.step import ComputeDtype, OnNonfinite, StepReport, make_train_step
 from diffrec_jax.typing import Key
 
 
-class DivergedError(RuntimeError):
-    """The loss or the parameters are no longer finite."""
+class StoppedError(RuntimeError):
+    """The run was asked to stop, and did so with nothing lost; the message says at which step."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,14 @@ class TrainConfig:
     max_steps: int = setting(0, "End after so many steps if that comes first; 0: no limit.", at_least=0)
     eval_every: int = setting(5, "Epochs between evaluations; each is followed by a checkpoint.", at_least=1)
     checkpoint_every_steps: int = setting(0, "Further checkpoints every so many steps; 0: none.", at_least=0)
+    keep_newest: int = setting(2, "Newest checkpoints that are kept.", at_least=1)
+    keep_best: int = setting(1, "Checkpoints with the best validation metric that are kept beside them.", at_least=1)
+    on_nonfinite: OnNonfinite = setting(
+        "abort",
+        "What a loss that is NaN or infinite does: abort ends the run; skip leaves out the step, also where gradients "
+        "are not finite.",
+    )
+    nonfinite_limit: int = setting(10, "With skip: the run ends when more steps than these were left out.", at_least=0)
     patience: int = setting(20, "Stop after so many epochs without a new best; 0: never.", at_least=0)
     metric: str = setting(
         "recall@20",
@@ -172,6 +189,11 @@ class Trainer:
     mode: AveragingMode = "official"
     eval_user_ids: np.ndarray | None = None
     progress: Progress | None = None
+    should_stop: Callable[[], bool] = lambda: False
+    """Asked after each step and each batch of an evaluation: the run then saves its state and ends."""
+    clock: Clock | None = None
+    must_resume: bool = False
+    """Whether a run without a whole checkpoint is an error rather than started anew."""
 
     def __post_init__(self) -> None:
         """Compiles the functions lazily and checks the batch size."""
@@ -183,8 +205,9 @@ class Trainer:
             )
         check_relevant(self.dataset, self.mode, self.eval_user_ids)
         self.progress = self.progress or Progress()
+        self.clock = self.clock or Clock()
         self.timings = Timings()
-        self.checkpoints = Checkpoints(self.run_directory.checkpoints, on_warning=self.progress.message)
+        self.checkpoints = Checkpoints(self.run_directory.checkpoints, num_newest=self.config.keep_newest)
         self.optimizer = self.config.make_optimizer(
             self.recommender.denoiser_params,
             held_params=self.recommender.held_params,
@@ -197,7 +220,10 @@ class Trainer:
         self.total_steps = self.config.total_steps(learnt.num_users)
         self._key = self.devices.make(self.config.make_key)()
         self._init_state = self.devices.make(self._make_state)
-        self._all_finite = self.devices.compile(all_finite)
+        self._bit_sums = self.devices.compile(bit_sums)
+        self._inspect = self.devices.compile(
+            lambda state: (all_finite((state.params, state.opt_state, state.loss_sum)), bit_sums(state))
+        )
         self._prepare_scoring = self.devices.compile(self.recommender.prepare_scoring)
         shapes = self._state_shapes()
         self._train_step = self.devices.compile(
@@ -209,6 +235,7 @@ class Trainer:
                 accumulate_steps=self.config.accumulate_steps,
                 compute_dtype=self.config.compute_dtype,
                 axis_name=self.devices.axis_name,
+                on_nonfinite=self.config.on_nonfinite,
                 true_shapes=lambda kept: self.devices.unpad(kept, (shapes.params, shapes.model_state)),
             ),
             in_place=True,
@@ -237,27 +264,54 @@ class Trainer:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((shapes, shapes.params)))
 
     def restore(self, step: int) -> TrainState:
-        """The state saved at a step, placed."""
+        """The state saved at a step, placed.
+
+        Raises:
+          DamagedCheckpointError: it is not what was saved.
+          CheckpointError: it is of another structure.
+        """
+        return self._load(step)[0]
+
+    def _load(self, step: int) -> tuple[TrainState, bool]:
+        """The same, and whether the evaluation that is due after the step is part of it."""
         like = self._state_shapes()
-        stored = self.checkpoints.restore(step, like, into=self.devices.checkpoint_target(like))
-        return self.devices.from_checkpoint(stored)
+        found = self.checkpoints.restore(step, like, into=self.devices.checkpoint_target(like))
+        state = self.devices.from_checkpoint(found.state)
+        sums = self.devices.fetch(self._bit_sums(state))
+        wrong = any(stored is not None and stored != int(value) for stored, value in zip(found.bits, sums))
+        if from_primary(np.asarray(wrong)):
+            raise self.checkpoints.damaged(step, "its arrays are not those that were saved")
+        return state, found.evaluated
+
+    def _newest(self, before: int | None = None) -> tuple[TrainState, int, bool] | None:
+        """The newest state that is whole, its step and whether it was evaluated; damaged ones are told of."""
+        step = self.checkpoints.newest(before=before)
+        while step is not None:
+            try:
+                state, evaluated = self._load(step)
+            except DamagedCheckpointError as error:
+                self.progress.message(f"passed over: {error}")  # type: ignore[union-attr]
+                step = self.checkpoints.newest(before=step)
+            else:
+                return state, step, evaluated
+        return None
 
     def restore_best(self) -> TrainState:
         """The state with the best validation metric so far, placed.
 
         Raises:
-          CheckpointError: there is no whole checkpoint, or nothing was selected yet.
+          CheckpointError: there is no whole checkpoint, or nothing was selected yet, or the best one is damaged.
         """
-        newest = self.checkpoints.newest_whole()
+        newest = self._newest()
         if newest is None:
             raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint: resume the run first")
-        state = self.restore(newest)
+        state, step, _ = newest
         best_step = int(self.best(state).best_step)
         if best_step == 0:
             raise CheckpointError(f"no evaluation of this run has given a finite {self.config.metric} yet: resume it")
-        if best_step == newest:
+        if best_step == step:
             return state
-        del state  # one at a time: each is three times the model
+        del newest, state  # one at a time: each is three times the model
         return self.restore(best_step)
 
     def best(self, state: TrainState) -> Selection:
@@ -279,8 +333,19 @@ class Trainer:
             nonlocal done
             done += count
             self.progress.evaluated(done, num_users)  # type: ignore[union-attr]
+            if jax.process_count() == 1 and self.should_stop():  # several have to agree: they do so between steps
+                raise StoppedError("stopped while it evaluated; nothing is lost: go on with --resume")
 
-        results = evaluate_dataset(
+        with self.clock.measuring("evaluation"):  # type: ignore[union-attr]
+            results = self._evaluate(state, test_with_valid_input, on_batch)
+        self.timings.eval_s += time.perf_counter() - started
+        self.timings.evaluations += 1
+        return results
+
+    def _evaluate(
+        self, state: TrainState, test_with_valid_input: bool, on_batch: Callable[[int], None]
+    ) -> dict[str, SplitResult]:
+        return evaluate_dataset(
             self.evaluator,
             self.scoring_state(state),
             self.dataset,
@@ -289,31 +354,57 @@ class Trainer:
             user_ids=self.eval_user_ids,
             on_batch=on_batch,
         )
-        self.timings.eval_s += time.perf_counter() - started
-        self.timings.evaluations += 1
-        return results
 
-    def _check_finite(self, state: TrainState, step: int) -> float:
-        loss_sum = float(self.devices.fetch(state.loss_sum))
-        if not np.isfinite(loss_sum):
-            saved = self.checkpoints.steps()
-            kept = f"the checkpoint of step {saved[-1]} is untouched" if saved else "no checkpoint was written"
-            raise DivergedError(
-                f"the training loss is {loss_sum} by step {step} (epoch {step / self.steps_per_epoch:.2f}); {kept}: "
-                "lower --lr, or check --noise_scale, --noise_min and --noise_max"
-            )
-        return loss_sum
+    def _check_losses(self, watch: LossWatch, reports: list[tuple[int, StepReport]]) -> None:
+        """Looks at the steps since the last time; waits for the device."""
+        fetched = self.devices.fetch([report for _, report in reports])
+        for (step, _), report in zip(reports, fetched):
+            for record in watch.look(step, float(report.loss), skipped=bool(report.skipped)):
+                self.run_directory.log(record)
+                self.progress.message(watch.describe(record))  # type: ignore[union-attr]
+        reports.clear()
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def _batch_of(self, step: int) -> dict[str, np.ndarray]:
+        """What the step after so many steps learns of: the users and their rows, end to end."""
+        users = training_user_ids(
+            self.dataset.learnt.num_users, self.config.batch_size, seed=self.config.seed, step=step
+        )
+        rows = self.train_rows[users]
+        return {"user_ids": users, "indptr": rows.indptr, "item_ids": rows.indices, "weights": rows.data}
+
+    def _save(self, state: TrainState, step: int, *, evaluated: bool) -> None:
         started = time.perf_counter()
-        if not self.devices.fetch(self._all_finite((state.params, state.opt_state, state.loss_sum))):
-            raise DivergedError(
-                f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower --lr"
+        with self.clock.measuring("checkpoint"):  # type: ignore[union-attr]
+            finite, sums = self.devices.fetch(self._inspect(state))
+            if not finite:
+                raise DivergedError(
+                    f"the parameters are no longer finite at step {step}; the earlier checkpoints are untouched: lower "
+                    "--lr"
+                )
+            self.checkpoints.save(
+                step,
+                self.devices.to_checkpoint(state),
+                like=self._state_shapes(),
+                bits=[int(value) for value in sums],
+                best_steps=self._best_steps(state),
+                evaluated=evaluated,
             )
-        selections = self.devices.fetch((state.selection, state.last_selection))
-        best_steps = tuple(int(selection.best_step) for selection in selections)
-        self.checkpoints.save(step, self.devices.to_checkpoint(state), like=self._state_shapes(), best_steps=best_steps)
         self.timings.checkpoint_s += time.perf_counter() - started
+        self._log_clock(step, saved=True)
+
+    def _best_steps(self, state: TrainState) -> tuple[int, ...]:
+        """The steps of both selections, and of as many of the best evaluations as are to be kept."""
+        selections = self.devices.fetch((state.selection, state.last_selection))
+        selected = {int(selection.best_step) for selection in selections}
+        if self.config.keep_best == 1 or not self.run_directory.writes:
+            return tuple(selected)
+        records = [record for record in self.run_directory.records() if record["event"] == "evaluation"]
+        values = {record["step"]: record["valid"][self.config.metric] for record in records}
+        ranked = sorted((step for step in values if np.isfinite(values[step])), key=lambda step: -values[step])
+        return tuple(selected.union(ranked[: self.config.keep_best]))
+
+    def _log_clock(self, step: int, *, saved: bool = False) -> None:
+        self.run_directory.log_clock(step, self.clock.seconds, saved=saved)  # type: ignore[union-attr]
 
     def check_budget(self) -> None:
         """Raises RunDirectoryError if the run has already done more steps than are asked for."""
@@ -326,24 +417,28 @@ class Trainer:
                 "another --run_dir"
             )
 
-    def _start(self) -> tuple[TrainState, int, bool]:
-        """The state to begin with, its step, and whether nothing is left to do."""
+    def _start(self, before: int | None) -> tuple[TrainState, int, bool, bool]:
+        """The state to begin with, its step, whether its evaluation is still due, and whether nothing is left to do."""
         assert self.progress is not None
         self.check_budget()
-        step = self.checkpoints.newest_whole()
-        if step is None:
+        newest = self._newest(before)
+        if newest is None and self.must_resume:
+            raise CheckpointError(f"{self.checkpoints.folder} holds no whole checkpoint to go on from (--resume=must)")
+        if newest is None:
             if self.run_directory.records():
-                self.run_directory.log({"event": "resume", "step": 0})
+                self.run_directory.log({"event": RESUME, "step": 0})
                 self.progress.message("no checkpoint to resume from: starting anew")
-            return self.init_state(), 0, False
-        state = self.restore(step)
-        finished = step >= self.total_steps or (self._is_scheduled(step) and self._stops_early(state, step))
-        self.run_directory.log({"event": "resume", "step": step} | ({} if finished else {"goes_on": True}))
+            return self.init_state(), 0, False, False
+        state, step, evaluated = newest
+        scheduled, ends_run = self._is_scheduled(step), step >= self.total_steps
+        due = not evaluated and (scheduled or ends_run)
+        finished = not due and (ends_run or (scheduled and self._stops_early(state, step)))
+        self.run_directory.log({"event": RESUME, "step": step} | ({} if finished else {"goes_on": True}))
         self.progress.message(f"resuming from the checkpoint of step {step} (epoch {step / self.steps_per_epoch:g})")
         if not finished:
             # An uninterrupted run would not have stopped here to evaluate.
             state = state._replace(last_selection=self.devices.place(NOTHING_SELECTED))
-        return state, step, finished
+        return state, step, due, finished
 
     def _is_scheduled(self, step: int) -> bool:
         """Whether every run evaluates after this step, however long it is."""
@@ -359,38 +454,55 @@ class Trainer:
     def run(self) -> TrainState:
         """Trains to the end and returns the best state, placed: the one with the largest validation metric.
 
+        Where the best state's checkpoint turns out to be damaged, the run goes back to an earlier one, or to the start.
+
         Raises:
           DivergedError: the loss or the parameters are not finite; no checkpoint is overwritten.
-          CheckpointError: no state was ever selected, or the best one is damaged.
+          StoppedError: ``should_stop`` said so; the state is saved.
+          CheckpointError: no state was ever selected.
           RunDirectoryError: the run has already done more steps than are asked for.
         """
         assert self.progress is not None
-        config, num_users = self.config, self.dataset.learnt.num_users
-        state, step, finished = self._start()
-        window_started, window_steps = time.perf_counter(), 0
+        self.checkpoints.finish_moves()
+        before = None
+        while True:
+            self._run(before)
+            try:
+                return self.restore_best()
+            except DamagedCheckpointError as error:
+                before = int(self.best(self._newest()[0]).best_step)  # type: ignore[index]
+                self.progress.message(f"passed over, so the steps up to the best one are made again: {error}")
+
+    def _run(self, before: int | None) -> None:
+        """Trains to the end, from the newest whole checkpoint before a step."""
+        assert self.progress is not None and self.clock is not None
+        config = self.config
+        watch = LossWatch(config.nonfinite_limit, self.run_directory, self._batch_of, self.checkpoints.steps)
+        state, step, due, finished = self._start(before)
+        reports: list[tuple[int, StepReport]] = []
+        window_started = time.perf_counter()
         while not finished:
-            users = training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
-            batch = self.devices.make_batch(
-                self.train_rows,
-                users,
-                batch_size=config.batch_size,
-                targets=self.targets,
-                num_parts=config.accumulate_steps,
-                tight=self.recommender.works_on_places,
-            )
-            state = self._train_step(state, batch, self._key)
-            step, window_steps = step + 1, window_steps + 1
-            self.progress.batch(step, self.total_steps)
+            if not due:
+                with self.clock.measuring("input"):
+                    batch = self._make_batch(step)
+                with self.clock.measuring("step"):
+                    state, report = self._train_step(state, batch, self._key)
+                step = step + 1
+                reports.append((step, report))
+                self.progress.batch(step, self.total_steps)
 
             ends_epoch, ends_run = step % self.steps_per_epoch == 0, step >= self.total_steps
             scheduled = self._is_scheduled(step)
             evaluates = scheduled or ends_run
             saves = bool(config.checkpoint_every_steps) and step % config.checkpoint_every_steps == 0
-            if ends_epoch or evaluates or saves or window_steps >= MAX_UNCHECKED_STEPS:
-                loss_sum = self._check_finite(state, step)  # waits for the device
+            stops = any_stops(step, self.should_stop())
+            if ends_epoch or evaluates or saves or stops or len(reports) >= MAX_UNCHECKED_STEPS:
+                self.timings.steps += len(reports)
+                with self.clock.measuring("step"):
+                    self._check_losses(watch, reports)
+                    loss_sum = float(self.devices.fetch(state.loss_sum))
                 self.timings.train_s += time.perf_counter() - window_started
-                self.timings.steps += window_steps
-                if ends_epoch or ends_run:
+                if (ends_epoch or ends_run) and not due:
                     steps_in_epoch = (step - 1) % self.steps_per_epoch + 1
                     record = {
                         "event": "epoch",
@@ -399,15 +511,44 @@ class Trainer:
                         "loss": loss_sum / steps_in_epoch,
                     } | ({} if ends_epoch else OFF_SCHEDULE)
                     self.run_directory.log(record)
+                    self._log_clock(step)
                     self.progress.epoch(record)
+                if stops:
+                    self._stop(state, step)
                 if evaluates:
-                    state = self._evaluate_and_select(state, step, scheduled=scheduled)
+                    try:
+                        state = self._evaluate_and_select(state, step, scheduled=scheduled)
+                    except StoppedError:
+                        self._stop(state, step)
                     finished = ends_run or self._stops_early(state, step)
                 if evaluates or saves:
-                    self._save(state, step)
-                window_started, window_steps = time.perf_counter(), 0
-        del state  # its memory is needed for the selected one
-        return self.restore_best()
+                    self._save(state, step, evaluated=evaluates)
+                due, window_started = False, time.perf_counter()
+
+    def _make_batch(self, step: int) -> Any:
+        users = training_user_ids(
+            self.dataset.learnt.num_users, self.config.batch_size, seed=self.config.seed, step=step
+        )
+        return self.devices.make_batch(
+            self.train_rows,
+            users,
+            batch_size=self.config.batch_size,
+            targets=self.targets,
+            num_parts=self.config.accumulate_steps,
+            tight=self.recommender.works_on_places,
+        )
+
+    def _stop(self, state: TrainState, step: int) -> None:
+        """Saves the state, with its evaluation still to be made where one is due, and ends the run.
+
+        Raises:
+          StoppedError: always.
+        """
+        self._save(state, step, evaluated=False)
+        raise StoppedError(
+            f"stopped at step {step} (epoch {step / self.steps_per_epoch:.4g}), and its checkpoint is saved: go on "
+            "with --resume"
+        )
 
     def _evaluate_and_select(self, state: TrainState, step: int, *, scheduled: bool) -> TrainState:
         assert self.progress is not None

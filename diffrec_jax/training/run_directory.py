@@ -18,11 +18,13 @@ from typing import Any
 import numpy as np
 
 from diffrec_jax.files import atomic_file, naming, write_atomically
+from diffrec_jax.training.clock import PROGRESS
 from diffrec_jax.training.lock import LOCK, hold
 
 CONFIG_DIGEST, LOCATION = "config_sha256", "location"
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 OFF_SCHEDULE = {"off_schedule": True}
+CLOCK, RESUME = "clock", "resume"
 ITEM_GROUPS, ITEM_EMBEDDINGS = "item_groups.npy", "item_embeddings.npy"
 
 
@@ -140,22 +142,66 @@ class RunDirectory:
         with naming(path), path.open("a") as file:
             file.write(("\n" if torn else "") + json.dumps(record) + "\n")
 
-    def records(self) -> list[dict[str, Any]]:
-        """All records that still hold: torn lines and those superseded by a resume are left out."""
-        path = self.path / METRICS
-        kept: list[dict[str, Any]] = []
-        for line in path.read_text().splitlines() if path.exists() else []:
+    def log_clock(self, step: int, seconds: dict[str, float], *, saved: bool = False) -> None:
+        """Appends where this process' time went so far; ``saved``: what it did until now is in a checkpoint."""
+        self.log({"event": CLOCK, "step": step, "saved": saved, "seconds": seconds})
+
+    def clocks(self) -> list[dict[str, Any]]:
+        """What ``log_clock`` wrote, of all processes."""
+        return [record for record in self._lines() if record["event"] == CLOCK]
+
+    def _lines(self) -> list[dict[str, Any]]:
+        """Every record there is, in the order they were written; torn lines are left out."""
+        path, found = self.path / METRICS, []
+        for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if record.get("event") == "resume":
+            if isinstance(record, dict) and "event" in record and isinstance(record.get("step"), int):
+                found.append(record)
+        return found
+
+    def earlier_clocks(self) -> tuple[list[dict[str, float]], float]:
+        """Where the time of the processes before this one went, and the seconds of steps that were made again.
+
+        A process is known until its last record. This one has resumed already.
+        """
+        ended: list[dict[str, float]] = []
+        lost, newest, at_save = 0.0, None, {}
+        for record in self._lines():
+            if record["event"] == CLOCK:
+                newest = record["seconds"]
+                if record["saved"]:
+                    at_save[record["step"]] = newest
+            elif record["event"] == RESUME and newest is not None:
+                kept = at_save.get(record["step"])
+                lost += sum(newest[kind] - (kept[kind] if kept else 0.0) for kind in PROGRESS)
+                ended.append(newest)
+                newest, at_save = None, {}
+        return ended, lost
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records that still hold: torn lines and those superseded by a resume are left out."""
+        kept: list[dict[str, Any]] = []
+        for record in self._lines():
+            if record.get("event") == CLOCK:
+                continue
+            if record.get("event") == RESUME:
                 kept = [earlier for earlier in kept if earlier["step"] <= record["step"]]
                 if record.get("goes_on"):
                     kept = [earlier for earlier in kept if not OFF_SCHEDULE.items() <= earlier.items()]
             else:
                 kept.append(record)
         return kept
+
+    def write_batch(self, step: int, arrays: dict[str, np.ndarray]) -> Path:
+        """Writes the batch of a step that went wrong, for a look at it: its file."""
+        path = self.path / f"batch_of_step_{step}.npz"
+        if self.writes:
+            with atomic_file(path) as file:
+                np.savez(file, allow_pickle=False, **arrays)
+        return path
 
     def _write_array(self, name: str, array: np.ndarray) -> None:
         if not self.writes:

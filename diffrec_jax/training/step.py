@@ -1,7 +1,7 @@
 """One training step as a pure function of (state, batch), alone or as the per-device part of a parallel step."""
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,19 @@ from diffrec_jax.typing import Array, Key, Params
 
 ComputeDtype = Literal["float32", "bfloat16"]
 MATMUL_PRECISION = {"float32": None, "bfloat16": "BF16_BF16_F32"}
-TrainStep = Callable[[TrainState, RowBatch, Key], TrainState]
+OnNonfinite = Literal["abort", "skip"]
+
+
+class StepReport(NamedTuple):
+    """What a step says of itself; scalars."""
+
+    loss: Array
+    """float32: the batch's mean loss."""
+    skipped: Array
+    """bool: loss or gradients were not finite, and the state stayed as it was."""
+
+
+TrainStep = Callable[[TrainState, RowBatch, Key], tuple[TrainState, StepReport]]
 
 
 def make_train_step(
@@ -27,6 +39,7 @@ def make_train_step(
     accumulate_steps: int = 1,
     compute_dtype: ComputeDtype = "float32",
     axis_name: str | None = None,
+    on_nonfinite: OnNonfinite = "abort",
     true_shapes: Callable[[tuple[Params, Any]], tuple[Params, Any]] = lambda kept: kept,
 ) -> TrainStep:
     """A step of (state, batch, the run's key): the mean loss of the real rows of all devices, one optimizer update.
@@ -44,6 +57,8 @@ def make_train_step(
       compute_dtype: what the factors of products are rounded to; sums, parameters and losses stay float32. bfloat16
         is for GPU and TPU: a CPU takes no notice.
       axis_name: of the mapped device axis, None on a single device.
+      on_nonfinite: skip leaves the state as it was, but for the step's number, where the loss or a gradient is not
+        finite; abort goes on, for the caller to see the loss and end.
       true_shapes: (parameters, model state) in the shapes that the recommender made them in, of those that the state
         keeps.
     """
@@ -54,7 +69,7 @@ def make_train_step(
     def whole_batch(values: Array) -> Array:
         return values if axis_name is None else jax.lax.all_gather(values, axis_name, tiled=True)
 
-    def train_step(state: TrainState, batch: RowBatch, key: Key) -> TrainState:
+    def train_step(state: TrainState, batch: RowBatch, key: Key) -> tuple[TrainState, StepReport]:
         # Behind a barrier, or XLA compiles its way from the run's key into every draw of the step.
         step_key = jax.lax.optimization_barrier(jax.random.fold_in(key, state.step))
         context = StepContext(step=state.step, epoch=state.step // steps_per_epoch, key=step_key)
@@ -82,18 +97,23 @@ def make_train_step(
             )
         _, model_state = true_shapes((state.params, state.model_state))
         starts_epoch = state.step % steps_per_epoch == 0
-        return TrainState(
-            step=state.step + 1,
+        new = state._replace(
             params=params,
             opt_state=opt_state,
             model_state=recommender.update_model_state(
                 model_state, jax.tree.map(whole_batch, info), whole_batch(batch.row_mask.reshape(-1))
             ),
-            loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + loss,
-            selection=state.selection,
-            last_selection=state.last_selection,
+            loss_sum=loss,
             averaged_params=averaged_params,
         )
+        skipped = jnp.zeros((), jnp.bool_)
+        if on_nonfinite == "skip":
+            # Squares too: a gradient that is finite may fill the optimizer with what is not.
+            skipped = ~jnp.isfinite(loss + sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(gradients)))
+            kept = state._replace(model_state=model_state, loss_sum=jnp.zeros_like(loss))
+            new = jax.tree.map(lambda made, before: jnp.where(skipped, before, made), new, kept)
+        new = new._replace(step=state.step + 1, loss_sum=jnp.where(starts_epoch, 0.0, state.loss_sum) + new.loss_sum)
+        return new, StepReport(loss, skipped)
 
     return train_step
 

@@ -1,6 +1,7 @@
 """The scripts as a user runs them: in processes of their own, with real signals and real exit codes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,9 @@ def test_a_run_directory_holds_what_it_should(whole_run):
     for key in ("model", "dataset", "setting", "seed", "preset", "best_epoch", "num_params", "versions"):
         assert results[key] is not None, key
     assert {"compile_s", "train_s_per_epoch", "eval_s", "total_s"} <= results["timings"].keys()
+    time = results["time"]
+    assert time["wall_s"] == pytest.approx(sum(value for kind, value in time.items() if kind != "wall_s"))
+    assert time["wall_s"] == pytest.approx(results["timings"]["total_s"]) and time["lost_s"] == 0
     assert results["peak_rss_bytes"] > 2**27
     assert 0 < results["valid"]["recall@20"] < 1
     assert "DiffRec" in output and "Popularity" in output
@@ -52,8 +56,9 @@ def test_a_finished_run_is_shown_again_and_left_as_it_is(whole_run, tmp_path):
     assert (path / "results.json").read_bytes() == before
 
 
-def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
-    """kill -9 as soon as the first checkpoint is there, then --resume without repeating any other flag."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path, number):
+    """As soon as the first checkpoint is there, then --resume without repeating any other flag."""
     path, _ = whole_run
     killed = tmp_path / "killed"
     command = [sys.executable, "-m", "experiments.train", *TINY, f"--run_dir={killed}", "--checkpoint_every_steps=1"]
@@ -64,13 +69,27 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.01)
         time.sleep(0.4)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        process.send_signal(number)
+        assert process.wait(30) == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+    assert number == signal.SIGKILL or "saved: go on with --resume" in (tmp_path / "log").read_text()
     assert not (killed / "results.json").exists()
-    run(tmp_path, "train", f"--run_dir={killed}", "--resume")
+    run(tmp_path, "train", f"--run_dir={killed}", "--resume=must")
     whole, resumed = (json.loads((folder / "results.json").read_text()) for folder in (path, killed))
     for key in ("valid", "test", "best_epoch", "num_params"):
         assert whole[key] == resumed[key]
+    assert resumed["time"]["wall_s"] > resumed["timings"]["total_s"]  # of both processes
+
+
+@pytest.mark.once
+def test_a_run_that_must_resume_does_not_start_anew(whole_run, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(whole_run[0], copy, ignore=shutil.ignore_patterns("results.json"))
+    shutil.rmtree(copy / "checkpoints")
+    (line,) = run(tmp_path, "train", f"--run_dir={copy}", "--resume=must", expect=2).stderr.splitlines()
+    assert "checkpoints holds no whole checkpoint to go on from (--resume=must)" in line
+    assert (
+        "no checkpoint to resume from: starting anew" in run(tmp_path, "train", f"--run_dir={copy}", "--resume").stdout
+    )
 
 
 @pytest.mark.once
@@ -93,6 +112,9 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
         (["--metric=auc@20"], "metric 'auc@20' is not evaluated"),
         (["--reweight=maybe"], "--reweight=maybe"),
         (["--resume"], "--resume needs --run_dir"),
+        (["--resume=perhaps"], "'perhaps' is none of auto, must, never"),
+        (["--resume=must", "--run_dir=nowhere"], "--resume=must: there is no run in nowhere"),
+        (["--on_nonfinite=ignore"], "--on_nonfinite=ignore"),
         (["--no_such_flag=1"], "no_such_flag"),
         (["ml-1m"], "unexpected argument 'ml-1m'"),
         (["--prng_impl=dice"], "dice"),
@@ -121,7 +143,11 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path):
 )
 def test_wrong_flags_end_with_one_clear_line(tmp_path, flags, message):
     finished = run(
-        tmp_path, "train", *flags, *([] if "--resume" in flags else [f"--run_dir={tmp_path / 'r'}"]), expect=2
+        tmp_path,
+        "train",
+        *flags,
+        *([] if any("--resume" in flag for flag in flags) else [f"--run_dir={tmp_path / 'r'}"]),
+        expect=2,
     )
     lines = finished.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: ") and message in lines[0], finished.stderr

@@ -197,7 +197,7 @@ def test_a_linear_part_is_where_training_starts_from_and_stays_as_fitted(train):
     bias = state.params["params"]["output_layer"]["bias"]
     np.testing.assert_allclose(scores(state.params) - bias[None], expected, atol=1e-4)
     step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=5))
-    trained = step(step(state, batch, jax.random.key(0)), batch, jax.random.key(0)).params["params"]
+    trained = step(step(state, batch, jax.random.key(0))[0], batch, jax.random.key(0))[0].params["params"]
     started = state.params["params"]
     for table, before in (
         (trained["input_kernel"], started["input_kernel"]),

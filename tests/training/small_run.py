@@ -23,6 +23,7 @@ def make_trainer(
     recommender=None,
     weighting=NO_WEIGHTING,
     dataset=DATASET,
+    should_stop=lambda: False,
     **changes,
 ) -> Trainer:
     run_directory = RunDirectory(path)
@@ -38,4 +39,5 @@ def make_trainer(
         devices=devices,
         weighting=weighting,
         progress=progress,
+        should_stop=should_stop,
     )

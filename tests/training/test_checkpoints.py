@@ -3,21 +3,25 @@ import numpy as np
 import pytest
 
 from diffrec_jax.training import checkpoints as module
-from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, all_finite
+from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError, all_finite, bit_sums
 
 
 def state(value):
     return {"weights": jnp.full((4, 3), value, jnp.float32), "step": jnp.int32(value)}
 
 
+def newest_whole(checkpoints):
+    return next(step for step in reversed(checkpoints.steps()) if checkpoints.damage(step) is None)
+
+
 @pytest.fixture
 def checkpoints(tmp_path):
-    return Checkpoints(tmp_path / "checkpoints", on_warning=lambda text: None)
+    return Checkpoints(tmp_path / "checkpoints")
 
 
 def test_a_state_comes_back_as_it_was(checkpoints):
     checkpoints.save(3, state(3), best_steps=(3,))
-    restored = checkpoints.restore(3, state(0))
+    restored = checkpoints.restore(3, state(0)).state
     np.testing.assert_array_equal(restored["weights"], state(3)["weights"])
     assert restored["step"].dtype == jnp.int32
 
@@ -29,9 +33,7 @@ def test_the_newest_two_and_the_best_are_kept(checkpoints):
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["2", "5", "6"]
 
 
-def test_damage_is_found_and_passed_over(checkpoints):
-    said = []
-    checkpoints.on_warning = said.append
+def test_damage_is_found(checkpoints):
     for step in (1, 2):
         checkpoints.save(step, state(step), best_steps=(1,))
     files = [path for path in (checkpoints.folder / "2" / "state").rglob("*") if path.is_file()]
@@ -39,19 +41,82 @@ def test_damage_is_found_and_passed_over(checkpoints):
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(bytes(content))
-    assert checkpoints.newest_whole() == 1
-    assert "passed over" in said[0] and "is damaged" in said[0]
-    with pytest.raises(CheckpointError, match="cannot be used"):
+    assert newest_whole(checkpoints) == 1
+    with pytest.raises(DamagedCheckpointError, match="cannot be used: file .* is damaged"):
         checkpoints.restore(2, state(0))
     largest.unlink()
     assert "is missing" in str(checkpoints.damage(2))
+
+
+def test_every_flipped_bit_is_found(checkpoints):
+    """Of the arrays, of Orbax' own files and of the manifest."""
+    checkpoints.save(1, state(1), best_steps=(1,), bits=[int(value) for value in bit_sums(state(1))])
+    files = sorted(path for path in (checkpoints.folder / "1").rglob("*") if path.is_file())
+    rng = np.random.default_rng(0)
+    for path in [*files, *rng.choice(np.array(files), 60)]:
+        content = path.read_bytes()
+        if content:
+            flipped = bytearray(content)
+            flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+            path.write_bytes(bytes(flipped))
+            with pytest.raises(CheckpointError):
+                checkpoints.restore(1, state(0))
+            path.write_bytes(content)
+    assert checkpoints.restore(1, state(0)).bits == [int(value) for value in bit_sums(state(1))]
+
+
+def test_files_that_are_cut_added_or_swapped_are_found(checkpoints):
+    for step in (1, 2):
+        checkpoints.save(step, state(step), best_steps=(1, 2))
+    folders = [checkpoints.folder / str(step) for step in (1, 2)]
+    manifests = [(folder / "manifest.json").read_bytes() for folder in folders]
+    (folders[0] / "manifest.json").write_bytes(manifests[1])
+    assert "is missing" in checkpoints.damage(1) or "is damaged" in checkpoints.damage(1)
+    (folders[0] / "manifest.json").write_bytes(manifests[0][: len(manifests[0]) // 2])
+    assert "its manifest cannot be read" in checkpoints.damage(1)
+    (folders[0] / "manifest.json").write_bytes(b"\xff")
+    assert "its manifest cannot be read" in checkpoints.damage(1)
+    (folders[0] / "manifest.json").write_bytes(manifests[0])
+    assert checkpoints.damage(1) is None
+    (folders[0] / "state" / "more").write_text("x")
+    assert checkpoints.damage(1) == "file more is unexpected"
+
+
+def test_a_step_is_replaced_when_the_new_one_is_whole(checkpoints, monkeypatch):
+    """Killed before, the old one counts; killed between removal and move, the new one is moved at the next start."""
+    checkpoints.save(1, state(1), best_steps=(1,), evaluated=False)
+    monkeypatch.setattr(module.Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, state(5), best_steps=(1,))
+    monkeypatch.undo()
+    assert checkpoints.steps() == []
+    checkpoints.finish_moves()
+    found = checkpoints.restore(1, state(0))
+    assert found.evaluated and found.state["step"] == 5
+    assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
+    monkeypatch.setattr(Checkpoints, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.save(1, state(6), best_steps=(1,))
+    assert checkpoints.restore(1, state(0)).state["step"] == 5
+
+
+def test_bits_are_summed_whatever_the_padding_and_every_flip_shows():
+    values = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    (sum_of_bits,) = bit_sums(values)
+    assert int(sum_of_bits) == int(values.view(np.uint32).astype(np.uint64).sum() % 2**32)
+    assert bit_sums(np.pad(values, ((0, 2), (0, 1)))) == [sum_of_bits]
+    for bit in range(32):
+        flipped = values.copy()
+        flipped.view(np.uint32)[3, 1] ^= np.uint32(1 << bit)
+        assert bit_sums(flipped) != [sum_of_bits]
+    assert [int(value) for value in bit_sums({"a": np.array([True, True]), "b": jnp.bfloat16([1.0])})] == [2, 0x3F80]
 
 
 def test_what_a_kill_left_does_not_count(checkpoints):
     checkpoints.save(1, state(1), best_steps=(1,))
     (checkpoints.folder / "2").mkdir()  # killed before anything was written
     (checkpoints.folder / "3" / "state.orbax-checkpoint-tmp").mkdir(parents=True)
-    assert checkpoints.newest_whole() == 1
+    assert newest_whole(checkpoints) == 1
     checkpoints.save(2, state(2), best_steps=(1,))
     assert checkpoints.steps() == [1, 2]
     assert not (checkpoints.folder / "3").exists()
@@ -100,12 +165,12 @@ def test_a_disk_that_fills_up_costs_the_new_checkpoint_alone(checkpoints, monkey
         CheckpointError, match=r"2 cannot be written \(the disk is full\): it takes about 52 bytes, and .* are free"
     ):
         checkpoints.save(2, state(2), best_steps=(1,))
-    assert checkpoints.newest_whole() == 1
+    assert newest_whole(checkpoints) == 1
     assert [path.name for path in checkpoints.folder.iterdir()] == ["1"]
 
 
 def test_a_folder_may_be_called_like_a_pattern(tmp_path):
-    checkpoints = Checkpoints(tmp_path / "[x] *", on_warning=lambda text: None)
+    checkpoints = Checkpoints(tmp_path / "[x] *")
     checkpoints.save(1, state(1), best_steps=(1,))
-    np.testing.assert_array_equal(checkpoints.restore(1, state(0))["weights"], state(1)["weights"])
+    np.testing.assert_array_equal(checkpoints.restore(1, state(0)).state["weights"], state(1)["weights"])
     assert [path.name for path in tmp_path.iterdir()] == ["[x] *"]

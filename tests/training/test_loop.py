@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import Recency, RowWeighting, group_items
-from diffrec_jax.devices import PmapStrategy
 from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.recommenders import LDiffRecConfig, fit_linear_factors, make_diffrec, make_l_diffrec
-from diffrec_jax.training.loop import DivergedError, Progress
+from diffrec_jax.training.checkpoints import CheckpointError, Checkpoints, DamagedCheckpointError
+from diffrec_jax.training.clock import KINDS, PROGRESS, where_time_went
+from diffrec_jax.training.loop import Progress, StoppedError
+from diffrec_jax.training.losses import DivergedError
 from diffrec_jax.training.run_directory import RunDirectoryError
 from tests.training.small_run import DATASET, MODEL, make_trainer
 
@@ -120,6 +122,111 @@ def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, tmp_path, at_step
     assert_equal_states(resumed.run(), best)
     assert final_records(resumed) == final_records(whole)
     assert_equal_states(resumed.restore(24), whole.restore(24))
+
+
+class StopAfter:
+    """Says that the run should stop when it was asked so many times: after steps, and after batches of evaluations."""
+
+    def __init__(self, times):
+        self.left = times
+
+    def __call__(self):
+        self.left -= 1
+        return self.left < 0
+
+
+@pytest.mark.parametrize("times", [0, 6, 7, 8, 9, 10, 16, 27, 28, 29])
+def test_a_run_that_is_told_to_stop_saves_its_last_step_and_resumes_bit_for_bit(uninterrupted, tmp_path, times):
+    """At a step, before an evaluation, within one (of 2 batches, after steps 8, 16 and 24) and at the end."""
+    whole, best = uninterrupted
+    stopped = make_trainer(tmp_path / "run", should_stop=StopAfter(times))
+    with pytest.raises(StoppedError, match="stopped .*: go on with --resume"):
+        stopped.run()
+    done = [record["step"] for record in stopped.run_directory.clocks()]
+    assert stopped.checkpoints.steps()[-1] == done[-1] == stopped.timings.steps
+    resumed = make_trainer(tmp_path / "run")
+    assert_equal_states(resumed.run(), best)
+    assert final_records(resumed) == final_records(whole)
+    assert_equal_states(resumed.restore(24), whole.restore(24))
+
+
+def test_a_run_that_is_stopped_at_every_step_gets_to_the_same_end(uninterrupted, tmp_path):
+    whole, best = uninterrupted
+    for _ in range(40):
+        trainer = make_trainer(tmp_path / "run", should_stop=StopAfter(3))
+        try:
+            found = trainer.run()
+        except StoppedError:
+            continue
+        break
+    assert_equal_states(found, best)
+    assert final_records(trainer) == final_records(whole)
+
+
+def flip_a_bit(trainer, step):
+    files = (trainer.checkpoints.folder / str(step) / "state").rglob("*")
+    largest = max((path for path in files if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(bytes(content))
+
+
+class Listen(Progress):
+    def __init__(self):
+        self.said = []
+
+    def message(self, text):
+        self.said.append(text)
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, tmp_path):
+    _, best = uninterrupted
+    first = make_trainer(tmp_path / "run", epochs=4)
+    first.run()
+    flip_a_bit(first, 16)
+    listen = Listen()
+    assert_equal_states(make_trainer(tmp_path / "run", progress=listen).run(), best)
+    assert any("passed over: checkpoint" in text and "16 cannot be used: file" in text for text in listen.said)
+    assert "resuming from the checkpoint of step 8 (epoch 2)" in listen.said
+
+
+def test_arrays_that_were_written_wrong_are_found_when_they_are_read(tmp_path, monkeypatch):
+    """Files and sums agree, and yet this is not what was in memory."""
+    right = Checkpoints.save
+
+    def wrong(self, step, state, **rest):
+        state = state._replace(loss_sum=state.loss_sum + 1) if step == 16 else state
+        right(self, step, state, **rest)
+
+    monkeypatch.setattr(Checkpoints, "save", wrong)
+    trainer = make_trainer(tmp_path / "run", epochs=5)
+    trainer.run()
+    assert trainer.checkpoints.damage(16) is None
+    with pytest.raises(DamagedCheckpointError, match="16 cannot be used: its arrays are not those that were saved"):
+        trainer.restore(16)
+
+
+def test_a_damaged_best_state_is_made_again(tmp_path):
+    whole = make_trainer(tmp_path / "whole", epochs=30, lr=3e-2)
+    best = whole.run()
+    best_step = int(best.selection.best_step)
+    assert best_step < 100  # so it is not among the newest
+    flip_a_bit(whole, best_step)
+    with pytest.raises(CheckpointError, match=f"{best_step} cannot be used"):
+        whole.restore_best()
+    listen = Listen()
+    again = make_trainer(tmp_path / "whole", epochs=30, lr=3e-2, progress=listen)
+    assert_equal_states(again.run(), best)
+    assert any("the steps up to the best one are made again" in text for text in listen.said)
+    assert_equal_states(again.restore_best(), best)
+
+
+def test_as_many_checkpoints_are_kept_as_asked(tmp_path):
+    trainer = make_trainer(tmp_path / "run", epochs=12, eval_every=1, keep_newest=1, keep_best=4, lr=3e-2)
+    trainer.run()
+    records = [record for record in trainer.run_directory.records() if record["event"] == "evaluation"]
+    ranked = sorted(records, key=lambda record: -record["valid"]["recall@20"])
+    assert trainer.checkpoints.steps() == sorted({48, *(record["step"] for record in ranked[:4])})
 
 
 def test_averaged_parameters_are_what_is_scored_and_resume_too(tmp_path):
@@ -245,21 +352,82 @@ def test_scores_that_are_no_numbers_stop_the_run_and_are_never_the_best(tmp_path
     assert trainer.checkpoints.steps() == []
 
 
-def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints(tmp_path):
+def unhealthy(at_steps):
+    """A recommender whose loss is NaN at some steps, from 0."""
     healthy = make_diffrec(MODEL, DATASET.num_items)
 
     def loss_fn(params, history, batch, row_keys, context):
         losses, info = healthy.loss_fn(params, history, batch, row_keys, context)
-        return jnp.where(context.step >= 10, jnp.nan, losses), info
+        return jnp.where(jnp.isin(context.step, jnp.array(at_steps)), jnp.nan, losses), info
 
-    trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(loss_fn=loss_fn))
-    with pytest.raises(DivergedError, match=r"loss is nan by step 12 .* checkpoint of step 8 is untouched: lower --lr"):
+    return healthy._replace(loss_fn=loss_fn)
+
+
+def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints_and_its_batch(tmp_path):
+    trainer = make_trainer(tmp_path / "run", recommender=unhealthy([10]))
+    with pytest.raises(
+        DivergedError,
+        match=r"loss is nan at step 11; its batch is in .*batch_of_step_11.npz, the checkpoint of step 8 is untouched: "
+        "lower --lr",
+    ):
         trainer.run()
     assert trainer.checkpoints.steps() == [8]
     assert trainer.checkpoints.damage(8) is None
     assert not (tmp_path / "run" / "results.json").exists()
+    batch = np.load(tmp_path / "run" / "batch_of_step_11.npz")
+    assert len(batch["user_ids"]) == 16
+    rows = DATASET.train[batch["user_ids"]]
+    np.testing.assert_array_equal(batch["item_ids"], rows.indices)
+    np.testing.assert_array_equal(batch["indptr"], rows.indptr)
 
 
-def test_a_batch_must_split_over_the_devices(tmp_path):
-    with pytest.raises(ValueError, match="batch_size 15 is no multiple of 4"):
-        make_trainer(tmp_path / "run", devices=PmapStrategy(4), batch_size=15)
+def test_steps_that_are_not_finite_are_left_out_up_to_a_limit_also_over_a_resume(tmp_path):
+    bad = {"recommender": unhealthy([5, 10, 13]), "on_nonfinite": "skip"}
+    whole = make_trainer(tmp_path / "whole", **bad)
+    best = whole.run()
+    skipped = [record for record in whole.run_directory.records() if record["event"] == "skipped"]
+    assert [record["step"] for record in skipped] == [6, 11, 14]
+    assert (tmp_path / "whole" / skipped[0]["batch"]).exists()
+    with pytest.raises(StoppedError):
+        make_trainer(tmp_path / "run", should_stop=StopAfter(12), **bad).run()
+    with pytest.raises(
+        DivergedError, match="3 steps had a loss or gradients .* last is step 14, and --nonfinite_limit"
+    ):
+        make_trainer(tmp_path / "run", nonfinite_limit=2, **bad).run()
+    resumed = make_trainer(tmp_path / "run", nonfinite_limit=3, **bad)
+    assert_equal_states(resumed.run(), best)
+    assert final_records(resumed) == final_records(whole)
+
+
+def test_a_loss_far_above_the_usual_is_told(tmp_path):
+    healthy = make_diffrec(MODEL, DATASET.num_items)
+
+    def loss_fn(params, history, batch, row_keys, context):
+        losses, info = healthy.loss_fn(params, history, batch, row_keys, context)
+        return losses * jnp.where(context.step == 21, 50.0, 1.0), info
+
+    listen = Listen()
+    trainer = make_trainer(tmp_path / "run", recommender=healthy._replace(loss_fn=loss_fn), progress=listen)
+    trainer.run()
+    (spike,) = [record for record in trainer.run_directory.records() if record["event"] == "spike"]
+    assert spike["step"] == 22 and spike["loss"] > 10 * spike["usual"] > 0
+    assert any("step 22 has a loss of" in text and "usual is" in text for text in listen.said)
+
+
+def test_where_the_time_went_adds_up_over_processes(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path / "run", progress=Interrupt(14)).run()  # loses steps 9 to 13
+    with pytest.raises(StoppedError):
+        make_trainer(tmp_path / "run", should_stop=StopAfter(3)).run()  # loses nothing
+    trainer = make_trainer(tmp_path / "run")
+    trainer.run()
+    earlier, lost = trainer.run_directory.earlier_clocks()
+    clocks = trainer.run_directory.clocks()
+    assert len(earlier) == 2 and {tuple(one) for one in earlier} == {KINDS}
+    at_save = next(clock for clock in clocks if clock["step"] == 8 and clock["saved"])
+    known_last = next(clock for clock in clocks if clock["step"] == 12)
+    assert lost == pytest.approx(sum(known_last["seconds"][kind] - at_save["seconds"][kind] for kind in PROGRESS))
+    found = where_time_went(trainer.clock.seconds, earlier, lost)
+    assert found["wall_s"] == pytest.approx(sum(value for name, value in found.items() if name != "wall_s"))
+    assert found["lost_s"] == lost > 0 and min(found.values()) >= 0
+    assert found["compile_s"] > 0 and found["checkpoint_s"] > 0 and found["evaluation_s"] > 0

@@ -1,0 +1,81 @@
+"""Fills the tables of results in README and docs from stored comparisons; with --run, makes the comparisons first.
+
+  python docs/tables.py                     fills the tables from docs/results
+  python docs/tables.py --run               all comparisons anew: many hours; finished runs in runs/ are used again
+  python docs/tables.py --run=ml-1m_clean   one of them
+
+A table stands between two comments, of which the first names a comparison and its columns:
+<!-- table ml-1m_clean: model, recall@20, ndcg@20 --> and <!-- end of table -->
+"""
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results")
+PAGES = (ROOT / "README.md", Path(__file__).with_name("comparison.md"))
+BLOCK = re.compile(r"(<!-- table (?P<name>\S+): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+
+WITHOUT_TIME = "popularity,itemknn,rp3beta,ease,slim,gfcf,ials,multidae,multivae,cdae,mf,lightgcn,multidae_pp"
+DIFFUSIONS = "diffrec,t_diffrec,l_diffrec,lt_diffrec,giffcf,flowcf,s_diffrec"
+ALL = f"{DIFFUSIONS},t_ease,window_ridge,sasrec,{WITHOUT_TIME}"
+COMPARISONS = {
+    "ml-1m_clean": [f"--models={ALL}", "--seeds=1,2,3,4,5", "--against=SASRec", "--", "--dataset=ml-1m"],
+}
+"""Flags of experiments.compare, by name."""
+
+
+def run_comparison(name: str) -> None:
+    """Makes what is not finished of it below runs/, and stores its table, numbers and picture."""
+    folder = Path("runs") / name
+    command = [sys.executable, "-m", "experiments.compare", f"--compare_dir={folder}", *COMPARISONS[name]]
+    subprocess.run(command, cwd=ROOT, check=True)
+    RESULTS.mkdir(exist_ok=True)
+    for kind in ("md", "csv", "png"):
+        shutil.copy(ROOT / folder / f"comparison.{kind}", RESULTS / f"{name}.{kind}")
+
+
+def cells(line: str) -> list[str]:
+    """Of a line of a Markdown table."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
+
+
+def table(name: str, columns: list[str]) -> str:
+    """These columns of a stored comparison, in Markdown.
+
+    Raises:
+      KeyError: it has no such column.
+    """
+    lines = [line for line in (RESULTS / f"{name}.md").read_text().splitlines() if line.startswith("|")]
+    headings, rows = cells(lines[0]), [cells(line) for line in lines[2:]]
+    unknown = [column for column in columns if column not in headings]
+    if unknown:
+        raise KeyError(f"{name} has no column {', '.join(unknown)}: it has {', '.join(headings)}")
+    places = [headings.index(column) for column in columns]
+    shown = [[row[place] for place in places] for row in [headings, *rows]]
+    rule = ["---", *["---:"] * (len(columns) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [shown[0], rule, *shown[1:]])
+
+
+def filled(text: str) -> str:
+    """A page with its tables as they are stored."""
+    return BLOCK.sub(lambda found: found[1] + table(found["name"], found["columns"].split(", ")) + found[4], text)
+
+
+def main() -> None:
+    """Arguments to pages."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", nargs="?", const="all", choices=["all", *COMPARISONS], help="comparisons to make")
+    run = parser.parse_args().run
+    for name in COMPARISONS if run == "all" else [run] if run else []:
+        run_comparison(name)
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()

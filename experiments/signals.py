@@ -1,0 +1,98 @@
+"""What SIGTERM and Ctrl-C do: a training saves its state and ends, anything else is cleaned up and ends.
+
+Python sees a signal only between two of its own instructions, not while XLA compiles. A thread of its own hears of it
+at once, so a second Ctrl-C ends the process whatever it is doing.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOPPED, INTERRUPTED = 75, 130
+"""Exit codes: to be resumed; ended at once by Ctrl-C."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, where nothing has to be saved."""
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def end_at_once() -> None:
+    """Signals end the process without a word of Python's: for the seconds of importing, when nothing was begun."""
+    for number, code in ((signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)):
+        signal.signal(number, lambda *_, code=code: os._exit(code))
+
+
+def clean_up_on_signals() -> None:
+    """SIGTERM ends a script as Ctrl-C does, through what cleans up. A job of several processes has JAX' handler."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class StopRequest:
+    """Whether a signal has asked for the end."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self) -> bool:
+        """Whether it has."""
+        return self.signal is not None
+
+    def hear(self, number: int) -> None:
+        """Notes a signal; a second Ctrl-C ends the process."""
+        if self.signal is None:
+            self.signal = number
+            name = signal.Signals(number).name
+            print(f"{name}: saving a checkpoint, then ending; Ctrl-C ends at once", file=sys.stderr, flush=True)
+        elif number == signal.SIGINT:
+            os._exit(INTERRUPTED)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Signals within only ask for the end.
+
+    In a job of several processes SIGTERM is left to JAX, which tells all of them, and Ctrl-C becomes a SIGTERM.
+    """
+    import jax  # slow, and ``end_at_once`` is for before
+
+    request = StopRequest()
+    if jax.process_count() > 1:
+        before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM))}
+        try:
+            yield request
+        finally:
+            _restore(before)
+        return
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+
+    def listen() -> None:
+        while numbers := os.read(reads, 1):
+            if numbers[0] in SIGNALS:
+                request.hear(numbers[0])
+        os.close(reads)
+
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    wakeup = signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, daemon=True)
+    listener.start()
+    try:
+        yield request
+    finally:
+        signal.set_wakeup_fd(wakeup)
+        _restore(before)
+        os.close(writes)
+
+
+def _restore(handlers: dict) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

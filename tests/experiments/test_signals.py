@@ -1,0 +1,86 @@
+"""What signals do, in processes of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments.runs import _run
+from experiments.signals import INTERRUPTED, STOPPED, Terminated, clean_up_on_signals, stop_requests
+from tests.experiments.scripts import ROOT
+
+ASKED = """
+import time
+from experiments.signals import stop_requests
+with stop_requests() as asked:
+    print("ready", flush=True)
+    while not asked():
+        time.sleep(0.01)
+    time.sleep(float("{seconds}"))
+print("saved", flush=True)
+"""
+
+KILLS = """
+import os, pathlib, time
+while not pathlib.Path({0!r}).read_text():
+    time.sleep(0.01)
+os.kill({1}, 15)
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize(
+    ("signals", "seconds", "code", "output"),
+    [
+        ([signal.SIGTERM], 0, 0, "saved"),
+        ([signal.SIGINT, signal.SIGTERM], 0.5, 0, "saved"),
+        ([signal.SIGTERM, signal.SIGINT], 60, INTERRUPTED, ""),
+        ([signal.SIGINT, signal.SIGINT], 60, INTERRUPTED, ""),
+    ],
+)
+def test_a_signal_asks_and_a_second_ctrl_c_ends(signals, seconds, code, output):
+    command = [sys.executable, "-c", ASKED.format(seconds=seconds)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    for number in signals:
+        process.send_signal(number)
+        assert f"{signals[0].name}: saving a checkpoint" in process.stderr.readline() or number is signals[-1]
+    assert (process.communicate(timeout=30)[0].strip(), process.returncode) == (output, code)
+
+
+def test_signals_mean_what_they_did_before_when_nothing_is_saved_any_more():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with stop_requests() as asked:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not asked():
+            time.sleep(0.01)
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.once
+def test_a_script_that_is_ended_while_it_imports_says_nothing():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.train"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    time.sleep(0.3)
+    process.terminate()
+    assert (process.communicate(timeout=30)[0], process.returncode) == (b"", STOPPED)
+
+
+def test_a_run_within_a_script_is_told_to_end_with_it(tmp_path):
+    child = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(print('told'))); print(1); time.sleep(60)"
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    try:
+        clean_up_on_signals()
+        with (tmp_path / "log").open("w+") as log:
+            asks = subprocess.Popen([sys.executable, "-c", KILLS.format(str(tmp_path / "log"), os.getpid())])
+            with pytest.raises(Terminated):
+                _run([sys.executable, "-u", "-c", child], log)
+            assert asks.wait() == 0
+        assert (tmp_path / "log").read_text() == "1\ntold\n"
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGINT), before):
+            signal.signal(number, handler)
