@@ -20,6 +20,7 @@ from diffrec_jax.training.run_directory import RunDirectoryError
 
 from .command import command
 from .flags import grouped_help
+from .machines import PEER_LOST, tells_of_a_lost_peer
 from .signals import INTERRUPTED, STOPPED, Terminated, clean_up_on_signals
 
 USER_ERROR = 2
@@ -33,7 +34,7 @@ USER_ERRORS = (
 
 def _fail(message: object) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return USER_ERROR
+    return _leave(USER_ERROR) if jax.distributed.is_initialized() else USER_ERROR
 
 
 def _describe(error: OSError) -> str:
@@ -52,6 +53,9 @@ def run_main(main: Callable[[], None]) -> int:
     except MemoryError as error:
         return _fail(OUT_OF_MEMORY.format(error or "the machine gives no more"))
     except jax.errors.JaxRuntimeError as error:
+        if tells_of_a_lost_peer(error):
+            print(PEER_LOST, file=sys.stderr)
+            return _leave(STOPPED)
         first_line = str(error).partition("\n")[0]
         if "RESOURCE_EXHAUSTED" not in first_line and "Out of memory" not in first_line:
             raise
@@ -69,7 +73,11 @@ def run_main(main: Callable[[], None]) -> int:
 
 
 def _leave(code: int) -> int:
-    """Ends the process without Python's own end, in which JAX crashes if it was interrupted while it compiled."""
+    """Ends the process without Python's own end.
+
+    In it JAX crashes if it was interrupted while it compiled, and waits for the other processes of a job, which may
+    wait for this one.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -39,6 +39,15 @@ def join_processes() -> None:
         ) from error
 
 
+PEER_LOST = "another process of the job has ended or cannot be reached: start all of them again with --resume"
+_SIGNS_OF_A_LOST_PEER = ("Gloo", "NCCL", "Connection closed", "Connection reset", "heartbeat", "UNAVAILABLE", "Barrier")
+
+
+def tells_of_a_lost_peer(error: Exception) -> bool:
+    """Whether an error of JAX comes of another process that is gone."""
+    return jax.distributed.is_initialized() and any(sign in str(error) for sign in _SIGNS_OF_A_LOST_PEER)
+
+
 def set_up_jax(matmul_precision: str | None, console: Console) -> None:
     """The precision of products, where it is not the model's own, and the cache of compiled programs."""
     if matmul_precision is not None:

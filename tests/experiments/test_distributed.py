@@ -61,19 +61,23 @@ def assert_same_results(run_dir, undisturbed):
         np.testing.assert_allclose(*values, atol=1e-4)
 
 
-@pytest.mark.parametrize("flags", [[], ["--parallel=mesh", "--item_shards=4"]], ids=["pmap", "mesh 1x4"])
-def test_two_processes_killed_and_restarted_end_as_one_undisturbed(tmp_path, flags):
+@pytest.mark.parametrize(
+    ("flags", "number"),
+    [([], signal.SIGKILL), (["--parallel=mesh", "--item_shards=4"], signal.SIGTERM)],
+    ids=["pmap", "mesh 1x4"],
+)
+def test_two_processes_stopped_and_restarted_end_as_one_undisturbed(tmp_path, flags, number):
+    """The second one is killed, and the first does not wait for it; or it is told to stop, and both do."""
     run_dir = tmp_path / "run"
     first = start_pair(run_dir, "--epochs=5000", *flags)
     metrics, deadline = run_dir / "metrics.jsonl", time.monotonic() + 200
     while not metrics.exists() or '"evaluation"' not in metrics.read_text() or len(checkpoints(run_dir)) < 2:
         assert time.monotonic() < deadline and first[0].poll() is None, first[0].communicate()[0]
         time.sleep(0.1)
-    first[1].send_signal(signal.SIGKILL)
-    time.sleep(1)
-    first[0].kill()  # as the job's scheduler does; by itself it waits for its peer until a heartbeat or the watchdog
-    for process in first:
-        process.communicate()
+    first[1].send_signal(number)
+    outputs = [process.communicate(timeout=60)[0] for process in first]
+    assert [process.returncode for process in first] == [75, 75 if number == signal.SIGTERM else -signal.SIGKILL]
+    assert ("saved: go on with --resume" if number == signal.SIGTERM else "another process of the job") in outputs[0]
     done = max(checkpoints(run_dir))
     whole = done // 3 + 2
     outputs = finish(start_pair(run_dir, f"--epochs={whole}", "--resume", *flags))
