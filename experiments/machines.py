@@ -12,6 +12,7 @@ from diffrec_jax.devices import DeviceStrategy, make_strategy
 
 from .cache import keep_compiled_programs
 from .flags import FLAGS
+from .signals import go_on_in_a_child
 
 
 def join_processes() -> None:
@@ -30,8 +31,9 @@ def join_processes() -> None:
         return
     if any(given) and not all(given):
         raise ConfigError("--coordinator_address, --num_processes and --process_id go together: give all or none")
+    go_on_in_a_child(ABORTED)
     try:
-        jax.distributed.initialize(**address)
+        jax.distributed.initialize(**address, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--distributed found no job to join ({str(error).splitlines()[0]}): outside Slurm, Open MPI, Kubernetes "
@@ -41,6 +43,11 @@ def join_processes() -> None:
 
 PEER_LOST = "another process of the job has ended or cannot be reached: start all of them again with --resume"
 _SIGNS_OF_A_LOST_PEER = ("Gloo", "NCCL", "Connection closed", "Connection reset", "heartbeat", "UNAVAILABLE", "Barrier")
+
+
+ABORTED = f"JAX ended this process (see above), as it does when {PEER_LOST}"
+HEARTBEAT_TIMEOUT_S = 60
+"""After so long without a sign of life a process counts as gone."""
 
 
 def tells_of_a_lost_peer(error: Exception) -> bool:

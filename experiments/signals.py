@@ -4,6 +4,8 @@ Python sees a signal only between two of its own instructions, not while XLA com
 at once, so a second Ctrl-C ends the process whatever it is doing.
 """
 
+import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ from contextlib import contextmanager
 
 STOPPED, INTERRUPTED = 75, 130
 """Exit codes: to be resumed; ended at once by Ctrl-C."""
+PR_SET_PDEATHSIG = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -91,6 +94,26 @@ def stop_requests() -> Iterator[StopRequest]:
         signal.set_wakeup_fd(wakeup)
         _restore(before)
         os.close(writes)
+
+
+def go_on_in_a_child(aborted: str) -> None:
+    """Only a child process comes back from here: its parent passes signals on, waits, and ends with its exit code.
+
+    A child that is aborted, from C++, cannot say a last word: the parent prints ``aborted`` then, and ends with the
+    code of what is to be resumed. To be called before JAX has devices.
+    """
+    child = os.fork()
+    if not child:
+        with contextlib.suppress(OSError, AttributeError):  # Linux: ends with its parent, however that ends
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        return
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: os.kill(child, number))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == -signal.SIGABRT:
+        print(aborted, file=sys.stderr)
+        code = STOPPED
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _restore(handlers: dict) -> None:

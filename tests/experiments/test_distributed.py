@@ -75,7 +75,7 @@ def test_two_processes_stopped_and_restarted_end_as_one_undisturbed(tmp_path, fl
         assert time.monotonic() < deadline and first[0].poll() is None, first[0].communicate()[0]
         time.sleep(0.1)
     first[1].send_signal(number)
-    outputs = [process.communicate(timeout=60)[0] for process in first]
+    outputs = [process.communicate(timeout=150)[0] for process in first]
     assert [process.returncode for process in first] == [75, 75 if number == signal.SIGTERM else -signal.SIGKILL]
     assert ("saved: go on with --resume" if number == signal.SIGTERM else "another process of the job") in outputs[0]
     done = max(checkpoints(run_dir))
