@@ -1,5 +1,6 @@
 """Starts a script: grouped --help, and one clear line instead of a traceback for what a user can put right."""
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -38,8 +39,10 @@ def _fail(message: object) -> int:
 
 
 def _describe(error: OSError) -> str:
-    """The path and what is wrong with it."""
-    return f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    """The path, what is wrong with it and, if the disk is full, what to do."""
+    text = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{text}: make room and start again; a run goes on with --resume" if is_full else text
 
 
 def run_main(main: Callable[[], None]) -> int:
