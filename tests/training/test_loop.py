@@ -135,7 +135,7 @@ class StopAfter:
         return self.left < 0
 
 
-@pytest.mark.parametrize("times", [0, 6, 7, 8, 9, 10, 16, 27, 28, 29])
+@pytest.mark.parametrize("times", [0, 7, 8, 9, 27, 29])
 def test_a_run_that_is_told_to_stop_saves_its_last_step_and_resumes_bit_for_bit(uninterrupted, tmp_path, times):
     """At a step, before an evaluation, within one (of 2 batches, after steps 8, 16 and 24) and at the end."""
     whole, best = uninterrupted
@@ -150,6 +150,7 @@ def test_a_run_that_is_told_to_stop_saves_its_last_step_and_resumes_bit_for_bit(
     assert_equal_states(resumed.restore(24), whole.restore(24))
 
 
+@pytest.mark.once
 def test_a_run_that_is_stopped_at_every_step_gets_to_the_same_end(uninterrupted, tmp_path):
     whole, best = uninterrupted
     for _ in range(40):
@@ -179,6 +180,7 @@ class Listen(Progress):
         self.said.append(text)
 
 
+@pytest.mark.once
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, tmp_path):
     _, best = uninterrupted
     first = make_trainer(tmp_path / "run", epochs=4)
@@ -190,6 +192,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(uninterrupted, t
     assert "resuming from the checkpoint of step 8 (epoch 2)" in listen.said
 
 
+@pytest.mark.once
 def test_arrays_that_were_written_wrong_are_found_when_they_are_read(tmp_path, monkeypatch):
     """Files and sums agree, and yet this is not what was in memory."""
     right = Checkpoints.save
@@ -206,6 +209,7 @@ def test_arrays_that_were_written_wrong_are_found_when_they_are_read(tmp_path, m
         trainer.restore(16)
 
 
+@pytest.mark.once
 def test_a_damaged_best_state_is_made_again(tmp_path):
     whole = make_trainer(tmp_path / "whole", epochs=30, lr=3e-2)
     best = whole.run()
@@ -221,6 +225,7 @@ def test_a_damaged_best_state_is_made_again(tmp_path):
     assert_equal_states(again.restore_best(), best)
 
 
+@pytest.mark.once
 def test_as_many_checkpoints_are_kept_as_asked(tmp_path):
     trainer = make_trainer(tmp_path / "run", epochs=12, eval_every=1, keep_newest=1, keep_best=4, lr=3e-2)
     trainer.run()
@@ -381,6 +386,7 @@ def test_a_nan_loss_stops_the_run_and_leaves_the_checkpoints_and_its_batch(tmp_p
     np.testing.assert_array_equal(batch["indptr"], rows.indptr)
 
 
+@pytest.mark.once
 def test_steps_that_are_not_finite_are_left_out_up_to_a_limit_also_over_a_resume(tmp_path):
     bad = {"recommender": unhealthy([5, 10, 13]), "on_nonfinite": "skip"}
     whole = make_trainer(tmp_path / "whole", **bad)
@@ -399,6 +405,7 @@ def test_steps_that_are_not_finite_are_left_out_up_to_a_limit_also_over_a_resume
     assert final_records(resumed) == final_records(whole)
 
 
+@pytest.mark.once
 def test_a_loss_far_above_the_usual_is_told(tmp_path):
     healthy = make_diffrec(MODEL, DATASET.num_items)
 
