@@ -17,6 +17,7 @@ from diffrec_jax import api
 from diffrec_jax.assembly import HOW, how_measured, per_user_path
 from diffrec_jax.config import ConfigError, RunConfig
 from diffrec_jax.evaluation import METRICS, PairedComparison, compare_users, holm, parse_metric
+from diffrec_jax.files import UNREADABLE
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import CONFIG_DIGEST, RunDirectory, differences
 
@@ -69,8 +70,11 @@ def load_run(path: Path) -> Run:
     file = per_user_path(path, "test", how, how)
     if not file.exists():
         raise ConfigError(f"{file} does not exist: {remedy}")
-    with np.load(file, allow_pickle=False) as archive:
-        per_user = dict(archive)
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            per_user = dict(archive)
+    except UNREADABLE as error:
+        raise ConfigError(f"{file} cannot be read ({error}): {remedy}") from None
     check_belongs(per_user, how, results, f"{file} is not of the results beside it: {remedy}")
     return Run(path, config, results, stored["data_sha256"], per_user)
 

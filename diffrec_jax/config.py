@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +30,7 @@ from diffrec_jax.data import (
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.registry import MODELS, Context, ModelFamily
-from diffrec_jax.settings import check_settings, seed_setting, setting
+from diffrec_jax.settings import check_settings, fields_of, seed_setting, setting
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.version import __version__
@@ -179,6 +180,12 @@ class DataConfig:
     tuning_holdout: float = 0.0
     """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
 
+    def __post_init__(self) -> None:
+        """Checks the types, which come from config.json."""
+        for name, types in (("dataset", str), ("setting", str), ("folder", str | None), ("synthetic", dict | None)):
+            if not isinstance(getattr(self, name), types):
+                raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
+
     def load(self, *, strict_ids: bool = False) -> Dataset:
         """Reads or makes the dataset.
 
@@ -276,6 +283,20 @@ class RunConfig:
                 f"config.json is not of this version of the project, {__version__}, but of "
                 f"{values.get('version', '0.1.0')} ({error}): use that one, or train anew"
             ) from error
+        except (ValueError, AttributeError) as error:
+            raise ConfigError(f"config.json is damaged ({error}): restore it, or train anew") from error
+
+
+def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration with the settings that are newer than it, at their defaults: those change nothing."""
+    if stored.get("model") not in MODELS:
+        return stored
+    completed = dict(stored)
+    for part, config_class in part_classes(MODELS[stored["model"]]).items():
+        if isinstance(stored.get(part), dict):
+            defaults = {name: field.default for name, field in fields_of(config_class).items()}
+            completed[part] = json.loads(json.dumps(defaults)) | stored[part]
+    return completed
 
 
 def file_sha256(path: Path) -> str:

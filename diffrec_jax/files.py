@@ -1,7 +1,11 @@
 """Files that are whole or not there: written beside their place, then moved into it."""
 
 import hashlib
+import json
 import os
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +13,13 @@ from typing import IO, Any
 from urllib.parse import quote
 
 LONGEST_NAME = 180
+SIGNATURE = "sha256"
+"""Key of the SHA-256 of a JSON file's content, in the file."""
+UNREADABLE = (
+    ValueError, OSError, EOFError, KeyError, TypeError, OverflowError, MemoryError, SyntaxError, tokenize.TokenError,
+    zipfile.BadZipFile, zlib.error, NotImplementedError,
+)  # fmt: skip
+"""What NumPy raises for files that are no arrays, or damaged ones; it has no error of its own."""
 
 
 def safe_name(text: str) -> str:
@@ -55,3 +66,21 @@ def write_atomically(path: str | Path, text: str) -> None:
     """Writes a text as ``atomic_file`` does."""
     with atomic_file(path) as file:
         file.write(text.encode())
+
+
+def signed_json(content: dict[str, Any]) -> str:
+    """A text that holds its own SHA-256, for ``read_signed_json``."""
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({SIGNATURE: digest, **content}, indent=1) + "\n"
+
+
+def read_signed_json(text: str) -> dict[str, Any]:
+    """The content of a ``signed_json``.
+
+    Raises:
+      ValueError: the text is not what was written, in any character.
+    """
+    content = json.loads(text)
+    if not isinstance(content, dict) or content.pop(SIGNATURE, None) is None or signed_json(content) != text:
+        raise ValueError("it is not what was written")
+    return content

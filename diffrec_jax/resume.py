@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, RunConfig
+from diffrec_jax.config import LOCATION_KEYS, MAY_DIFFER_ON_RESUME, RunConfig, with_later_settings
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import wait_for_all
 from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differences
@@ -60,10 +60,10 @@ def plan_start(config: RunConfig, dataset: Dataset, run_directory: RunDirectory,
     if not (resume and run_directory.exists()):
         run_directory.check_unused()
         return RunStart(run_directory, stored, resumes=False)
-    before = run_directory.config()
+    before = with_later_settings(run_directory.config())
     if run_directory.item_groups(dataset.num_items) is not None:  # the embeddings they were made of may be gone
         stored["item_embeddings_sha256"] = before["item_embeddings_sha256"]
-    run_directory.check_config(stored, may_differ=MAY_DIFFER_ON_RESUME)
+    run_directory.check_config(before, stored, may_differ=MAY_DIFFER_ON_RESUME)
     is_same = not differences(before, stored, may_differ=("version", *LOCATION_KEYS))
     changed = before["version"] != stored["version"]
     warning = f"version {stored['version']} resumes a run of version {before['version']}"

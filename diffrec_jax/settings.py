@@ -6,6 +6,7 @@ The checks of a configuration, the flags of the scripts and the reference of the
 import dataclasses
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -121,10 +122,23 @@ def check_settings(config: Any) -> None:
             _check(field, value)
 
 
+KINDS = {
+    bool: ("true or false", (bool,)), int: ("a whole number", (Integral,)), float: ("a number", (Real,)),
+    str: ("a text", (str,)), tuple: ("a list of whole numbers", (tuple, list)),
+}  # fmt: skip
+"""How types are called, and what counts as one; a truth value is no number."""
+
+
+def _is_kind(value: Any, kind: type) -> bool:
+    return isinstance(value, KINDS[kind][1]) and not (isinstance(value, bool) and kind in (int, float))
+
+
 def _check(field: Field, value: Any) -> None:
     name, known = field.name, field.setting
     if known.choices:
         check_choice(name, value, known.choices)
+    if field.kind in KINDS and not _is_kind(value, field.kind):
+        raise ValueError(f"{name} must be {KINDS[field.kind][0]}, got {value!r}")
     if field.kind is tuple:
         if not all(isinstance(size, int) and size >= 1 for size in value) or not (value or known.may_be_empty):
             raise ValueError(f"{name} must be one or more positive whole numbers, got {list(value)}")

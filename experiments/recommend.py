@@ -24,9 +24,17 @@ from .report import make_console
 from .source import load_source
 
 
-def read_lines(path: str) -> list[list[str]]:
-    """The words of each line of a text file that has any."""
-    return [words for line in Path(path).read_text().splitlines() if (words := line.split())]
+def read_lines(path: str) -> dict[int, list[str]]:
+    """The words of each line of a text file that has any, by the line's number from 1.
+
+    Raises:
+      ConfigError: it is no text.
+    """
+    lines = Path(path).read_bytes().splitlines()
+    try:
+        return {number: words for number, line in enumerate(lines, 1) if (words := line.decode().split())}
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8 ({error}): save it as such") from None
 
 
 def as_known(ids: Iterable[str], numbers: dict[Any, int], where: str) -> list[Any]:
@@ -50,12 +58,12 @@ def read_users(model: Model, path: str) -> list[Any]:
       ConfigError: a line has several, or there is none.
     """
     lines = read_lines(path)
-    several = next((number for number, words in enumerate(lines, 1) if len(words) > 1), None)
+    several = next((number for number, words in lines.items() if len(words) > 1), None)
     if several or not lines:
         raise ConfigError(
             f"--users={path} has to have an id a line: {f'line {several} has more' if several else 'it is empty'}"
         )
-    return as_known([words[0] for words in lines], model.numbers["user"], f"--users={path}")
+    return as_known([words[0] for words in lines.values()], model.numbers["user"], f"--users={path}")
 
 
 def read_histories(model: Model, path: str) -> dict[str, list[Any]]:
@@ -65,7 +73,7 @@ def read_histories(model: Model, path: str) -> dict[str, list[Any]]:
       ConfigError: a user has two lines.
     """
     histories: dict[str, list[Any]] = {}
-    for number, (user, *items) in enumerate(read_lines(path), 1):
+    for number, (user, *items) in read_lines(path).items():
         if user in histories:
             raise ConfigError(f"--histories={path} has user {user} twice, the second time in line {number}")
         histories[user] = as_known(items, model.numbers["item"], f"line {number} of --histories={path}")

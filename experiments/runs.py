@@ -9,7 +9,7 @@ from typing import IO
 
 from absl.flags import Error, FlagValues
 
-from diffrec_jax.config import ConfigError
+from diffrec_jax.config import ConfigError, with_later_settings
 from diffrec_jax.data import Dataset
 from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differences
 
@@ -61,7 +61,7 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
             datasets[repr(data)] = data.load()
         asked = config.to_dict(datasets[repr(data)])
         found = differences(
-            {key: value for key, value in directory.config().items() if key != LOCATION},
+            {key: value for key, value in with_later_settings(directory.config()).items() if key != LOCATION},
             {key: value for key, value in asked.items() if key != LOCATION},
         )
         if found:

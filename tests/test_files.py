@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffrec_jax.files import atomic_file, naming, safe_name, write_atomically
+from diffrec_jax.files import atomic_file, naming, read_signed_json, safe_name, signed_json, write_atomically
 
 
 def test_atomic_writing_leaves_no_second_file(tmp_path):
@@ -42,3 +42,16 @@ def test_names_are_files_and_differ_where_the_texts_do(first, second):
 def test_readable_names_stay_as_they_are():
     assert safe_name("lr=1e-4_dims=200,600_seed=1") == "lr=1e-4_dims=200,600_seed=1"
     assert safe_name("exp:5@0.8") != safe_name("exp:5:0.8")
+
+
+def test_a_signed_text_shows_any_change():
+    content = {"a": [1, 2.5, None, float("inf")], "b": {"c": "é\n"}}
+    text = signed_json(content)
+    assert read_signed_json(text) == content
+    for place in range(len(text)):
+        for changed in (text[:place] + text[place + 1 :], text[:place] + chr(ord(text[place]) ^ 1) + text[place + 1 :]):
+            with pytest.raises(ValueError):
+                read_signed_json(changed)
+    for other in ("[]", "1", "{}", '{"a": 1}'):
+        with pytest.raises(ValueError, match="not what was written"):
+            read_signed_json(other)

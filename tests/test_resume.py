@@ -59,3 +59,15 @@ def test_another_version_goes_on_with_a_warning_and_keeps_its_name_in_finished_r
     assert len(again.warnings) == 1 and "run of version 0.0.1" in again.warnings[0]
     again.write_location()
     assert directory.config()["version"] == "0.0.1"
+
+
+def test_settings_that_are_newer_than_a_run_count_as_their_defaults(dataset, directory):
+    plan_start(config(epochs=2), dataset, directory, resume=False).write()
+    stored = directory.config()
+    for part, name in (("training", "on_nonfinite"), ("recommender", "noise_law")):
+        del stored[part][name]
+    directory.update_config(stored)
+    directory.write_results({"test": {"recall@5": 0.25}})
+    assert plan_start(config(epochs=2), dataset, directory, resume=True).results is not None
+    with pytest.raises(RunDirectoryError, match=r"training.on_nonfinite \(abort there, skip asked for\)"):
+        plan_start(config(epochs=2, on_nonfinite="skip"), dataset, directory, resume=True)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.interactions import DataError, item_counts
+from diffrec_jax.files import UNREADABLE
 from diffrec_jax.seeds import sklearn_seed
 
 
@@ -27,7 +28,7 @@ def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarr
         raise DataError(
             f"item embeddings {path} do not exist: give a .npy file of shape [items, size], or svd"
         ) from None
-    except (ValueError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"item embeddings {path} cannot be read as a plain NumPy array ({error}): "
             "save floats [items, size] with np.save"

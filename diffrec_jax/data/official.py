@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, csr_from_pairs, gap_warnings
+from diffrec_jax.files import UNREADABLE
 
 META = "meta.json"
 """Of a prepared dataset: how it was made, and the SHA-256 of its files."""
@@ -26,7 +27,7 @@ def _read_pairs(path: Path) -> np.ndarray:
         raise DataError(
             f"{path} does not exist: a dataset folder holds {', '.join(f'{s}_list.npy' for s in SPLITS)}"
         ) from None
-    except (ValueError, EOFError, OSError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path} cannot be read as a plain NumPy array ({error}): save an integer array [n, 2] with np.save"
         ) from None

@@ -103,6 +103,8 @@ def parse_recency(text: str) -> Recency:
     Raises:
       ValueError: the text is none of these, or its numbers are out of range.
     """
+    if not isinstance(text, str):
+        raise ValueError(f"recency has to be a text, got {text!r}: write {RECENCY_FORMS}")
     weights, at, share_text = text.strip().partition("@")
     kind, *arguments = weights.split(":")
     try:

@@ -6,7 +6,6 @@ A batch is a pyarrow table of ``user`` and ``item`` (integers or strings), ``lin
 
 import csv
 import json
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffrec_jax.data import DataError
+from diffrec_jax.files import UNREADABLE
 from diffrec_jax.preparation.lines import LONGEST_LINE, Block, read_blocks
 
 LARGEST_TIME = 2**53
@@ -397,7 +397,7 @@ def read_scipy(path: Path, columns: Columns) -> Iterator[Batch]:
         matrix = sparse.csr_array(sparse.load_npz(path))
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: give the file of the log") from None
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is damaged or no sparse matrix of save_npz ({error})") from None
     users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
     fields = {

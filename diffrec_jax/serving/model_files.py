@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.files import naming
+from diffrec_jax.files import UNREADABLE, naming, read_signed_json, signed_json
 
 FORMAT = 1
 DESCRIPTION, ARRAYS = "model.json", "arrays.npz"
@@ -81,7 +81,7 @@ def write_model(folder: Path, description: dict[str, Any], parameters: Any, arra
             with (unfinished / ARRAYS).open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             whole = {"format": FORMAT, "arrays_sha256": sha256, "parameters": structure, **description}
-            (unfinished / DESCRIPTION).write_text(json.dumps(whole, indent=1) + "\n")
+            (unfinished / DESCRIPTION).write_text(signed_json(whole))
             if folder.is_dir():
                 folder.rmdir()
             unfinished.replace(folder)
@@ -97,13 +97,16 @@ def read_model(folder: Path) -> tuple[dict[str, Any], Any, dict[str, np.ndarray]
       ModelFileError: there is none, it is of another format, or it is damaged.
     """
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        text = (folder / DESCRIPTION).read_bytes().decode()
+        number = json.loads(text)["format"]
+        if number == FORMAT:
+            description = read_signed_json(text)
         with (folder / ARRAYS).open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise ModelFileError(f"{folder} holds no whole model ({error}): give a folder that save made") from None
-    if description.get("format") != FORMAT:
-        raise ModelFileError(f"{folder} is of format {description.get('format')}, this version reads {FORMAT}")
+    if number != FORMAT:
+        raise ModelFileError(f"{folder} is of format {number}, this version reads {FORMAT}")
     if sha256 != description["arrays_sha256"]:
         raise ModelFileError(f"{folder / ARRAYS} is damaged: its SHA-256 is not that of {DESCRIPTION}; save it anew")
     with np.load(folder / ARRAYS, allow_pickle=False) as archive:

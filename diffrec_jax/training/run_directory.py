@@ -17,7 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from diffrec_jax.files import atomic_file, naming, write_atomically
+from diffrec_jax.files import (
+    SIGNATURE,
+    UNREADABLE,
+    atomic_file,
+    naming,
+    read_signed_json,
+    signed_json,
+    write_atomically,
+)
 from diffrec_jax.training.clock import PROGRESS
 from diffrec_jax.training.lock import LOCK, hold
 
@@ -94,9 +102,18 @@ class RunDirectory:
         """The configuration the run was started with.
 
         Raises:
-          RunDirectoryError: there is none, or it cannot be read.
+          RunDirectoryError: there is none, it cannot be read, or it is not what was written.
         """
-        return self._read_json(CONFIG, "give the --run_dir of an experiments.train run")
+        config = self._read_json(CONFIG, "give the --run_dir of an experiments.train run")
+        if SIGNATURE not in config:
+            return config
+        try:
+            return read_signed_json((self.path / CONFIG).read_text())
+        except ValueError:
+            raise RunDirectoryError(
+                f"{self.path / CONFIG} is not what was written: it is damaged, or was edited; restore it (settings are "
+                "given as flags)"
+            ) from None
 
     def results(self) -> dict[str, Any] | None:
         """The results of a finished run; None before, and where they are those of another configuration."""
@@ -107,23 +124,28 @@ class RunDirectory:
 
     def _write_json(self, name: str, values: dict[str, Any]) -> None:
         if self.writes:
-            write_atomically(self.path / name, json.dumps(values, indent=2) + "\n")
+            write_atomically(
+                self.path / name, signed_json(values) if name == CONFIG else json.dumps(values, indent=1) + "\n"
+            )
 
     def _read_json(self, name: str, remedy: str) -> dict[str, Any]:
         try:
-            return json.loads((self.path / name).read_text())
+            values = json.loads((self.path / name).read_text())
+            if not isinstance(values, dict):
+                raise ValueError("it holds no object")
+            return values
         except FileNotFoundError:
             raise RunDirectoryError(f"{self.path / name} does not exist: {remedy}") from None
         except ValueError as error:
             raise RunDirectoryError(f"{self.path / name} is not valid JSON ({error}): {remedy}") from None
 
-    def check_config(self, config: dict[str, Any], *, may_differ: tuple[str, ...] = ()) -> None:
-        """Compares the run's configuration with the one asked for, key by key.
+    def check_config(self, stored: dict[str, Any], config: dict[str, Any], *, may_differ: tuple[str, ...] = ()) -> None:
+        """Compares the configuration the run was started with and the one asked for, key by key.
 
         Raises:
           RunDirectoryError: they differ beyond the (dotted) keys ``may_differ``; the message lists where.
         """
-        listed = differences(self.config(), config, may_differ=may_differ)
+        listed = differences(stored, config, may_differ=may_differ)
         if listed:
             raise RunDirectoryError(
                 f"{self.path} is a run of another configuration: {listed}; choose another --run_dir or repeat its flags"
@@ -228,7 +250,7 @@ class RunDirectory:
             return None
         try:
             item_groups = np.load(path, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except UNREADABLE as error:
             raise RunDirectoryError(f"{path} cannot be read ({error}): restore it, or train anew") from None
         if item_groups.shape != (num_items,) or item_groups.dtype.kind != "i" or item_groups.min() < 0:
             raise RunDirectoryError(f"{path} does not hold the groups of {num_items} items: restore it, or train anew")

@@ -22,12 +22,14 @@ def test_nothing_is_written_over(run, tmp_path):
 
 
 def test_configurations_are_compared_key_by_key(run):
-    run.check_config({"training": {"lr": 0.1, "epochs": 5}, "dims": (1, 2)})
-    run.check_config({"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]}, may_differ=("training.epochs",))
+    run.check_config(run.config(), {"training": {"lr": 0.1, "epochs": 5}, "dims": (1, 2)})
+    run.check_config(
+        run.config(), {"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]}, may_differ=("training.epochs",)
+    )
     with pytest.raises(RunDirectoryError, match=r"training.epochs \(5 there, 9 asked for\)"):
-        run.check_config({"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]})
+        run.check_config(run.config(), {"training": {"lr": 0.1, "epochs": 9}, "dims": [1, 2]})
     with pytest.raises(RunDirectoryError, match=r"new \(None there, 1 asked for\)"):
-        run.check_config({"training": {"lr": 0.1, "epochs": 5}, "dims": [1, 2], "new": 1})
+        run.check_config(run.config(), {"training": {"lr": 0.1, "epochs": 5}, "dims": [1, 2], "new": 1})
 
 
 def test_a_resume_supersedes_later_records_without_deleting_them(run):
@@ -50,6 +52,9 @@ def test_a_torn_line_is_passed_over_and_ended(run):
 def test_unreadable_files_are_named(run, tmp_path):
     with pytest.raises(RunDirectoryError, match="config.json does not exist"):
         RunDirectory(tmp_path / "nowhere").config()
+    (run.path / "config.json").write_text("[1]")
+    with pytest.raises(RunDirectoryError, match="not valid JSON .it holds no object"):
+        run.config()
     (run.path / "config.json").write_text("{")
     with pytest.raises(RunDirectoryError, match="is not valid JSON"):
         run.config()
@@ -78,3 +83,27 @@ def test_differences_are_named():
     old, new = {"a": {"b": 1, "c": 2}, "d": None}, {"a": {"b": 1, "c": 3}}
     assert differences(old, new) == "a.c (2 there, 3 asked for)"
     assert differences(old, new, may_differ=("a.c",)) == ""
+
+
+def test_a_configuration_that_was_changed_is_told_and_one_without_a_sum_is_read(tmp_path):
+    run = RunDirectory(tmp_path / "signed")
+    run.create({"training": {"lr": 0.001}})
+    path = run.path / "config.json"
+    text = path.read_text()
+    path.write_text(text.replace("0.001", "0.005"))
+    with pytest.raises(RunDirectoryError, match=r"config.json is not what was written: it is damaged, or was edited"):
+        run.config()
+    path.write_text('{"training": {"lr": 0.001}}')
+    assert run.config() == {"training": {"lr": 0.001}}
+
+
+def test_noise_in_the_log_is_passed_over(tmp_path):
+    run = RunDirectory(tmp_path / "noisy")
+    run.create({})
+    run.log({"event": "epoch", "step": 3})
+    with (run.path / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\x00\n[1]\n3\n{"event": "epoch"}\n{"event": "epoch", "step": "4"}\n')
+    run.log({"event": "epoch", "step": 5})
+    run.log_clock(5, {"step": 1.0})
+    assert [record["step"] for record in run.records()] == [3, 5]
+    assert [record["seconds"] for record in run.clocks()] == [{"step": 1.0}]
