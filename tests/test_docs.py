@@ -1,5 +1,6 @@
 """The docs: every exported name has a reference, every example runs, the site builds without a warning."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -17,6 +18,25 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+
+
+@pytest.fixture
+def tables():
+    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_tables_are_those_that_are_stored(tables):
+    used = set()
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert tables.filled(text) == text, f"{page.name}: python docs/tables.py"
+        used |= {found["name"] for found in tables.BLOCK.finditer(text)}
+    assert used == set(tables.COMPARISONS) == {path.stem for path in tables.RESULTS.glob("*.csv")}
+    with pytest.raises(KeyError, match="has no column recall@7: it has model, seeds"):
+        tables.table(min(used), ["model", "recall@7"])
 
 
 def test_the_reference_has_every_exported_name():

@@ -364,11 +364,14 @@ class Trainer:
                 self.progress.message(watch.describe(record))  # type: ignore[union-attr]
         reports.clear()
 
+    def _users_of(self, step: int) -> np.ndarray:
+        """Of the step after so many."""
+        num_users, config = self.dataset.learnt.num_users, self.config
+        return training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
+
     def _batch_of(self, step: int) -> dict[str, np.ndarray]:
         """What the step after so many steps learns of: the users and their rows, end to end."""
-        users = training_user_ids(
-            self.dataset.learnt.num_users, self.config.batch_size, seed=self.config.seed, step=step
-        )
+        users = self._users_of(step)
         rows = self.train_rows[users]
         return {"user_ids": users, "indptr": rows.indptr, "item_ids": rows.indices, "weights": rows.data}
 
@@ -526,12 +529,9 @@ class Trainer:
                 due, window_started = False, time.perf_counter()
 
     def _make_batch(self, step: int) -> Any:
-        users = training_user_ids(
-            self.dataset.learnt.num_users, self.config.batch_size, seed=self.config.seed, step=step
-        )
         return self.devices.make_batch(
             self.train_rows,
-            users,
+            self._users_of(step),
             batch_size=self.config.batch_size,
             targets=self.targets,
             num_parts=self.config.accumulate_steps,

@@ -10,6 +10,7 @@ an interrupted resume may leave, do not count as the run's.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,9 +161,10 @@ class RunDirectory:
         if not self.writes:
             return
         path = self.path / METRICS
-        torn = path.exists() and path.stat().st_size > 0 and not path.read_bytes().endswith(b"\n")
-        with naming(path), path.open("a") as file:
-            file.write(("\n" if torn else "") + json.dumps(record) + "\n")
+        with naming(path), path.open("ab+") as file:
+            file.seek(-1 if file.tell() else 0, os.SEEK_END)
+            torn = file.read(1) not in (b"", b"\n")
+            file.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
 
     def log_clock(self, step: int, seconds: dict[str, float], *, saved: bool = False) -> None:
         """Appends where this process' time went so far; ``saved``: what it did until now is in a checkpoint."""
