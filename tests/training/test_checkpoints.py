@@ -53,7 +53,7 @@ def test_every_flipped_bit_is_found(checkpoints):
     checkpoints.save(1, state(1), best_steps=(1,), bits=[int(value) for value in bit_sums(state(1))])
     files = sorted(path for path in (checkpoints.folder / "1").rglob("*") if path.is_file())
     rng = np.random.default_rng(0)
-    for path in [*files, *rng.choice(np.array(files), 60)]:
+    for path in [*files, *rng.choice(np.array(files), 100)]:
         content = path.read_bytes()
         if content:
             flipped = bytearray(content)
