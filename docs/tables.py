@@ -33,12 +33,12 @@ COMPARISONS = {
 
 
 def run_comparison(name: str) -> None:
-    """Makes what is not finished of it below runs/, and stores its table, numbers and picture."""
+    """Makes what is not finished of it below runs/, and stores its table and numbers."""
     folder = Path("runs") / name
     command = [sys.executable, "-m", "experiments.compare", f"--compare_dir={folder}", *COMPARISONS[name]]
     subprocess.run(command, cwd=ROOT, check=True)
     RESULTS.mkdir(exist_ok=True)
-    for kind in ("md", "csv", "png"):
+    for kind in ("md", "csv"):
         shutil.copy(ROOT / folder / f"comparison.{kind}", RESULTS / f"{name}.{kind}")
 
 
