@@ -292,6 +292,8 @@ def define_device_flags(values: flags.FlagValues = FLAGS) -> None:
     define("string", "coordinator_address", None, "HOST:PORT of the first process.")
     define("integer", "num_processes", None, "Processes of the job.", lower_bound=1)
     define("integer", "process_id", None, "Of this one, from 0.", lower_bound=0)
+    define("integer", "heartbeat_seconds", 60, "After so long without a sign of life a process of the job counts as "
+            "gone, and the others end.", lower_bound=1)  # fmt: skip
     define("float", "watchdog_minutes", 0.0, "End the process, with the stacks of its threads, when no step "
             "and no batch of an evaluation ends for so long (compilation included); 0 for never.",
             lower_bound=0.0)  # fmt: skip

@@ -33,7 +33,7 @@ def join_processes() -> None:
         raise ConfigError("--coordinator_address, --num_processes and --process_id go together: give all or none")
     go_on_in_a_child(ABORTED)
     try:
-        jax.distributed.initialize(**address, heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_S)
+        jax.distributed.initialize(**address, heartbeat_timeout_seconds=FLAGS.heartbeat_seconds)
     except (ValueError, RuntimeError) as error:
         raise ConfigError(
             f"--distributed found no job to join ({str(error).splitlines()[0]}): outside Slurm, Open MPI, Kubernetes "
@@ -46,8 +46,6 @@ _SIGNS_OF_A_LOST_PEER = ("Gloo", "NCCL", "Connection closed", "Connection reset"
 
 
 ABORTED = f"JAX ended this process (see above), as it does when {PEER_LOST}"
-HEARTBEAT_TIMEOUT_S = 60
-"""After so long without a sign of life a process counts as gone."""
 
 
 def tells_of_a_lost_peer(error: Exception) -> bool:

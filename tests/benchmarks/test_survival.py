@@ -31,4 +31,4 @@ def test_what_must_not_happen_is_noticed():
 def test_a_fault_is_survived_and_a_wrong_end_noticed(tmp_path):
     scene = chaos.Scene("diffrec", tmp_path / "run", np.random.default_rng(1), {"valid": None}, 5.0)
     with pytest.raises(chaos.FailedError, match="wrong: valid differ"):
-        chaos.FAULTS["a bit of the newest checkpoint flipped"](scene)
+        chaos.FAULTS["a file where checkpoints belong"](scene)

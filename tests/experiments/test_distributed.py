@@ -24,7 +24,7 @@ def start(run_dir, *flags, process=None, port=None, num_devices=2):
     command = [sys.executable, "-m", "experiments.train", f"--run_dir={run_dir}", *FLAGS, *flags]
     if process is not None:
         command += ["--distributed", f"--coordinator_address=127.0.0.1:{port}", "--num_processes=2"]
-        command += [f"--process_id={process}"]
+        command += [f"--process_id={process}", "--heartbeat_seconds=12"]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -112,9 +112,9 @@ def test_training_lowers_the_loss_and_learns(uninterrupted):
     assert max(recalls) > recalls[0]
 
 
-@pytest.mark.parametrize("at_step", [1, 9, 16, 23])
+@pytest.mark.parametrize("at_step", [1, 23])
 def test_an_interrupted_run_resumes_bit_for_bit(uninterrupted, tmp_path, at_step):
-    """Before the first checkpoint, in mid-epoch, at the end of an epoch and in the last one (4 steps an epoch)."""
+    """Before the first checkpoint, and in the last epoch (4 steps an epoch)."""
     whole, best = uninterrupted
     with pytest.raises(KeyboardInterrupt):
         make_trainer(tmp_path / "run", progress=Interrupt(at_step), checkpoint_every_steps=3).run()
@@ -135,6 +135,7 @@ class StopAfter:
         return self.left < 0
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("times", [0, 7, 8, 9, 27, 29])
 def test_a_run_that_is_told_to_stop_saves_its_last_step_and_resumes_bit_for_bit(uninterrupted, tmp_path, times):
     """At a step, before an evaluation, within one (of 2 batches, after steps 8, 16 and 24) and at the end."""
