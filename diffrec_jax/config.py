@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ from diffrec_jax.data import (
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.registry import MODELS, Context, ModelFamily
-from diffrec_jax.settings import check_settings, fields_of, seed_setting, setting
+from diffrec_jax.settings import check_choice, check_settings, fields_of, seed_setting, setting
 from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.version import __version__
@@ -273,6 +273,7 @@ class RunConfig:
         """
         try:
             classes = part_classes(MODELS[values["model"]])
+            check_choice("matmul_precision", values["matmul_precision"], get_args(MatmulPrecision))
             return cls(
                 **{name: values[name] for name in ("model", "preset", "matmul_precision")},
                 data=DataConfig(**values["data"], **values[LOCATION]),
