@@ -214,7 +214,7 @@ def subjects(made: Path) -> list[Subject]:
             name = names[rng.integers(len(names))]
             value = VALUES[rng.integers(len(VALUES))]
             if rng.random() < 0.5:
-                value = str(rng.choice([rng.integers(-3, 2000), round(rng.normal(), 3)]))
+                value = str(rng.integers(-3, 2000) if rng.random() < 0.5 else round(rng.normal(), 3))
             given.append(f"--{name}={value}" if rng.random() < 0.95 else f"--{name}")
         with contextlib.redirect_stderr(io.StringIO()):
             new_run_config(parse_train_flags(given))

@@ -89,7 +89,7 @@ def test_two_processes_stopped_and_restarted_end_as_one_undisturbed(tmp_path, fl
 
 
 def checkpoints(run_dir):
-    return [int(path.parent.name) for path in run_dir.glob("checkpoints/*/manifest.json")]
+    return [int(path.parent.name) for path in run_dir.glob("checkpoints/*[0-9]/manifest.json")]
 
 
 def test_a_process_without_a_sign_of_life_ends_with_its_stacks():

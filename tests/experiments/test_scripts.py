@@ -66,7 +66,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(whole_run, tmp_path, number):
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log)
         deadline = time.monotonic() + 120
-        while not list(killed.glob("checkpoints/*/manifest.json")):
+        while not list(killed.glob("checkpoints/*[0-9]/manifest.json")):
             assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.01)
         time.sleep(0.4)
