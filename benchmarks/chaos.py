@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -339,33 +339,49 @@ def other_data(scene: Scene) -> str:
     return "refused, resumed"
 
 
-def full_disk(scene: Scene) -> str:
-    """A small file system of its own; where none can be mounted, a limit on the size of files."""
-    room = int(scene.rng.integers(20, 400))
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={room}k", "none", str(scene.path.parent)],
-        check=False,
-        capture_output=True,
-    )
+@contextlib.contextmanager
+def file_system(folder: Path, size: str) -> Iterator[Callable[[str], object] | None]:
+    """A small one mounted on a folder, and what remounts it with other options; None where none can be mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(folder)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        yield None
+        return
     try:
-        if mounted.returncode == 0:
-            process = scene.begin()
-        else:
-            limit = (int(scene.rng.integers(200, 20_000)), resource.RLIM_INFINITY)
-            process = scene.begin(limit=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+        yield lambda options: subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def full_disk(scene: Scene) -> str:
+    """A small file system; where none can be mounted, a limit on the size of files."""
+    with file_system(scene.path.parent, f"{scene.rng.integers(20, 400)}k") as remount:
+        limit = (int(scene.rng.integers(200, 20_000)), resource.RLIM_INFINITY)
+        process = scene.begin(limit=None if remount else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
         ended = scene.end(process)
         if ended.code not in (0, 2):
             raise FailedError(f"ends with {ended.code}: {ended.output[-600:]}")
-        if mounted.returncode == 0:
-            before = scene.whole_steps()
-            subprocess.run(["mount", "-o", "remount,size=1g", str(scene.path.parent)], check=True)
+        if remount:
+            remount("size=1g")
             if any(scene.checkpoints.damage(step) for step in scene.checkpoints.steps()):
-                raise FailedError(f"lost: a checkpoint is damaged, whole are {before}")
+                raise FailedError(f"lost: a checkpoint is damaged, whole are {scene.whole_steps()}")
         scene.resume()
         return "exit 2, resumed with room"
-    finally:
-        if mounted.returncode == 0:
-            subprocess.run(["umount", "-l", str(scene.path.parent)], check=True)
+
+
+def read_only(scene: Scene) -> str:
+    """A file system that can only be read when the run goes on; where none can be mounted, as if the disk were full."""
+    with file_system(scene.path.parent, "1g") as remount:
+        if remount is None:
+            return full_disk(scene)
+        scene.interrupted()
+        before = scene.whole_steps()
+        remount("ro")
+        scene.resume(code=2)
+        remount("rw")
+        if scene.whole_steps() != before:
+            raise FailedError("lost: other checkpoints than before")
+        scene.resume()
+        return "exit 2, resumed when it can be written"
 
 
 def file_in_the_way(scene: Scene) -> str:
@@ -423,6 +439,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
     "resumed with another setting": other_setting,
     "resumed with other data": other_data,
     "disk full": full_disk,
+    "a file system that is read-only": read_only,
     "a file where checkpoints belong": file_in_the_way,
     "a second process in the directory": second_process,
     "file times in the past and the future": wrong_times,

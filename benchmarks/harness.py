@@ -23,7 +23,7 @@ from diffrec_jax.config import ConfigError, DataConfig, RunConfig, make_run_conf
 from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
 from diffrec_jax.memory import keep_freed_memory
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.typing import Params
 from experiments.cli import start
 from experiments.flags import FLAGS, GROUPS

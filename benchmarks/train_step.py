@@ -37,9 +37,9 @@ from benchmarks.torch_peer import endless, load_weights, make_loader, make_peer
 from diffrec_jax.data import Dataset, SyntheticSpec, make_synthetic, steps_per_epoch, training_user_ids
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.recommenders import Recommender, make_diffrec
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.train_config import TrainConfig
 from experiments.flags import FLAGS, GROUPS
 
 MAX_LOADING_SHARE = 0.05

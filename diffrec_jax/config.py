@@ -31,8 +31,8 @@ from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.settings import check_choice, check_settings, fields_of, seed_setting, setting
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import LOCATION
+from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.version import __version__
 
 MatmulPrecision = Literal["float32", "tensorfloat32", "default"]

@@ -38,11 +38,20 @@ def _fail(message: object) -> int:
     return _leave(USER_ERROR) if jax.distributed.is_initialized() else USER_ERROR
 
 
+WHAT_TO_DO = {
+    errno.ENOSPC: "make room and start again; a run goes on with --resume",
+    errno.EDQUOT: "make room and start again; a run goes on with --resume",
+    errno.EROFS: "name another folder, or make this one writable; a run goes on with --resume",
+    errno.EACCES: "name another folder, or make this one accessible to you; a run goes on with --resume",
+    errno.EIO: "the disk fails: copy what is there elsewhere; a run goes on with --resume",
+}
+
+
 def _describe(error: OSError) -> str:
-    """The path, what is wrong with it and, if the disk is full, what to do."""
+    """The path, what is wrong with it and what to do, where that is clear."""
     text = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return f"{text}: make room and start again; a run goes on with --resume" if is_full else text
+    advice = WHAT_TO_DO.get(error.errno or 0)
+    return f"{text}: {advice}" if advice else text
 
 
 def run_main(main: Callable[[], None]) -> int:

@@ -26,7 +26,7 @@ from diffrec_jax.recommenders.diffusing import DiffusionConfig
 from diffrec_jax.registry import MODELS, load_plugins
 from diffrec_jax.seeds import MAX_SEED
 from diffrec_jax.settings import Field, Setting, fields_of
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 
 load_plugins()
 FLAGS = flags.FLAGS

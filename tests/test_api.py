@@ -17,8 +17,8 @@ from diffrec_jax.evaluation import ScoresError
 from diffrec_jax.recommenders import DiffRecConfig, EaseConfig
 from diffrec_jax.registry import MODELS
 from diffrec_jax.serving.model_files import ModelFileError
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
+from diffrec_jax.training.train_config import TrainConfig
 from tests.experiments.scripts import run
 from tests.test_registry import SMALL
 

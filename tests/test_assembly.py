@@ -11,8 +11,8 @@ from diffrec_jax.data import parse_recency
 from diffrec_jax.data.clustering import group_items
 from diffrec_jax.devices import DeviceStrategy
 from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import RunDirectory
+from diffrec_jax.training.train_config import TrainConfig
 
 DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
 EVALUATION = EvaluationConfig(ks=(5,))

@@ -4,7 +4,7 @@ import pytest
 
 from diffrec_jax.prng import default_prng_impl, make_key
 from diffrec_jax.seeds import MAX_SEED
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 
 SEEDS = [0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**32 + 1, 2**33 + 1, 2**62, MAX_SEED]
 

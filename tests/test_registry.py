@@ -18,10 +18,10 @@ from diffrec_jax.devices import DeviceStrategy
 from diffrec_jax.recommenders import DiffRecConfig, FittedRecommender, StepContext, make_diffrec
 from diffrec_jax.registry import MODELS, Context, register_model
 from diffrec_jax.rows import row_keys
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import RunDirectory
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 DATASET = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=900, num_clusters=4))

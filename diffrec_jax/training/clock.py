@@ -57,6 +57,11 @@ class Clock:
         return {kind: found[kind] for kind in KINDS}
 
 
+def are_seconds(found: object) -> bool:
+    """Whether something read from a file is what ``Clock.seconds`` gives."""
+    return isinstance(found, dict) and all(isinstance(found.get(kind), int | float) for kind in KINDS)
+
+
 def where_time_went(now: dict[str, float], earlier: list[dict[str, float]], lost_s: float) -> dict[str, float]:
     """Seconds by kind of all processes that worked on a run, what was ``lost`` apart, and their sum ``wall``.
 

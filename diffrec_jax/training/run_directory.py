@@ -27,7 +27,7 @@ from diffrec_jax.files import (
     signed_json,
     write_atomically,
 )
-from diffrec_jax.training.clock import PROGRESS
+from diffrec_jax.training.clock import PROGRESS, are_seconds
 from diffrec_jax.training.lock import LOCK, hold
 
 CONFIG_DIGEST, LOCATION = "config_sha256", "location"
@@ -175,14 +175,16 @@ class RunDirectory:
         return [record for record in self._lines() if record["event"] == CLOCK]
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Every record there is, in the order they were written; torn lines are left out."""
+        """Every record there is, in the order they were written; torn and damaged lines are left out."""
         path, found = self.path / METRICS, []
         for line in path.read_bytes().decode(errors="replace").splitlines() if path.exists() else []:
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(record, dict) and "event" in record and isinstance(record.get("step"), int):
+            if not isinstance(record, dict) or "event" not in record or not isinstance(record.get("step"), int):
+                continue
+            if record["event"] != CLOCK or are_seconds(record.get("seconds")):
                 found.append(record)
         return found
 
@@ -196,7 +198,7 @@ class RunDirectory:
         for record in self._lines():
             if record["event"] == CLOCK:
                 newest = record["seconds"]
-                if record["saved"]:
+                if record.get("saved"):
                     at_save[record["step"]] = newest
             elif record["event"] == RESUME and newest is not None:
                 kept = at_save.get(record["step"])

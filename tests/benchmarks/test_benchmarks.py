@@ -22,7 +22,7 @@ from benchmarks import (
 )
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import DiffRecConfig
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 
 SHAPE = harness.Shape(
     name="tiny",

@@ -12,8 +12,8 @@ from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunCon
 from diffrec_jax.data import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import DEFAULT_KS, METRICS
 from diffrec_jax.registry import MODELS
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
+from diffrec_jax.training.train_config import TrainConfig
 from experiments.compare import find_runs
 from experiments.report import make_console
 from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal

@@ -12,9 +12,9 @@ from diffrec_jax.models.dropout import row_bernoulli
 from diffrec_jax.recommenders import DiffRecConfig, StepContext, fit_linear_denoiser, fit_linear_factors, make_diffrec
 from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
 from diffrec_jax.rows import fold_each, row_keys
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.train_config import TrainConfig
 
 pytestmark = pytest.mark.once
 

@@ -13,7 +13,7 @@ from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
 from diffrec_jax.recommenders.giffcf import make_graph
 from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES
 from diffrec_jax.rows import row_keys
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import comparators_numpy as reference
 
 pytestmark = pytest.mark.once

@@ -22,9 +22,9 @@ from diffrec_jax.recommenders import (
 from diffrec_jax.recommenders.l_diffrec import ENCODER_DROPOUT_PLACE, mix_losses
 from diffrec_jax.rows import dropout_entries, fold_each, row_keys
 from diffrec_jax.training.checkpoints import Checkpoints
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
 

@@ -18,7 +18,7 @@ from diffrec_jax.recommenders import (
     make_window_ridge,
 )
 from diffrec_jax.rows import row_keys
-from diffrec_jax.training.loop import TrainConfig
+from diffrec_jax.training.train_config import TrainConfig
 
 pytestmark = pytest.mark.once
 

@@ -7,8 +7,9 @@ from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.devices import SINGLE_DEVICE
 from diffrec_jax.evaluation import Evaluator
 from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
-from diffrec_jax.training.loop import Progress, TrainConfig, Trainer
+from diffrec_jax.training.loop import Progress, Trainer
 from diffrec_jax.training.run_directory import RunDirectory
+from diffrec_jax.training.train_config import TrainConfig
 
 DATASET = make_synthetic(SyntheticSpec(num_users=60, num_items=40, num_interactions=900, num_clusters=4))
 MODEL = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)

@@ -11,8 +11,8 @@ import pytest
 
 from diffrec_jax.recommenders import LDiffRecConfig, make_l_diffrec
 from diffrec_jax.training.checkpoints import FORMAT, MANIFEST, CheckpointError, Checkpoints, bit_sums, layout
-from diffrec_jax.training.loop import TrainConfig
 from diffrec_jax.training.state import init_train_state
+from diffrec_jax.training.train_config import TrainConfig
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

@@ -1,5 +1,6 @@
 import pytest
 
+from diffrec_jax.training.clock import KINDS
 from diffrec_jax.training.run_directory import LOCATION, OFF_SCHEDULE, RunDirectory, RunDirectoryError, differences
 
 
@@ -104,6 +105,11 @@ def test_noise_in_the_log_is_passed_over(tmp_path):
     with (run.path / "metrics.jsonl").open("ab") as file:
         file.write(b'\xff\x00\n[1]\n3\n{"event": "epoch"}\n{"event": "epoch", "step": "4"}\n')
     run.log({"event": "epoch", "step": 5})
+    seconds = dict.fromkeys(KINDS, 1.0)
     run.log_clock(5, {"step": 1.0})
+    run.log({"event": "clock", "step": 5})
+    run.log_clock(5, seconds)
+    run.log({"event": "resume", "step": 5})
     assert [record["step"] for record in run.records()] == [3, 5]
-    assert [record["seconds"] for record in run.clocks()] == [{"step": 1.0}]
+    assert [record["seconds"] for record in run.clocks()] == [seconds]
+    assert run.earlier_clocks() == ([seconds], 2.0)
