@@ -23,8 +23,8 @@ from rich.console import Console
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
 from experiments.cli import start
+from experiments.console import make_console
 from experiments.flags import FLAGS, GROUPS
-from experiments.report import make_console
 from experiments.versions import versions
 
 ROOT = Path(__file__).parents[1]

@@ -31,7 +31,7 @@ from rich.table import Table
 from diffrec_jax.config import ConfigError
 from diffrec_jax.training.checkpoints import Checkpoints
 from experiments.cli import start
-from experiments.report import make_console
+from experiments.console import make_console
 
 FLAGS = flags.FLAGS
 LONGEST_S = 240

@@ -36,8 +36,8 @@ from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import RunDirectory
 from experiments.cli import USER_ERRORS, start
 from experiments.config import new_run_config
+from experiments.console import make_console
 from experiments.recommend import read_histories
-from experiments.report import make_console
 from experiments.runs import parse_train_flags
 
 FLAGS = flags.FLAGS

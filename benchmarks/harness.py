@@ -26,8 +26,8 @@ from diffrec_jax.recommenders import DiffRecConfig, make_diffrec
 from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.typing import Params
 from experiments.cli import start
+from experiments.console import make_console
 from experiments.flags import FLAGS, GROUPS
-from experiments.report import make_console
 from experiments.versions import versions
 
 SHAPES = ("ml-1m", "yelp", "amazon-book", "small")

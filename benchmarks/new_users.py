@@ -19,7 +19,7 @@ from diffrec_jax.data import find_dataset_folder
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.training.loop import Progress
 from experiments.cli import start
-from experiments.report import ConsoleProgress, make_console
+from experiments.console import ConsoleProgress, make_console
 
 K = 20
 FLAGS = flags.FLAGS

@@ -24,8 +24,8 @@ from rich.table import Table
 from diffrec_jax.memory import GIB
 from diffrec_jax.preparation import PrepareConfig
 from experiments.cli import start
+from experiments.console import make_console
 from experiments.flags import IntListParser, IntListSerializer
-from experiments.report import make_console
 
 FLAGS = flags.FLAGS
 CORE, MIN_RATING, RATIOS = 5, 1.0, (7, 1, 2)

@@ -23,7 +23,7 @@ from diffrec_jax.training.checkpoints import ARRAYS, _sums
 from diffrec_jax.training.losses import LossWatch
 from diffrec_jax.training.run_directory import RunDirectory
 from experiments.cli import start
-from experiments.report import make_console
+from experiments.console import make_console
 
 FLAGS = flags.FLAGS
 REPEATS = 200

@@ -34,8 +34,8 @@ from diffrec_jax.recommenders import make_diffrec
 from diffrec_jax.recommenders.diffrec import LossImpl
 from diffrec_jax.rows import row_keys
 from experiments.cli import start
+from experiments.console import make_console
 from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
-from experiments.report import make_console
 from experiments.versions import versions
 
 K = 100

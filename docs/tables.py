@@ -15,30 +15,35 @@ import subprocess
 import sys
 from pathlib import Path
 
+from diffrec_jax.registry import MODELS
+
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
 PAGES = (ROOT / "README.md", Path(__file__).with_name("comparison.md"))
 BLOCK = re.compile(r"(<!-- table (?P<name>\S+): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 
+TIME_FREE = "giffcf,flowcf,l_diffrec,diffrec,ease"
 FIVE_SEEDS = "--seeds=1,2,3,4,5"
-COMPARISONS = {
-    "ml-1m_clean_sequences": [
-        "--models=s_diffrec,sasrec,window_ridge", FIVE_SEEDS, "--against=SASRec", "--", "--dataset=ml-1m",
-    ],
-    "ml-1m_clean_time_free": [
-        "--models=giffcf,flowcf,l_diffrec,diffrec,ease", FIVE_SEEDS, "--against=L-DiffRec", "--", "--dataset=ml-1m",
-    ],
+COMPARISONS: dict[str, tuple[str, list[str]]] = {
+    "ml-1m_clean": (
+        "ml-1m_clean", [f"--models={','.join(MODELS)}", FIVE_SEEDS, "--against=SASRec", "--", "--dataset=ml-1m"],
+    ),
+    "ml-1m_clean_time_free": (
+        "ml-1m_clean", [f"--models={TIME_FREE}", FIVE_SEEDS, "--against=L-DiffRec", "--", "--dataset=ml-1m"],
+    ),
 }  # fmt: skip
-"""Flags of experiments.compare, by name."""
+"""By name: the folder of its runs below runs/, and the flags of experiments.compare."""
+PICTURES = {"ml-1m_clean"}
+"""Comparisons whose plot a page shows."""
 
 
 def run_comparison(name: str) -> None:
     """Makes what is not finished of it below runs/, and stores its table and numbers."""
-    folder = Path("runs") / name
-    command = [sys.executable, "-m", "experiments.compare", f"--compare_dir={folder}", *COMPARISONS[name]]
+    folder, flags = Path("runs") / COMPARISONS[name][0], COMPARISONS[name][1]
+    command = [sys.executable, "-m", "experiments.compare", f"--compare_dir={folder}", *flags]
     subprocess.run(command, cwd=ROOT, check=True)
     RESULTS.mkdir(exist_ok=True)
-    for kind in ("md", "csv"):
+    for kind in ("md", "csv", "png") if name in PICTURES else ("md", "csv"):
         shutil.copy(ROOT / folder / f"comparison.{kind}", RESULTS / f"{name}.{kind}")
 
 

@@ -18,8 +18,9 @@ from diffrec_jax.registry import MODELS
 
 from . import flags
 from .cli import start
+from .console import make_console, table_title
 from .flags import FLAGS
-from .report import make_console, plot_comparison, table_title
+from .plots import plot_comparison
 from .runs import cut_train_flags, run_all
 from .tables import accuracy_metrics, make_columns, to_csv, to_latex, to_markdown, to_terminal
 

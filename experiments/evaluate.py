@@ -24,9 +24,9 @@ from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from . import flags
 from .cli import start
 from .config import relocated
+from .console import ConsoleProgress, make_console, results_table
 from .flags import FLAGS
 from .machines import join_processes, make_devices, set_up_jax
-from .report import ConsoleProgress, make_console, results_table
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from diffrec_jax.serving.export import export
 
 from . import flags
 from .cli import start
+from .console import make_console
 from .flags import FLAGS
-from .report import make_console
 from .source import load_source
 
 

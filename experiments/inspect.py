@@ -18,8 +18,9 @@ from diffrec_jax.preparation.inspection import Inspection, inspect
 from . import flags
 from .cli import start
 from .config import find_data
+from .console import make_console
 from .flags import FLAGS
-from .report import make_console, plot_dataset
+from .plots import plot_dataset
 
 
 def shown(value: object) -> str:

@@ -20,8 +20,8 @@ from diffrec_jax.preparation.download import KNOWN, fetch, known, log_of
 from . import flags
 from .cli import start
 from .command import command
+from .console import make_console
 from .flags import FLAGS
-from .report import make_console
 
 
 def prepare_config() -> PrepareConfig:

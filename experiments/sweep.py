@@ -24,8 +24,8 @@ from diffrec_jax.training.run_directory import RunDirectory
 
 from . import flags
 from .cli import start
+from .console import make_console
 from .flags import FLAGS
-from .report import make_console
 from .runs import RunFailed, cut_train_flags, run_all, summarise
 from .search import Combination, grid, parse_axes, search
 

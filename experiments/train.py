@@ -46,9 +46,10 @@ from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from . import flags
 from .cli import start
 from .config import new_run_config, resumed_run_config
+from .console import ConsoleProgress, make_console, results_table, table_title
 from .flags import FLAGS
 from .machines import Watchdog, join_processes, make_devices, set_up_jax
-from .report import ConsoleProgress, make_console, plot_learning_curve, results_table, table_title
+from .plots import plot_learning_curve
 from .signals import stop_requests
 from .versions import versions
 

@@ -81,7 +81,7 @@ def serve():
     import diffrec_jax  # noqa: F401
     import experiments.cli
     import experiments.config
-    import experiments.report
+    import experiments.console
     import experiments.runs  # noqa: F401
 
     for line in sys.stdin:

@@ -15,7 +15,7 @@ from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from diffrec_jax.training.train_config import TrainConfig
 from experiments.compare import find_runs
-from experiments.report import make_console
+from experiments.console import make_console
 from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal
 from tests.experiments.scripts import TINY, run
 
