@@ -14,7 +14,7 @@ from scipy import sparse
 from diffrec_jax.config import ConfigError, RunConfig, embedding_run_config
 from diffrec_jax.data import Dataset
 from diffrec_jax.devices import DeviceStrategy, from_primary
-from diffrec_jax.evaluation import Evaluator, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.evaluation import Evaluator, SampledCandidates, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.files import atomic_file, safe_name
 from diffrec_jax.memory import GIB, available_bytes
 from diffrec_jax.prng import make_key
@@ -262,7 +262,11 @@ def fit_scoring_state(config: RunConfig, recommender: FittedRecommender, dataset
 
 
 def evaluate_scoring_state(
-    config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset
+    config: RunConfig,
+    evaluator: Evaluator,
+    scoring_state: Any,
+    dataset: Dataset,
+    candidates: SampledCandidates | None = None,
 ) -> dict[str, SplitResult]:
     """Validation and test of a placed scoring state."""
     return evaluate_dataset(
@@ -272,16 +276,21 @@ def evaluate_scoring_state(
         recency=config.recency.make().infer,
         test_with_valid_input=config.evaluation.test_with_valid_input,
         user_ids=config.evaluation.user_ids(dataset),
+        candidates=candidates,
     )
 
 
 def evaluate_fitted(
-    config: RunConfig, recommender: FittedRecommender, dataset: Dataset, devices: DeviceStrategy
+    config: RunConfig,
+    recommender: FittedRecommender,
+    dataset: Dataset,
+    devices: DeviceStrategy,
+    candidates: SampledCandidates | None = None,
 ) -> dict[str, SplitResult]:
     """Fits a closed-form model and evaluates it."""
     scoring_state = devices.place(fit_scoring_state(config, recommender, dataset))
     evaluator = make_evaluator(config, score_fn_for(recommender, dataset), devices)
-    return evaluate_scoring_state(config, evaluator, scoring_state, dataset)
+    return evaluate_scoring_state(config, evaluator, scoring_state, dataset, candidates)
 
 
 def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_state: Any, dataset: Dataset) -> float:
@@ -296,17 +305,18 @@ HOW = "how"
 """Name of the JSON text in a file of users' metrics that says how they were measured."""
 
 
-def how_measured(config: RunConfig, config_sha256: str) -> dict[str, Any]:
-    """What decides each user's metrics, beside the split."""
+def how_measured(config: RunConfig, config_sha256: str, candidates: SampledCandidates | None = None) -> dict[str, Any]:
+    """What decides each user's metrics, beside the split; ``candidates`` where not all items were ranked."""
     evaluation = dataclasses.asdict(config.evaluation)
     measured = {name: evaluation[name] for name in ("ks", "test_with_valid_input", "eval_users")}
     own = {"infer_recency": config.recency.infer_recency, "matmul_precision": config.matmul_precision}
-    return json.loads(json.dumps({"config_sha256": config_sha256} | measured | own))
+    sampled = dataclasses.asdict(candidates) if candidates else {}
+    return json.loads(json.dumps({"config_sha256": config_sha256} | measured | own | sampled))
 
 
 def per_user_path(folder: Path, split: str, how: dict[str, Any], how_of_run: dict[str, Any]) -> Path:
     """per_user_SPLIT.npz for what is measured as the run does; otherwise the name says what is different."""
-    different = {name: value for name, value in how.items() if value != how_of_run[name]}
+    different = {name: value for name, value in how.items() if value != how_of_run.get(name)}
     parts = [f"{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in different.items()]
     return folder / f"{safe_name('.'.join([f'per_user_{split}', *parts]))}.npz"
 

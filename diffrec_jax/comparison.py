@@ -198,9 +198,17 @@ def compare_runs(runs: list[Run], metric: str, against: str | None = None) -> Co
     Raises:
       ConfigError: the runs cannot be compared, or no model has that label.
     """
-    runs = [with_metric(run, metric) for run in runs]
-    check_comparable(runs, (metric,))
-    groups = sorted(group_runs(runs), key=lambda group: -group.mean(metric))
+    return compare_groups(group_runs([with_metric(run, metric) for run in runs]), metric, against)
+
+
+def compare_groups(groups: list[Group], metric: str, against: str | None = None) -> Comparison:
+    """``compare_runs`` of runs that are grouped already, and were measured by the metric.
+
+    Raises:
+      ConfigError: the runs cannot be compared, or no group has that label.
+    """
+    check_comparable([run for group in groups for run in group.runs], (metric,))
+    groups = sorted(groups, key=lambda group: -group.mean(metric))
     labels = [group.label for group in groups]
     if against and against not in labels:
         raise ConfigError(f"against {against!r}: not compared; choose one of {', '.join(labels)}")

@@ -4,10 +4,12 @@ The checks of a configuration, the flags of the scripts and the reference of the
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
-from types import NoneType, UnionType
+from types import MappingProxyType, NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from diffrec_jax.seeds import MAX_SEED
@@ -101,7 +103,8 @@ def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}: choose one of {', '.join(choices)}")
 
 
-def fields_of(config_class: type) -> dict[str, Field]:
+@functools.cache
+def fields_of(config_class: type) -> Mapping[str, Field]:
     """The fields of a configuration by name. One without a ``setting`` (of a class from outside) has no help."""
     hints, found = get_type_hints(config_class), {}
     for field in dataclasses.fields(config_class):
@@ -111,7 +114,7 @@ def fields_of(config_class: type) -> dict[str, Field]:
         default = field.default_factory() if has_factory else field.default  # type: ignore[misc]
         known = dataclasses.replace(known, choices=known.choices or choices)
         found[field.name] = Field(field.name, kind, default, known, optional)
-    return found
+    return MappingProxyType(found)
 
 
 def check_settings(config: Any) -> None:

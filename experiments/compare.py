@@ -20,6 +20,7 @@ from . import flags
 from .cli import start
 from .console import make_console, table_title
 from .flags import FLAGS
+from .measured import measure
 from .plots import plot_comparison
 from .runs import cut_train_flags, run_all
 from .tables import accuracy_metrics, make_columns, to_csv, to_latex, to_markdown, to_terminal
@@ -80,16 +81,15 @@ def main() -> None:
     metric = FLAGS.metric or f"recall@{default_k(ks)}"
     check_comparable(runs, accuracy_metrics(ks))
     compared = compare_runs(runs, metric, FLAGS.against)
-    groups = compared.groups
-
-    columns = make_columns(compared)
+    measured = measure(compared)
+    columns, rows = make_columns(measured), measured.rows
     title, made_of = table_title(runs[0].results), provenance(runs)
-    console.print(to_terminal(columns, len(groups), title))
+    console.print(to_terminal(columns, rows, title))
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "comparison.md", to_markdown(columns, len(groups), title) + f"\n{made_of}\n")
-    write_atomically(folder / "comparison.tex", f"% {made_of}\n{to_latex(columns, len(groups))}")
-    write_atomically(folder / "comparison.csv", to_csv(columns, len(groups)))
-    bars = {group.label: [run.results["test"][metric] for run in group.runs] for group in groups}
+    write_atomically(folder / "comparison.md", to_markdown(columns, rows, title) + f"\n{made_of}\n")
+    write_atomically(folder / "comparison.tex", f"% {made_of}\n{to_latex(columns, rows)}")
+    write_atomically(folder / "comparison.csv", to_csv(columns, rows))
+    bars = {row.label: row.test[metric] for row in rows}
     if not plot_comparison(bars, metric, title, folder / "comparison.png", made_of):
         console.print("no comparison.png: matplotlib is missing (pip install 'diffrec-jax[plot]')")
     console.print(f"the whole table: {folder / 'comparison.md'}, .csv, .tex")

@@ -18,6 +18,7 @@ from diffrec_jax.assembly import (
 )
 from diffrec_jax.config import ConfigError, EvaluationConfig, RecencyConfig, RunConfig, with_settings
 from diffrec_jax.devices import is_primary
+from diffrec_jax.evaluation import SampledCandidates
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 
@@ -46,6 +47,7 @@ def main() -> None:
             "that with --dataset or --data_dir"
         )
     check_evaluation(config, dataset)
+    candidates = SampledCandidates(FLAGS.sampled_negatives) if FLAGS.sampled_negatives else None
     devices = make_devices(dataset)
     if config.training:
         with ConsoleProgress(console, config.training.metric) as progress:
@@ -54,17 +56,19 @@ def main() -> None:
             results = trainer.evaluate(
                 trainer.restore_best(),
                 test_with_valid_input=config.evaluation.test_with_valid_input,
+                candidates=candidates,
             )
     else:
-        results = evaluate_fitted(config, config.make_fitted(dataset), dataset, devices)
+        results = evaluate_fitted(config, config.make_fitted(dataset), dataset, devices, candidates)
     if FLAGS.per_user and is_primary():
         digest = config_digest(stored)
-        how, how_of_run = (how_measured(c, digest) for c in (config, config_of_run))
+        how, how_of_run = how_measured(config, digest, candidates), how_measured(config_of_run, digest)
         paths = write_per_user(results, dataset, run_directory.path, how, how_of_run)
         console.print(f"each user's metrics are in {' and '.join(str(path) for path in paths)}")
     mode, title = config.evaluation.mode, MODELS[config.model].title
     rows = {f"{title} {split}": result.mean(mode) for split, result in results.items()}
-    console.print(results_table(f"{dataset.name}, {mode} mode", rows, config.evaluation.ks))
+    ranked = f", {candidates}" if candidates else ""
+    console.print(results_table(f"{dataset.name}, {mode} mode{ranked}", rows, config.evaluation.ks))
 
 
 if __name__ == "__main__":

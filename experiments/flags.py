@@ -329,6 +329,8 @@ def define_evaluate_run_flags(values: flags.FlagValues = FLAGS) -> None:
         None,
         f"Weights of the rows scored from, if not those of the run: {RECENCY_FORMS}.",
     )
+    define("integer", "sampled_negatives", 0, "Rank each user's relevant items among so many sampled unseen ones; 0: "
+            "among all. Figures of the two cannot be compared.", lower_bound=0)  # fmt: skip
 
 
 def define_source_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -394,6 +396,35 @@ def define_compare_flags(values: flags.FlagValues = FLAGS) -> None:
             "recall at 20, or at the largest K of --ks).")  # fmt: skip
     define("string", "against", None, "The model, as the table calls it, that others are compared with "
             "(default: the best).")  # fmt: skip
+
+
+def define_study_flags(values: flags.FlagValues = FLAGS) -> Define:
+    """Which studies, and where their runs are."""
+    define = _definer(values, "Studies")
+    define("list", "studies", [], "Names of studies; all by default.")
+    define("path", "runs_dir", "runs", "Where new runs go, and finished ones are looked for.")
+    define("boolean", "quick", False, "Every kind of study at toy size, on synthetic data.")
+    return define
+
+
+def define_reproduce_flags(values: flags.FlagValues = FLAGS) -> None:
+    """Which studies are done, and how."""
+    define = define_study_flags(values)
+    define("integer", "jobs", 1, "Runs at once.", lower_bound=1)
+    define("float", "budget_minutes", 0.0, "Stop after so long; what was begun is saved. 0: go on to the end.",
+            lower_bound=0.0)  # fmt: skip
+    define("enum", "launch", "here", "here: run; list: print a command for each missing run; slurm: write a job array.",
+            values=["here", "list", "slurm"])  # fmt: skip
+    define("boolean", "submit", False, "With --launch=slurm: hand it to sbatch.")
+
+
+def define_report_flags(values: flags.FlagValues = FLAGS) -> None:
+    """What is reported, and where to."""
+    define = define_study_flags(values)
+    define("path", "out", "report", "Folder of report.md, its pictures and report.html.")
+    define("path", "findings", None, "Folder for the findings of each study as JSON.")
+    define("list", "pages", [], "Markdown files whose tables are filled, too.")
+    define("boolean", "runs", True, "Measure the runs; --noruns: report what --findings keeps.")
 
 
 def define_train_flags(values: flags.FlagValues = FLAGS) -> None:

@@ -1,11 +1,13 @@
 """Runs of experiments.train made by other scripts, each in its own process."""
 
+import contextlib
 import re
 import statistics
 import subprocess
 import sys
+import time
+from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import IO
 
 from absl.flags import Error, FlagValues
 
@@ -15,6 +17,8 @@ from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differenc
 
 from . import flags
 from .config import new_run_config
+
+SECONDS_BETWEEN_LOOKS = 0.02
 
 
 class RunFailed(ConfigError):
@@ -70,41 +74,76 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
             )
 
 
-def _run(command: list[str], log: IO[str]) -> int:
-    """Runs it to its end: its exit code. If this process is told to end, so is that one, which saves what it has."""
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT) as process:
-        try:
-            return process.wait()
-        except BaseException:
+def execute(
+    commands: Mapping[Path, list[str]], *, jobs: int = 1, ends_at: float = float("inf")
+) -> Generator[tuple[Path, int]]:
+    """Does commands, so many at once, each with a log beside the path that it is known by.
+
+    If this process is told to end, or the time is over, so are the commands: a training saves what it has.
+
+    Args:
+      commands: in the order they are started in.
+      jobs: processes at once.
+      ends_at: of ``time.monotonic``.
+
+    Yields:
+      The path of a command that ended, and its exit code; those stopped by the time are left out.
+    """
+    waiting, active = list(commands.items()), dict[Path, subprocess.Popen]()
+    try:
+        while (waiting or active) and time.monotonic() < ends_at:
+            while waiting and len(active) < jobs:
+                path, command = waiting.pop(0)
+                print(f"running {path}", flush=True)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with log_of(path).open("w") as log:
+                    active[path] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            for path, process in list(active.items()):
+                if process.poll() is not None:
+                    del active[path]
+                    yield path, process.returncode
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    finally:
+        for process in active.values():
             process.terminate()
+        for process in active.values():
             process.wait()
-            raise
+
+
+def train_command(path: Path, train_flags: list[str]) -> list[str]:
+    """Starts a run, or goes on with it."""
+    return [sys.executable, "-m", f"{__package__}.train", *train_flags, f"--run_dir={path}", "--resume"]
+
+
+def log_of(path: Path) -> Path:
+    """What a command printed."""
+    return path.with_name(path.name + ".log")
+
+
+def failure(path: Path, code: int) -> RunFailed:
+    """The error of a command that failed; it ends with the last line that was printed."""
+    lines = log_of(path).read_text().splitlines() or [""]
+    reason = re.sub("^error: ", "", lines[-1])
+    return RunFailed(f"{path} failed with exit code {code}: {reason} (all of it in {log_of(path)})")
 
 
 def run_all(runs: dict[Path, list[str]]) -> None:
-    """Runs what is not finished, one after the other, each with a log beside its run directory.
+    """Runs what is not finished, one after the other.
 
     A finished run is used only if its whole configuration, its data's fingerprint and the version of the
     project are those that the flags ask for now.
 
     Raises:
       ConfigError: there is a run of another configuration.
-      RunFailed: a run failed; the message ends with its last line.
+      RunFailed: a run failed.
     """
     check_existing(runs)
-    for path, train_flags in runs.items():
-        if RunDirectory(path).results() is not None:
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", f"{__package__}.train", *train_flags, f"--run_dir={path}", "--resume"]
-        print(f"running {path}", flush=True)
-        with path.with_name(path.name + ".log").open("w") as log:
-            code = _run(command, log)
-        if code:
-            lines = Path(log.name).read_text().splitlines() or [""]
-            raise RunFailed(
-                f"{path} failed with exit code {code}: {re.sub('^error: ', '', lines[-1])} (all of it in {log.name})"
-            )
+    unfinished = {path: own for path, own in runs.items() if RunDirectory(path).results() is None}
+    commands = {path: train_command(path, own) for path, own in unfinished.items()}
+    with contextlib.closing(execute(commands)) as ended:
+        for path, code in ended:
+            if code:
+                raise failure(path, code)
 
 
 def summarise(values: list[float]) -> str:

@@ -1,6 +1,5 @@
 """The docs: every exported name has a reference, every example runs, the site builds without a warning."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -10,9 +9,14 @@ from pathlib import Path
 import pytest
 
 import diffrec_jax as dr
+from diffrec_jax.config import ConfigError
 from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
+from experiments import findings
+from experiments.pages import BLOCK, filled, to_markdown
+from experiments.report import TITLE
+from experiments.sections import sections
 
 pytestmark = pytest.mark.once
 
@@ -20,23 +24,22 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-@pytest.fixture
-def tables():
-    spec = importlib.util.spec_from_file_location("tables", DOCS / "tables.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+REPORT = (
+    "python -m experiments.report --noruns --findings=docs/results --out=docs/report "
+    "--pages=README.md,docs/comparison.md"
+)
 
 
-def test_tables_are_those_that_are_stored(tables):
-    used = set()
-    for page in tables.PAGES:
-        text = page.read_text()
-        assert tables.filled(text) == text, f"{page.name}: python docs/tables.py"
-        used |= {found["name"] for found in tables.BLOCK.finditer(text)}
-    assert used == set(tables.COMPARISONS) == {path.stem for path in tables.RESULTS.glob("*.csv")}
-    with pytest.raises(KeyError, match="has no column recall@7: it has model, seeds"):
-        tables.table(min(used), ["model", "recall@7"])
+def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
+    kept, pages = findings.read(DOCS / "results"), (ROOT / "README.md", DOCS / "comparison.md")
+    for page in pages:
+        assert filled(page.read_text(), kept) == page.read_text(), REPORT
+    assert any(BLOCK.search(page.read_text()) for page in pages)
+    assert to_markdown(TITLE, sections(kept), tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
+    pictures = {path.name for path in tmp_path.glob("*.svg")}
+    assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
+    with pytest.raises(ConfigError, match="table models on ml-1m clean: recall@7 -->: there is no 'recall@7' in the"):
+        filled("<!-- table models on ml-1m clean: recall@7 -->\n<!-- end of table -->", kept)
 
 
 def test_the_reference_has_every_exported_name():

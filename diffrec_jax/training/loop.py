@@ -12,6 +12,7 @@ from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy, any_stops, from_primary
+from diffrec_jax.evaluation.candidates import SampledCandidates
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import (
@@ -225,8 +226,10 @@ class Trainer:
         """What the recommender scores with, of a placed state."""
         return self._prepare_scoring(state.scoring_params)
 
-    def evaluate(self, state: TrainState, *, test_with_valid_input: bool = False) -> dict[str, SplitResult]:
-        """Validation and test of a placed state."""
+    def evaluate(
+        self, state: TrainState, *, test_with_valid_input: bool = False, candidates: SampledCandidates | None = None
+    ) -> dict[str, SplitResult]:
+        """Validation and test of a placed state, by ``evaluate_dataset``."""
         assert self.progress is not None
         started = time.perf_counter()
         num_users = len(self.dataset.evaluated_users if self.eval_user_ids is None else self.eval_user_ids)
@@ -240,23 +243,19 @@ class Trainer:
                 raise StoppedError("stopped while it evaluated; nothing is lost: go on with --resume")
 
         with self.clock.measuring("evaluation"):  # type: ignore[union-attr]
-            results = self._evaluate(state, test_with_valid_input, on_batch)
+            results = evaluate_dataset(
+                self.evaluator,
+                self.scoring_state(state),
+                self.dataset,
+                recency=self.weighting.infer,
+                test_with_valid_input=test_with_valid_input,
+                user_ids=self.eval_user_ids,
+                candidates=candidates,
+                on_batch=on_batch,
+            )
         self.timings.eval_s += time.perf_counter() - started
         self.timings.evaluations += 1
         return results
-
-    def _evaluate(
-        self, state: TrainState, test_with_valid_input: bool, on_batch: Callable[[int], None]
-    ) -> dict[str, SplitResult]:
-        return evaluate_dataset(
-            self.evaluator,
-            self.scoring_state(state),
-            self.dataset,
-            recency=self.weighting.infer,
-            test_with_valid_input=test_with_valid_input,
-            user_ids=self.eval_user_ids,
-            on_batch=on_batch,
-        )
 
     def _check_losses(self, watch: LossWatch, reports: list[tuple[int, StepReport]]) -> None:
         """Looks at the steps since the last time; waits for the device."""

@@ -16,6 +16,7 @@ from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from diffrec_jax.training.train_config import TrainConfig
 from experiments.compare import find_runs
 from experiments.console import make_console
+from experiments.measured import measure
 from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal
 from tests.experiments.scripts import TINY, run
 
@@ -111,13 +112,14 @@ def test_users_metrics_have_to_be_those_of_the_results(tmp_path):
 
 def test_tables_hold_any_name(tmp_path):
     groups = group_runs([load_run(make_run(tmp_path / r"a|b_$\{^}~[red]")), load_run(make_run(tmp_path / "b", lr=0.5))])
-    columns = make_columns(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
-    markdown = to_markdown(columns, 2, "title").splitlines()
+    measured = measure(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
+    columns = make_columns(measured)
+    markdown = to_markdown(columns, measured.rows, "title").splitlines()
     assert all(line.replace(r"\|", "").count("|") == len(columns) + 1 for line in markdown[2:])
-    assert r"a|b\_\$\textbackslash{}\{\textasciicircum{}\}\textasciitilde{}[red]" in to_latex(columns, 2)
+    assert r"a|b\_\$\textbackslash{}\{\textasciicircum{}\}\textasciitilde{}[red]" in to_latex(columns, measured.rows)
     console = make_console()
     with console.capture() as captured:
-        console.print(to_terminal(columns, 2, "of [x]"))
+        console.print(to_terminal(columns, measured.rows, "of [x]"))
     assert "[red]" in captured.get() and "of [x]" in captured.get()
 
 
@@ -136,16 +138,17 @@ def test_the_table_has_means_deviations_and_a_bold_best(tmp_path):
     runs = [load_run(make_run(tmp_path / f"{seed}", seed=seed, level=0.4 + seed / 10)) for seed in (1, 2)]
     runs.append(load_run(make_run(tmp_path / "ease", "ease", level=0.3)))
     groups = group_runs(runs)
-    columns = make_columns(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
-    rows = list(csv.DictReader(to_csv(columns, 2).splitlines()))
+    measured = measure(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))
+    columns = make_columns(measured)
+    rows = list(csv.DictReader(to_csv(columns, measured.rows).splitlines()))
     values = [run.results["test"]["recall@20"] for run in runs[:2]]
     assert float(rows[0]["recall@20"]) == pytest.approx(np.mean(values), abs=1e-12)
     assert float(rows[0]["recall@20 std"]) == pytest.approx(np.std(values, ddof=1), abs=1e-12)
     assert rows[1]["recall@20 std"] == "" and rows[1]["seeds"] == "1" and rows[1]["s / 1,000 users"] == ""
     assert float(rows[0]["capped_recall@20"]) >= float(rows[0]["recall@20"])
-    shown = [column.header for column in to_terminal(columns, 2, "").columns]
+    shown = [column.header for column in to_terminal(columns, measured.rows, "").columns]
     assert "recall@20" in shown and "capped_recall@20" not in shown
-    latex = to_latex(columns, 2)
+    latex = to_latex(columns, measured.rows)
     assert latex.count(r"\textbf") == 6 and r"[95\%]" in latex and r"$\pm$" in latex
     assert all(line.count("&") == latex.splitlines()[2].count("&") for line in latex.splitlines() if "&" in line)
 

@@ -1,0 +1,127 @@
+"""Pictures of a report as SVG text, in colours that the colour-blind tell apart and in the ink of the page around them.
+
+Reference: palette of Okabe and Ito, Color Universal Design, 2008.
+"""
+
+import io
+import re
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from diffrec_jax.config import ConfigError
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
+MARKERS = "osD^vPX"
+INK = "#010203"
+"""Stands for the colour of the text around a picture."""
+WIDTH = 7.0
+"""Inches."""
+
+
+def _draw(name: str, height: float, draw: Callable[[Any], None]) -> str:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ConfigError("a report needs matplotlib: pip install 'diffrec-jax[plot]'") from error
+    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    look: dict[Any, Any] = dict.fromkeys(inked, INK) | {
+        "svg.fonttype": "none", "svg.hashsalt": name, "font.family": "sans-serif", "font.size": 10,
+        "axes.spines.top": False, "axes.spines.right": False, "legend.frameon": False,
+    }  # fmt: skip
+    file = io.StringIO()
+    with rc_context(look):
+        figure = Figure(figsize=(WIDTH, height), layout="constrained")
+        FigureCanvasSVG(figure)
+        draw(figure.subplots())
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def for_page(svg: str, description: str) -> str:
+    """The picture within an HTML page: its ink is the page's, and its names are its own."""
+    own = re.sub(r"\W", "", description)
+    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{own}-", svg)
+    start = f'<svg role="img" aria-label="{description}"'
+    return svg.replace(INK, "currentColor").replace("<svg", start, 1)
+
+
+def for_file(svg: str) -> str:
+    """The picture as a file of its own: dark ink on white paper."""
+    end = svg.index(">") + 1
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'<?xml version="1.0" encoding="utf-8"?>\n{svg[:end]}{paper}{svg[end:]}'.replace(INK, "#222222")
+
+
+def _spread(values: Sequence[float]) -> float:
+    return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def lines(name: str, series: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, ylabel: str) -> str:
+    """A line for each series through the means at its places, which are evenly spaced; bars: deviation over seeds."""
+    places = list(dict.fromkeys(place for own in series.values() for place in own))
+
+    def draw(axes: Any) -> None:
+        for number, (label, own) in enumerate(series.items()):
+            at = [places.index(place) for place in own]
+            means, spreads = [[of(values) for values in own.values()] for of in (statistics.mean, _spread)]
+            axes.errorbar(
+                at, means, yerr=spreads, label=label, color=COLOURS[number % len(COLOURS)],
+                marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5,
+            )  # fmt: skip
+        axes.set_xticks(range(len(places)), places)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if len(series) > 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+    return _draw(name, 3.4, draw)
+
+
+def dots(name: str, values: Mapping[str, Sequence[float]], xlabel: str) -> str:
+    """A row for each label: the seeds as small dots, their mean and deviation beside."""
+
+    def draw(axes: Any) -> None:
+        for place, own in enumerate(values.values()):
+            axes.errorbar(
+                statistics.mean(own), place, xerr=_spread(own), color=COLOURS[0], marker="o", markersize=6, capsize=3
+            )
+            axes.plot(own, [place] * len(own), ".", color=COLOURS[1], markersize=3, zorder=3)
+        axes.set_yticks(range(len(values)), [label.replace("$", r"\$") for label in values])
+        axes.invert_yaxis()
+        axes.grid(axis="x", alpha=0.25)
+        axes.set(xlabel=xlabel)
+
+    return _draw(name, 0.9 + 0.28 * len(values), draw)
+
+
+def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Labels of the points (cost, gain) that none other beats in both, by rising cost."""
+    front, best = [], float("-inf")
+    for label, (_, gain) in sorted(points.items(), key=lambda item: (item[1][0], -item[1][1])):
+        if gain > best:
+            front.append(label)
+            best = gain
+    return front
+
+
+def pareto(name: str, points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str) -> str:
+    """Gain against cost, the front as a line; its points are named."""
+    front = pareto_front(points)
+
+    def draw(axes: Any) -> None:
+        others = [points[label] for label in points if label not in front]
+        if others:
+            axes.plot(*zip(*others, strict=True), "o", color=COLOURS[6], markersize=5)
+        axes.step(*zip(*(points[label] for label in front), strict=True), where="post", color=COLOURS[0], alpha=0.6)
+        axes.plot(*zip(*(points[label] for label in front), strict=True), "o", color=COLOURS[1], markersize=6)
+        for label, place in points.items():
+            is_best = label in front
+            size, alpha = (9, 1.0) if is_best else (7, 0.7)
+            text = label.replace("$", r"\$")
+            axes.annotate(text, place, xytext=(4, 3), textcoords="offset points", fontsize=size, alpha=alpha)
+        axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axes.margins(x=0.12)
+
+    return _draw(name, 4.6, draw)

@@ -1,0 +1,134 @@
+"""What the finished runs of a study say: its comparison on each dataset, and what becomes of the paper's claims."""
+
+import json
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from diffrec_jax.comparison import Group, compare_groups, load_run
+from diffrec_jax.evaluation import compare_users, holm
+from diffrec_jax.files import write_atomically
+
+from .measured import COSTS, Measured, measure
+from .plan import Planned
+from .store import Store
+from .studies import Claim, Study
+
+METRIC = "recall@20"
+LEVEL = 0.05
+CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not measured yet"
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A claim and the numbers that speak for or against it."""
+
+    text: str
+    data: str
+    metric: str
+    at_least: bool
+    better: str
+    worse: str
+    values: list[float] | None = None
+    """Means of the two variants; None where their runs are missing."""
+    difference: list[float] | None = None
+    """Of a test metric over users: mean, and ends of its interval."""
+    p_value: float | None = None
+    """Of that, before any correction."""
+
+    def verdict(self, adjusted: float | None) -> str:
+        """What becomes of the claim, with the p-value adjusted for all claims that are tested together."""
+        if self.values is None:
+            return OPEN
+        better, worse = self.values
+        if adjusted is None:
+            return CONFIRMED if better < worse else REFUTED
+        if self.at_least:
+            return REFUTED if better < worse and adjusted < LEVEL else CONFIRMED
+        return CONFIRMED if better > worse and adjusted < LEVEL else REFUTED
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Of one study."""
+
+    study: str
+    by_data: dict[str, Measured]
+    claims: list[Tested]
+
+    def to_json(self) -> str:
+        """As text that ``from_json`` reads."""
+        values = {
+            "study": self.study,
+            "by_data": {data: measured.to_dict() for data, measured in self.by_data.items()},
+            "claims": [asdict(claim) for claim in self.claims],
+        }
+        return json.dumps(values, indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Findings":
+        """The inverse of ``to_json``."""
+        values: dict[str, Any] = json.loads(text)
+        by_data = {data: Measured.from_dict(measured) for data, measured in values["by_data"].items()}
+        return cls(values["study"], by_data, [Tested(**claim) for claim in values["claims"]])
+
+
+def find(study: Study, planned: Iterable[Planned], store: Store) -> Findings:
+    """What the finished runs of a study say; a variant whose runs are not all there is left out."""
+    paths: dict[str, dict[str, list[Path | None]]] = {}
+    for one in planned:
+        if one.study is study:
+            paths.setdefault(one.data, {}).setdefault(one.variant, []).append(store.finished(one.identity))
+    groups = {
+        data: {
+            variant: Group(variant, [load_run(path) for path in found if path])
+            for variant, found in by_variant.items()
+            if all(found)
+        }
+        for data, by_variant in paths.items()
+    }
+    by_data = {
+        data: measure(compare_groups(list(own.values()), METRIC, study.against if study.against in own else None))
+        for data, own in groups.items()
+        if own
+    }
+    return Findings(study.name, by_data, [test(claim, groups.get(claim.data, {})) for claim in study.claims])
+
+
+def test(claim: Claim, groups: Mapping[str, Group]) -> Tested:
+    """Compares the two variants of a claim, where both are there."""
+    told = Tested(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse)
+    if claim.better not in groups or claim.worse not in groups:
+        return told
+    better, worse = groups[claim.better], groups[claim.worse]
+    if claim.metric in COSTS:
+        get = COSTS[claim.metric][0]
+        taken = [[value for run in group.runs if (value := get(run)) is not None] for group in (better, worse)]
+        values = [statistics.mean(own) for own in taken] if all(taken) else None
+        return replace(told, values=values)
+    found = compare_users(better.per_user(claim.metric), worse.per_user(claim.metric))
+    return replace(
+        told,
+        values=[better.mean(claim.metric), worse.mean(claim.metric)],
+        difference=[found.mean_difference, found.low, found.high],
+        p_value=found.p_value,
+    )
+
+
+def adjusted_p(claims: list[Tested]) -> list[float | None]:
+    """P-values of claims that are tested together, adjusted by Holm's method; None of those without one."""
+    adjusted = iter(holm([claim.p_value for claim in claims if claim.p_value is not None]))
+    return [None if claim.p_value is None else next(adjusted) for claim in claims]
+
+
+def write(findings: Findings, folder: Path) -> None:
+    """Keeps them in a file of the study's name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / f"{findings.study}.json", findings.to_json())
+
+
+def read(folder: Path) -> dict[str, Findings]:
+    """The findings that a folder keeps, by study."""
+    return {path.stem: Findings.from_json(path.read_text()) for path in sorted(folder.glob("*.json"))}

@@ -1,0 +1,157 @@
+"""A comparison as plain numbers: what tables show, plots draw and files keep."""
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from diffrec_jax.comparison import Comparison, Group, Run
+from diffrec_jax.memory import GIB
+from diffrec_jax.training.run_directory import RunDirectory
+
+from .protocols import by_protocol
+
+BEYOND_ACCURACY = ("coverage", "gini", "popularity", "novelty")
+LAST_EPOCHS = 20
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2f}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def loss_jitter(run: Run) -> float | None:
+    """How much the loss moves from epoch to epoch: deviation of its differences over its mean, of the last epochs."""
+    records = RunDirectory(run.path).records()
+    losses = [record["loss"] for record in records if record["event"] == "epoch"][-LAST_EPOCHS:]
+    if len(losses) < 3:
+        return None
+    return float(np.std(np.diff(losses), ddof=1) / np.mean(losses))
+
+
+def _timing(*names: str) -> Callable[[Run], float | None]:
+    """The first of these timings that a run has."""
+
+    def get(run: Run) -> float | None:
+        found = (run.results["timings"].get(name) for name in names)
+        return next((value for value in found if value is not None), None)
+
+    return get
+
+
+COSTS: dict[str, tuple[Callable[[Run], float | None], Callable[[float], str]]] = {
+    "best epoch": (lambda run: run.results.get("best_epoch"), _count),
+    "loss jitter": (loss_jitter, "{:.4f}".format),
+    "training s": (_timing("train_s", "fit_s"), _seconds),
+    "s / epoch": (_timing("train_s_per_epoch"), _seconds),
+    "s / 1,000 users": (_timing("eval_s_per_1000_users"), _seconds),
+    "parameters": (lambda run: run.results["num_params"], _count),
+    "peak GiB": (lambda run: run.results["peak_rss_bytes"] / GIB, "{:.2f}".format),
+}
+"""What a run took, and how it is written; of each, less is better."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The runs of one model or variant; each list has a number a seed."""
+
+    label: str
+    seeds: list[int | None]
+    runs: list[str]
+    data_sha256: str
+    valid: dict[str, list[float]]
+    test: dict[str, list[float]]
+    beyond: dict[str, list[float]]
+    """Coverage and the like of the test's lists."""
+    costs: dict[str, list[float]]
+    difference: list[float] | None
+    """Mean, and ends of its interval, of the metric's difference over users; None of what others are compared with."""
+    p_value: float | None
+    """Of that, adjusted by Holm's method."""
+    protocols: dict[str, float]
+    """The metric of the first run by several protocols."""
+
+    @property
+    def num_seeds(self) -> int:
+        """How many runs it is made of."""
+        return len(self.runs)
+
+    def mean(self, metric: str) -> float:
+        """A test metric averaged over seeds."""
+        return statistics.mean(self.test[metric])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows on the same data and users, best first."""
+
+    metric: str
+    against: str
+    """Label of the row that the others are compared with."""
+    versions: list[str]
+    """Of the project, that the runs were made with."""
+    devices: list[str]
+    rows: list[Row]
+
+    def row(self, label: str) -> Row:
+        """The row of that label.
+
+        Raises:
+          KeyError: there is none.
+        """
+        return {row.label: row for row in self.rows}[label]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Measured":
+        """The inverse of ``to_dict``."""
+        parts: dict[str, Any] = values | {"rows": [Row(**row) for row in values["rows"]]}
+        return cls(**parts)
+
+
+def measure(compared: Comparison) -> Measured:
+    """The numbers of a comparison."""
+    runs = [run for group in compared.groups for run in group.runs]
+    versions = sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in runs})
+    devices = sorted({run.results.get("devices", "unknown") for run in runs})
+    rows = [_row(compared, number) for number in range(len(compared.groups))]
+    return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows)
+
+
+def _row(compared: Comparison, number: int) -> Row:
+    group, found = compared.groups[number], compared.differences[number]
+    beyond = {name for run in group.runs for name in run.results.get("beyond_accuracy", {})}
+    return Row(
+        label=group.label,
+        seeds=[run.results["seed"] for run in group.runs],
+        runs=[str(run.path) for run in group.runs],
+        data_sha256=group.runs[0].data_sha256,
+        valid=_of_all(group, "valid"),
+        test=_of_all(group, "test"),
+        beyond={
+            name: group.values(lambda results, name=name: results.get("beyond_accuracy", {}).get(name))
+            for name in sorted(beyond)
+        },
+        costs={name: _present(get(run) for run in group.runs) for name, (get, _) in COSTS.items()},
+        difference=None if found is None else [found.mean_difference, found.low, found.high],
+        p_value=None if number == compared.against else compared.p_values[number],
+        protocols=by_protocol(group.runs[0].path, group.runs[0].per_user, compared.metric),
+    )
+
+
+def _of_all(group: Group, split: str) -> dict[str, list[float]]:
+    splits = [run.results.get(split, {}) for run in group.runs]
+    return {name: [values[name] for values in splits] for name in splits[0] if all(name in own for own in splits)}
+
+
+def _present(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

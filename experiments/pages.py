@@ -1,0 +1,181 @@
+"""A report as Markdown with pictures beside it, and as one HTML file that asks nothing of the network."""
+
+import html
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from diffrec_jax.config import ConfigError
+from diffrec_jax.files import write_atomically
+
+from .figures import for_file, for_page
+from .findings import Findings
+from .sections import Block, Cell, Command, Heading, Paragraph, Picture, TableBlock
+from .tables import make_columns
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --line: #d0d7de; --soft: #f3f5f7; --link: #0b5cad; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6edf3; --paper: #0f1419; --line: #3a434d; --soft: #1a2129; --link: #7cb7ff; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif; }
+h1, h2, h3 { line-height: 1.25; margin: 2rem 0 .5rem; }
+p { max-width: 48rem; }
+code { background: var(--soft); padding: .1em .3em; border-radius: 4px; overflow-wrap: anywhere; }
+a { color: var(--link); }
+nav ul { columns: 16rem; padding-left: 1.2rem; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
+th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th.text, td.text { text-align: left; white-space: normal; min-width: 8rem; }
+tbody tr:hover { background: var(--soft); }
+th button { all: unset; cursor: pointer; font-weight: 600; }
+th button:focus-visible { outline: 2px solid var(--link); }
+th[aria-sort=ascending] button::after { content: " \\25B2"; }
+th[aria-sort=descending] button::after { content: " \\25BC"; }
+figure { margin: 1rem 0; }
+figure svg { max-width: 100%; height: auto; }
+figcaption { font-size: .9rem; }
+"""
+SCRIPT = """
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const th = button.closest("th"), table = th.closest("table"), body = table.tBodies[0];
+    const place = [...th.parentNode.children].indexOf(th);
+    const falls = th.getAttribute("aria-sort") !== "descending";
+    for (const other of th.parentNode.children) other.removeAttribute("aria-sort");
+    th.setAttribute("aria-sort", falls ? "descending" : "ascending");
+    const value = row => row.children[place].dataset.value;
+    const compare = (a, b) => {
+      const [x, y] = [Number(value(a)), Number(value(b))];
+      return Number.isNaN(x) || Number.isNaN(y) ? value(a).localeCompare(value(b)) : x - y;
+    };
+    const rows = [...body.rows].sort(compare);
+    body.append(...(falls ? rows.reverse() : rows));
+  });
+}
+"""
+BLOCK = re.compile(
+    r"(<!-- table (?P<study>\S+) on (?P<data>.+?): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL
+)
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+def anchor(text: str) -> str:
+    """The name of a heading in links."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
+    """The report in Markdown; its pictures are written to the folder."""
+    lines = [f"# {title}", ""]
+    for block in blocks:
+        if isinstance(block, Heading):
+            lines += [f"{'#' * block.level} {block.text}", ""]
+        elif isinstance(block, Paragraph):
+            lines += [block.text, ""]
+        elif isinstance(block, Command):
+            lines += [f"    {block.text}", ""]
+        elif isinstance(block, Picture):
+            write_atomically(folder / f"{block.name}.svg", for_file(block.svg))
+            lines += [f"![{block.description}]({block.name}.svg)", ""]
+        else:
+            lines += [*markdown_table(block), ""]
+    return "\n".join(lines)
+
+
+def markdown_table(table: TableBlock) -> list[str]:
+    """The lines of a table."""
+
+    def line(texts: Iterable[str]) -> str:
+        return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
+
+    rule = ["---", *["---:"] * (len(table.headings) - 1)]
+    return [line(table.headings), line(rule), *(line(cell.text for cell in row) for row in table.rows)]
+
+
+def filled(text: str, found: Mapping[str, Findings]) -> str:
+    """A page of Markdown with its tables filled.
+
+    A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
+    columns, and ``<!-- end of table -->``.
+
+    Raises:
+      ConfigError: there is no such study, dataset or column.
+    """
+
+    def block(match: re.Match) -> str:
+        try:
+            measured = found[match["study"]].by_data[match["data"]]
+            columns = {column.heading: column for column in make_columns(measured)}
+            chosen = [columns[heading] for heading in match["columns"].split(", ")]
+        except KeyError as error:
+            raise ConfigError(f"{match[1].strip()}: there is no {error.args[0]!r} in the findings") from error
+        rows = [[Cell(column.marked(row, "**{}**".format), 0) for column in chosen] for row in measured.rows]
+        lines = markdown_table(TableBlock([column.heading for column in chosen], rows))
+        return "\n".join([match[1], *lines, "", match[5]])
+
+    return BLOCK.sub(block, text)
+
+
+def to_html(title: str, blocks: Iterable[Block]) -> str:
+    """The report as one page: tables that are sorted by a click, light and dark, nothing from elsewhere."""
+    blocks = list(blocks)
+    contents = [
+        f'<li><a href="#{anchor(block.text)}">{html.escape(block.text)}</a></li>'
+        for block in blocks
+        if isinstance(block, Heading) and block.level == 2
+    ]
+    body = "\n".join(_html(block) for block in blocks)
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<title>{html.escape(title)}</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<h1>{html.escape(title)}</h1>
+<nav aria-label="Contents"><ul>
+{chr(10).join(contents)}
+</ul></nav>
+<main>
+{body}
+</main>
+<script>{SCRIPT}</script>
+</body>
+</html>
+"""
+
+
+def _html(block: Block) -> str:
+    if isinstance(block, Heading):
+        return f'<h{block.level} id="{anchor(block.text)}">{html.escape(block.text)}</h{block.level}>'
+    if isinstance(block, Paragraph):
+        return f"<p>{html.escape(block.text)}</p>"
+    if isinstance(block, Command):
+        return f"<p><code>{html.escape(block.text)}</code></p>"
+    if isinstance(block, Picture):
+        description = html.escape(block.description)
+        return f"<figure>{for_page(block.svg, description)}<figcaption>{description}</figcaption></figure>"
+    heads = "".join(
+        f'<th scope="col"{_kind(cell)}><button>{html.escape(text)}</button></th>'
+        for text, cell in zip(block.headings, block.rows[0], strict=True)
+    )
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in block.rows)
+    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+
+
+def _html_cell(cell: Cell) -> str:
+    text = re.sub(r"^\*\*(.*)\*\*$", r"<strong>\1</strong>", html.escape(cell.text))
+    return f'<td{_kind(cell)} data-value="{html.escape(str(cell.value))}">{text}</td>'
+
+
+def _kind(cell: Cell) -> str:
+    """Text stands on the left of its column."""
+    return ' class="text"' if isinstance(cell.value, str) else ""

@@ -1,0 +1,81 @@
+"""What the studies need: each run once, by what it is, and whether it is there already."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from diffrec_jax.config import DataConfig, RunConfig
+from diffrec_jax.data import DataError, Dataset
+from diffrec_jax.registry import MODELS
+
+from .config import new_run_config
+from .runs import parse_train_flags
+from .store import identity
+from .studies import DATA, QUICK, Study
+
+QUICK_SEEDS = (1,)
+QUICK_TRAINING = ("--epochs=3", "--eval_every=1", "--batch_size=50", "--patience=0")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A run that a study needs."""
+
+    study: Study
+    data: str
+    variant: str
+    flags: tuple[str, ...]
+    """Of experiments.train, but for the run directory."""
+    config: RunConfig
+    identity: str
+    """Of ``store.identity``."""
+
+
+_LOADED: dict[str, Dataset] = {}
+
+
+def _load(data: DataConfig) -> Dataset:
+    """The dataset, read once."""
+    if repr(data) not in _LOADED:
+        _LOADED[repr(data)] = data.load()
+    return _LOADED[repr(data)]
+
+
+def datasets_of(study: Study, *, quick: bool) -> tuple[str, ...]:
+    """Names of ``studies.DATA``."""
+    return (QUICK,) if quick else study.data
+
+
+def variants_of(study: Study, *, quick: bool) -> tuple[str, ...]:
+    """Names of its variants, in their order."""
+    return (study.quick or tuple(study.variants)[:2]) if quick else tuple(study.variants)
+
+
+def plan(studies: Iterable[Study], *, quick: bool) -> tuple[list[Planned], dict[str, str]]:
+    """The runs of studies, and of each dataset that is missing, how to make it."""
+    planned: list[Planned] = []
+    missing: dict[str, str] = {}
+    for study in studies:
+        for data in datasets_of(study, quick=quick):
+            if data not in missing:
+                try:
+                    planned += _of_study(study, data, quick=quick)
+                except DataError as error:
+                    missing[data] = str(error)
+    return planned, missing
+
+
+def _of_study(study: Study, data: str, *, quick: bool) -> list[Planned]:
+    found = []
+    for variant in variants_of(study, quick=quick):
+        given = [*DATA[data].flags, *study.variants[variant]]
+        family = MODELS[next(flag.partition("=")[2] for flag in given if flag.startswith("--model="))]
+        if quick:
+            given = [flag for flag in given if not flag.startswith("--preset=")]
+            given += QUICK_TRAINING if family.is_trained else ()
+        seeds = QUICK_SEEDS if quick else study.seeds
+        for seed in seeds if family.is_seeded else seeds[:1]:
+            flags = (*given, f"--seed={seed}")
+            config = new_run_config(parse_train_flags(list(flags)))
+            of = identity(config.to_dict(_load(config.data)))
+            found.append(Planned(study, data, variant, (*flags, "--per_user", "--nobaseline"), config, of))
+    return found

@@ -1,0 +1,155 @@
+"""Trains what the studies of the paper and of its open questions need, as a queue that may be interrupted at any time.
+
+  python -m experiments.reproduce                                  all of it: days on two cores
+  python -m experiments.reproduce --studies=noise-scale,clusters   some studies
+  python -m experiments.reproduce --quick                          every study at toy size, in minutes
+  python -m experiments.reproduce --budget_minutes=60 --jobs=2     so much of it, two runs at once
+  python -m experiments.reproduce --launch=slurm                   a job array of what is missing
+
+A run is what its configuration and its data are: one that is finished anywhere below --runs_dir is used again, and
+studies share runs. experiments.report makes the report of what is finished.
+"""
+
+import contextlib
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from diffrec_jax.config import ConfigError
+from diffrec_jax.files import write_atomically
+
+from . import flags
+from .cli import start
+from .console import make_console
+from .flags import FLAGS
+from .plan import Planned, plan
+from .protocols import PROTOCOLS, protocol_file
+from .runs import RunFailed, execute, failure, train_command
+from .store import Store
+from .studies import DATA, STUDIES, Study
+
+JOBS, SCRIPT = "jobs.txt", "jobs.sbatch"
+
+
+def chosen_studies(names: list[str]) -> list[Study]:
+    """The studies of these names; all without any.
+
+    Raises:
+      ConfigError: one is unknown.
+    """
+    known = {study.name: study for study in STUDIES}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ConfigError(f"--studies: {unknown[0]} is unknown: choose among {', '.join(known)}")
+    return [known[name] for name in names] if names else list(STUDIES)
+
+
+def show_plan(studies: list[Study], planned: list[Planned], store: Store) -> Table:
+    """Runs of each study, and how many of them are finished."""
+    table = Table()
+    for heading in ("study", "data", "runs", "finished"):
+        table.add_column(heading, justify="left" if heading in ("study", "data") else "right")
+    for study in studies:
+        own = [one for one in planned if one.study is study]
+        data = ", ".join(dict.fromkeys(one.data for one in own))
+        table.add_row(study.name, data, str(len(own)), str(sum(is_finished(one, store) for one in own)))
+    return table
+
+
+def is_finished(one: Planned, store: Store) -> bool:
+    """Whether a run is there."""
+    return store.finished(one.identity) is not None
+
+
+def missing_runs(planned: list[Planned], store: Store) -> dict[Path, list[str]]:
+    """The command of each run that is not finished, by its directory."""
+    found: dict[Path, list[str]] = {}
+    for one in planned:
+        if not is_finished(one, store):
+            path = store.place(one.identity, one.config)
+            found.setdefault(path, train_command(path, list(one.flags)))
+    return found
+
+
+def missing_protocols(planned: list[Planned], store: Store) -> dict[Path, list[str]]:
+    """The command of each measurement by another protocol that a finished run lacks."""
+    found, seen = {}, set()
+    for one in planned:
+        path, of = store.finished(one.identity), (one.study.name, one.data, one.variant)
+        if path is None or not one.study.protocols or of in seen:
+            continue
+        seen.add(of)
+        for name, given in PROTOCOLS.items():
+            if protocol_file(path, name) is None:
+                command = [sys.executable, "-m", f"{__package__}.evaluate", f"--run_dir={path}", "--per_user", *given]
+                found[path / name] = command
+    return found
+
+
+def write_job_array(commands: list[str], folder: Path) -> Path:
+    """A line for each run, and the script of a Slurm array that does a line each: its path."""
+    write_atomically(folder / JOBS, "\n".join(commands) + "\n")
+    script = folder / SCRIPT
+    each = f'sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str((folder / JOBS).absolute()))}'
+    lines = [
+        "#!/bin/sh",
+        f"#SBATCH --array=1-{len(commands)}",
+        f"#SBATCH --output={folder.absolute()}/slurm-%A_%a.log",
+        "#SBATCH --signal=B:TERM@120",
+        "#SBATCH --requeue",
+        f"cd {shlex.quote(str(Path.cwd()))} || exit 1",
+        f'exec sh -c "exec $({each})"',
+    ]
+    write_atomically(script, "\n".join(lines) + "\n")
+    return script
+
+
+def main() -> None:
+    """Flags to finished runs."""
+    console, studies, folder = make_console(), chosen_studies(FLAGS.studies), Path(FLAGS.runs_dir)
+    ends_at = time.monotonic() + 60 * FLAGS.budget_minutes if FLAGS.budget_minutes else float("inf")
+    planned, missing = plan(studies, quick=FLAGS.quick)
+    store = Store(folder)
+    console.print(show_plan(studies, planned, store))
+    for data, why in missing.items():
+        made_by = DATA[data].prepared_by
+        console.print(f"left out: {data}: {why}" + (f"\n  experiments.prepare {made_by}" if made_by else ""))
+    commands = missing_runs(planned, store)
+    if FLAGS.launch != "here":
+        lines = [shlex.join(command) for command in commands.values()]
+        if FLAGS.launch == "list":
+            print("\n".join(lines))
+        elif lines:
+            script = write_job_array(lines, folder)
+            console.print(f"{len(lines)} jobs: sbatch {script}")
+            if FLAGS.submit:
+                subprocess.run(["sbatch", str(script)], check=True)
+        return
+    failed = do(commands, ends_at, console)
+    failed += do(missing_protocols(planned, store), ends_at, console)
+    left = sum(not is_finished(one, store) for one in planned) - len(failed)
+    if failed:
+        raise ConfigError("\n".join(["some failed, and the others went on:", *map(str, failed)]))
+    if left:
+        console.print(f"{left} runs are left: the same command goes on with them")
+
+
+def do(commands: dict[Path, list[str]], ends_at: float, console: Console) -> list[RunFailed]:
+    """Does them all, whatever becomes of one: those that failed."""
+    failed = []
+    with contextlib.closing(execute(commands, jobs=FLAGS.jobs, ends_at=ends_at)) as ended:
+        for number, (path, code) in enumerate(ended, start=1):
+            console.print(f"{number} of {len(commands)}: {path.name}" + (f" failed ({code})" if code else ""))
+            if code:
+                failed.append(failure(path, code))
+    return failed
+
+
+if __name__ == "__main__":
+    flags.define_reproduce_flags()
+    start(main, __doc__ or "")

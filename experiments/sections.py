@@ -1,0 +1,233 @@
+"""What a report says, apart from how it looks: text, tables and pictures made from findings alone."""
+
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from . import figures
+from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, Tested, adjusted_p
+from .measured import COSTS, Measured, Row
+from .protocols import SWITCHES
+from .studies import NOT_TESTABLE, STUDIES, Study
+from .tables import Column, make_columns
+
+COMMAND = "python -m experiments.reproduce --studies={}"
+PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Of a table: its text, and what a column is sorted by."""
+
+    text: str
+    value: float | str
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Of a section, or of a part of one."""
+
+    text: str
+    level: int = 2
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """Text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """What makes the numbers anew."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class TableBlock:
+    """Rows of cells below headings."""
+
+    headings: list[str]
+    rows: list[list[Cell]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure, with the text that stands for it where it is not seen."""
+
+    name: str
+    svg: str
+    description: str
+
+
+Block = Heading | Paragraph | Command | TableBlock | Picture
+
+
+def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[Block]:
+    """The whole report."""
+    studies = [study for study in STUDIES if study.name in found and found[study.name].by_data]
+    tested = [(study, claim) for study in studies for claim in found[study.name].claims]
+    adjusted = adjusted_p([claim for _, claim in tested])
+    verdicts = {id(claim): claim.verdict(p) for (_, claim), p in zip(tested, adjusted, strict=True)}
+    yield Heading("Does the paper's claim hold?")
+    yield Paragraph(
+        "Each claim is tested on the test split, averaged over seeds: a difference in "
+        f"{METRIC} counts where Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, "
+        "has p < .05. Of costs, the means are compared."
+    )
+    yield claims_table(tested, adjusted, verdicts)
+    listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)
+    yield Paragraph(f"Not testable here. {listed}.")
+    for study in studies:
+        yield from of_study(study, found[study.name], plots=plots)
+    yield from methods(found)
+
+
+def claims_table(
+    tested: list[tuple[Study, Tested]], adjusted: list[float | None], verdicts: Mapping[int, str]
+) -> TableBlock:
+    """Each claim, the numbers, and what becomes of it."""
+    order = (CONFIRMED, REFUTED, OPEN)
+    rows = []
+    for (study, claim), p in zip(tested, adjusted, strict=True):
+        shown = COSTS[claim.metric][1] if claim.metric in COSTS else "{:.4f}".format
+        means = "-" if claim.values is None else " / ".join(shown(value) for value in claim.values)
+        difference = "-" if claim.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*claim.difference)
+        verdict = verdicts[id(claim)]
+        rows.append(
+            [
+                Cell(claim.text, claim.text),
+                Cell(claim.data, claim.data),
+                Cell(f"{claim.metric}: {means}", claim.metric),
+                Cell(difference, claim.difference[0] if claim.difference else 0.0),
+                Cell("-" if p is None else f"{p:.2g}", 2.0 if p is None else p),
+                Cell(verdict, order.index(verdict)),
+                Cell(study.name, study.name),
+            ]
+        )
+    return TableBlock(["claim", "data", "measured", "difference [95%]", "p (Holm)", "verdict", "study"], rows)
+
+
+def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
+    """One study: its question, and a table and a picture for each dataset."""
+    yield Heading(study.title)
+    yield Paragraph(study.question)
+    yield Command(COMMAND.format(study.name))
+    for data, measured in found.by_data.items():
+        if len(found.by_data) > 1:
+            yield Heading(f"{study.title}: {data}", 3)
+        yield study_table(study, measured)
+        if plots:
+            yield study_picture(study, data, measured)
+        if study.protocols:
+            yield from protocols_of(study, data, measured)
+            if plots:
+                yield from pareto_of(study, data, measured)
+
+
+def ordered(study: Study, measured: Measured) -> list[Row]:
+    """Along the axis where there is one, else best first."""
+    if study.axis is None:
+        return measured.rows
+    return [measured.row(label) for label in study.variants if label in {row.label for row in measured.rows}]
+
+
+def study_table(study: Study, measured: Measured) -> TableBlock:
+    """Accuracy, significance and costs."""
+    columns = make_columns(measured, study.costs)
+    if not study.protocols:
+        hidden = ("coverage", "gini", "popularity", "novelty", "capped")
+        columns = [column for column in columns if not column.heading.startswith(hidden)]
+    rows = ordered(study, measured)
+    first = study.axis or ("model" if study.protocols else "variant")
+    headings = [first if column.heading == "model" else column.heading for column in columns]
+    return TableBlock(headings, [[_cell(column, row) for column in columns] for row in rows])
+
+
+def _cell(column: Column, row: Row) -> Cell:
+    number = next(iter(column.numbers.values()))(row)
+    return Cell(column.marked(row, "**{}**".format), number if number is not None else float("-inf"))
+
+
+def study_picture(study: Study, data: str, measured: Measured) -> Picture:
+    """Accuracy along the axis, or of each variant."""
+    name, rows = f"{study.name}-{data}".replace(" ", "-"), ordered(study, measured)
+    values = {row.label: row.test[METRIC] for row in rows}
+    description = f"{METRIC} on {data}, test: {study.title}"
+    if study.axis is None:
+        return Picture(name, figures.dots(name, values, METRIC), description)
+    return Picture(name, figures.lines(name, {data: values}, study.axis, METRIC), description)
+
+
+def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
+    """One seed of each model by several protocols, and the place that each gives it."""
+    rows = [row for row in measured.rows if set(SWITCHES) <= set(row.protocols)]
+    if len(rows) < 2:
+        return
+    yield Heading(f"The same models by other protocols: {data}", 3)
+    listed = "; ".join(f"{name}: {what}" for name, what in SWITCHES.items())
+    yield Paragraph(f"{METRIC} of the first seed, and the place among the models, by protocol. {listed}.")
+    yield Command(COMMAND.format(study.name))
+    places = {
+        name: {row.label: place for place, row in enumerate(sorted(rows, key=lambda own: -own.protocols[name]), 1)}
+        for name in SWITCHES
+    }
+    table = [
+        [
+            Cell(row.label, row.label),
+            *(Cell(f"{row.protocols[name]:.4f} ({places[name][row.label]})", row.protocols[name]) for name in SWITCHES),
+        ]
+        for row in sorted(rows, key=lambda own: places["official"][own.label])
+    ]
+    yield TableBlock(["model", *SWITCHES], table)
+    agreement = {name: kendall(places["official"], places[name]) for name in SWITCHES if name != "official"}
+    told = ", ".join(f"{name} {value:.2f}" for name, value in agreement.items())
+    yield Paragraph(f"Kendall's tau of each order with the official one: {told}.")
+
+
+def kendall(first: Mapping[str, int], second: Mapping[str, int]) -> float:
+    """Agreement of two orders of the same labels: 1 the same, -1 reversed."""
+    labels, agree = list(first), 0
+    for place, a in enumerate(labels):
+        agree += sum(1 if (first[a] - first[b]) * (second[a] - second[b]) > 0 else -1 for b in labels[:place])
+    return 2 * agree / (len(labels) * (len(labels) - 1))
+
+
+def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
+    """Accuracy against each cost."""
+    metric = METRIC.replace("recall", "ndcg")
+    yield Heading(f"Accuracy against cost: {data}", 3)
+    yield Paragraph("Named in large: models that no other beats in both.")
+    yield Command(COMMAND.format(study.name))
+    for cost, told in PARETO.items():
+        points = {
+            row.label: (statistics.mean(row.costs[cost]), row.mean(metric))
+            for row in measured.rows
+            if row.costs.get(cost) and statistics.mean(row.costs[cost]) > 0
+        }
+        if len(points) > 1:
+            name = f"pareto-{cost}-{data}".replace(" ", "-").replace("/", "").replace(",", "")
+            svg = figures.pareto(name, points, f"{told} (log)", metric)
+            yield Picture(name, svg, f"{metric} against {told} on {data}")
+
+
+def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
+    """What all of it was measured with."""
+    measured = [own for findings in found.values() for own in findings.by_data.values()]
+    versions = sorted({version for own in measured for version in own.versions})
+    devices = sorted({device for own in measured for device in own.devices})
+    fingerprints = {
+        data: own.rows[0].data_sha256 for findings in found.values() for data, own in findings.by_data.items()
+    }
+    yield Heading("How it was measured")
+    yield Paragraph(
+        "Full ranking of all items that a user has not seen, averaged over all users; the training row is the input of "
+        "validation and test. Each run is stopped and selected by validation recall@20. Tables show mean ± standard "
+        "deviation over seeds. Differences are of users' metrics averaged over seeds, with a 95% bootstrap interval "
+        "over users and Wilcoxon's signed-rank test, adjusted by Holm's method within a table."
+    )
+    yield Paragraph(f"Versions: {', '.join(versions)}. Devices: {', '.join(devices)}.")
+    rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]
+    yield TableBlock(["data", "fingerprint (SHA-256)"], rows)

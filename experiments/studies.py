@@ -1,0 +1,275 @@
+"""The studies of the paper (arXiv:2304.04971) and of what it leaves open: what is trained, and what is claimed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from diffrec_jax.registry import MODELS
+
+CLEAN, NOISY, ML_100K, BEAUTY = "ml-1m clean", "ml-1m noisy", "ml-100k", "beauty"
+QUICK = "synthetic"
+THREE_SEEDS, FIVE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A dataset that studies are done on."""
+
+    flags: tuple[str, ...]
+    """Of experiments.train."""
+    prepared_by: str = ""
+    """The command that makes it, after ``experiments.prepare``."""
+
+
+DATA = {
+    CLEAN: Data(("--dataset=ml-1m",)),
+    NOISY: Data(("--dataset=ml-1m", "--setting=noisy")),
+    ML_100K: Data(("--dataset=ml-100k",), "--name=ml-100k --download"),
+    BEAUTY: Data(
+        ("--dataset=beauty-loo", "--test_with_valid_input", "--ks=10,20"),
+        "--name=beauty-loo --raw=beauty.txt --format=sequences --split=leave_one_out",
+    ),
+    QUICK: Data(
+        ("--dataset=synthetic", "--synthetic_users=200", "--synthetic_items=120", "--synthetic_interactions=5000"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something the paper says, as two variants of a study to compare.
+
+    Confirmed if ``better`` is significantly above ``worse`` in the test metric, over users and after Holm's correction
+    for all claims of a report; with ``at_least`` if it is not significantly below. Of a cost, if the mean is smaller.
+    """
+
+    text: str
+    better: str
+    worse: str
+    metric: str = "recall@20"
+    at_least: bool = False
+    data: str = CLEAN
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question, answered by training variants of models over seeds on some data."""
+
+    name: str
+    title: str
+    question: str
+    variants: Mapping[str, tuple[str, ...]]
+    """Flags of experiments.train, by the name that tables and plots show."""
+    against: str
+    """The variant that the others are compared with."""
+    data: tuple[str, ...] = (CLEAN,)
+    seeds: tuple[int, ...] = THREE_SEEDS
+    axis: str | None = None
+    """What the variants are values of; None where they are no points on a line."""
+    costs: tuple[str, ...] = ("best epoch",)
+    """Shown beside accuracy: names of ``findings.COSTS``."""
+    claims: tuple[Claim, ...] = ()
+    quick: tuple[str, ...] = ()
+    """Variants of ``--quick``; the first two by default."""
+    protocols: bool = False
+    """Whether its first seed is measured by other protocols, too."""
+
+
+def points(flag: str, *values: str | float, of: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """A variant for each value of a flag, beside the flags ``of`` all."""
+    return {f"{value}": (*of, f"--{flag}={value}") for value in values}
+
+
+PLAIN, L_RELEASED = ("--model=diffrec", "--preset=plain"), ("--model=l_diffrec", "--preset=released")
+"""The paper's models: the network alone, with our settings, and the trained autoencoders as released."""
+TITLES = {family.title: (f"--model={name}",) for name, family in MODELS.items()}
+
+STUDIES = (
+    Study(
+        "models",
+        "All models",
+        "How accurate are the models, and what do they cost?",
+        TITLES,
+        against="SASRec",
+        data=(CLEAN, NOISY, ML_100K),
+        seeds=FIVE_SEEDS,
+        costs=("best epoch", "training s", "s / 1,000 users", "parameters", "peak GiB"),
+        claims=(
+            *(
+                Claim(f"DiffRec is more accurate than {other} on clean data", "DiffRec", other)
+                for other in ("MF", "LightGCN", "CDAE", "MultiDAE", "MultiVAE")
+            ),
+            *(
+                Claim(f"and on data with natural noise than {other}", "DiffRec", other, data=NOISY)
+                for other in ("MF", "LightGCN", "CDAE", "MultiDAE", "MultiVAE")
+            ),
+            Claim("L-DiffRec is about as accurate as DiffRec", "L-DiffRec", "DiffRec", at_least=True),
+            Claim("and on data with natural noise", "L-DiffRec", "DiffRec", at_least=True, data=NOISY),
+            Claim("Recency weights help: T-DiffRec is more accurate than DiffRec", "T-DiffRec", "DiffRec"),
+            Claim("and LT-DiffRec than L-DiffRec", "LT-DiffRec", "L-DiffRec"),
+        ),
+        quick=("DiffRec", "L-DiffRec", "EASE", "Popularity"),
+        protocols=True,
+    ),
+    Study(
+        "time-free",
+        "Without time",
+        "Which model is the most accurate of those that do not know when an item was added?",
+        {title: TITLES[title] for title in ("GiffCF", "FlowCF", "L-DiffRec", "DiffRec", "EASE")},
+        against="L-DiffRec",
+        data=(CLEAN, NOISY),
+        seeds=FIVE_SEEDS,
+        costs=("best epoch", "training s", "parameters"),
+    ),
+    Study(
+        "l-and-t",
+        "Latent space and recency, apart",
+        "What do the latent space (L) and the recency weights (T) do, each without our linear part?",
+        {
+            "DiffRec": PLAIN,
+            "T-DiffRec": ("--model=t_diffrec", "--preset=plain"),
+            "L-DiffRec": L_RELEASED,
+            "LT-DiffRec": ("--model=lt_diffrec", "--preset=plain"),
+        },
+        against="DiffRec",
+        costs=("best epoch", "parameters", "s / epoch", "peak GiB"),
+        claims=(
+            Claim("L-DiffRec has fewer parameters than DiffRec", "L-DiffRec", "DiffRec", metric="parameters"),
+            Claim("L-DiffRec takes less memory", "L-DiffRec", "DiffRec", metric="peak GiB"),
+            Claim("The network alone gains by recency weights", "T-DiffRec", "DiffRec"),
+            Claim("and so does the latent one", "LT-DiffRec", "L-DiffRec"),
+        ),
+    ),
+    Study(
+        "timesteps",
+        "Importance sampling of timesteps",
+        "Does drawing t by its loss give steadier losses, earlier and better optima?",
+        points("timestep_sampling", "importance", "uniform", of=PLAIN),
+        against="uniform",
+        costs=("best epoch", "loss jitter"),
+        claims=(
+            Claim("Importance sampling is more accurate than uniform sampling", "importance", "uniform"),
+            Claim("Its training loss varies less", "importance", "uniform", metric="loss jitter"),
+        ),
+    ),
+    Study(
+        "noise-scale",
+        "Scale of the noise",
+        "How much noise is best? s = 0 is a denoising autoencoder: no diffusion.",
+        points("noise_scale", 0, 0.0001, 0.001, 0.005, 0.05, 0.5, 2, of=PLAIN),
+        against="0",
+        axis="s",
+        claims=(
+            Claim("A little noise is better than none", "0.005", "0"),
+            Claim("Much noise is worse than a little", "0.005", "2"),
+        ),
+        quick=("0", "0.005"),
+    ),
+    Study(
+        "steps",
+        "Diffusion steps T",
+        "How many steps are needed?",
+        points("steps", 2, 5, 10, 40, 100, of=PLAIN),
+        against="10",
+        axis="T",
+        costs=("best epoch", "s / 1,000 users"),
+        claims=(Claim("Beyond some T, more steps do not help: 10 against 100", "10", "100", at_least=True),),
+    ),
+    Study(
+        "inference-steps",
+        "Noise at inference, T'",
+        "Should the row be noised before the reverse steps? The paper and its code say: hardly, T' = 0.",
+        points("sampling_steps", 0, 1, 2, 5, 10, of=PLAIN),
+        against="0",
+        axis="T'",
+        claims=(Claim("Inference without noise is at least as good as with all of it", "0", "10", at_least=True),),
+    ),
+    Study(
+        "recency",
+        "Recency weights of T-DiffRec",
+        "Which weights from w_min to 1, along a row in time order, in training and inference, as in the paper?",
+        {
+            f"{w_min}": ("--model=t_diffrec", "--preset=plain", f"--w_min={w_min}", "--w_max=1")
+            for w_min in (0, 0.1, 0.3, 0.5, 1)
+        },
+        against="1",
+        axis="w_min",
+        claims=(Claim("Smaller weights of older items help: w_min .1 against 1", "0.1", "1"),),
+        quick=("0.1", "1"),
+    ),
+    Study(
+        "time-embedding",
+        "Size of the timestep embedding",
+        "Does it matter?",
+        points("emb_size", 2, 10, 50, of=PLAIN),
+        against="10",
+        axis="size",
+    ),
+    Study(
+        "hidden-size",
+        "Hidden size",
+        "How wide should the network be? One hidden layer.",
+        points("dims", 50, 100, 200, 400, 1000, of=PLAIN),
+        against="200",
+        axis="hidden units",
+        costs=("best epoch", "parameters", "s / epoch"),
+    ),
+    Study(
+        "clusters",
+        "Item groups of L-DiffRec",
+        "What do C groups of items cost and save?",
+        points("num_groups", *range(1, 9), of=L_RELEASED),
+        against="1",
+        axis="C",
+        costs=("best epoch", "parameters", "s / epoch", "peak GiB"),
+        claims=(
+            Claim("Two groups have fewer parameters than one", "2", "1", metric="parameters"),
+            Claim("and are about as accurate", "2", "1", at_least=True),
+        ),
+        quick=("1", "2"),
+    ),
+    Study(
+        "prediction",
+        "Predicting x_0 or the noise",
+        "What should the network predict?",
+        points("mean_type", "x0", "epsilon", of=PLAIN),
+        against="x0",
+        claims=(Claim("Predicting x_0 is better than predicting the noise", "x0", "epsilon"),),
+    ),
+    Study(
+        "reweight",
+        "Weights of the loss",
+        "Should the loss of step t be weighted by SNR(t-1) - SNR(t)?",
+        {"weighted": (*PLAIN, "--reweight"), "not weighted": (*PLAIN, "--noreweight")},
+        against="not weighted",
+    ),
+    Study(
+        "noise-law",
+        "Other noise than Gaussian",
+        "Left open by the paper: does another law of the noise serve better?",
+        points("noise_law", "gaussian", "laplace", "student_t", "rademacher", of=PLAIN),
+        against="gaussian",
+    ),
+    Study(
+        "grouping",
+        "How items are grouped",
+        "Left open by the paper: are groups from a graph better than k-means on embeddings?",
+        {
+            "k-means, SVD": (*L_RELEASED, "--item_embeddings=svd"),
+            "k-means, LightGCN": (*L_RELEASED, "--item_embeddings=lightgcn"),
+            "spherical k-means, SVD": (*L_RELEASED, "--grouping=spherical_kmeans"),
+            "spectral co-clustering": (*L_RELEASED, "--grouping=spectral"),
+            "popularity": (*L_RELEASED, "--grouping=popularity"),
+            "random": (*L_RELEASED, "--grouping=random"),
+        },
+        against="k-means, SVD",
+        claims=(Claim("Groups by k-means are better than random ones", "k-means, SVD", "random"),),
+        quick=("k-means, SVD", "random"),
+    ),
+)  # fmt: skip
+
+NOT_TESTABLE = (
+    ("The accuracy on Amazon-book and Yelp, of all four models", "the released splits are not here"),
+    ("Less memory and faster steps than MultiVAE at 100,000 items", "at ML-1M's size other things decide"),
+    ("The figures of the authors' implementations of the comparators", "these are ours, tuned with our budget"),
+)
+"""Claims of the paper that the data here say nothing of, and why."""

@@ -1,0 +1,253 @@
+"""Studies, the queue that does them and the report: each part, then all of it at toy size, killed in the middle."""
+
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffrec_jax.config import ConfigError
+from experiments import findings
+from experiments.config import new_run_config
+from experiments.figures import dots, for_file, for_page, lines, pareto, pareto_front
+from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, Findings, Tested
+from experiments.measured import Measured, Row
+from experiments.pages import to_html, to_markdown
+from experiments.plan import plan, variants_of
+from experiments.reproduce import chosen_studies, write_job_array
+from experiments.runs import execute, parse_train_flags
+from experiments.sections import kendall, sections
+from experiments.store import Store, identity
+from experiments.studies import DATA, QUICK, STUDIES
+from tests.experiments.scripts import ROOT, environment, run
+
+pytestmark = pytest.mark.once
+
+TOY = ("--dataset=synthetic", "--synthetic_users=50", "--synthetic_items=30", "--synthetic_interactions=600")
+
+
+def test_studies_name_what_there_is():
+    assert len({study.name for study in STUDIES}) == len(STUDIES)
+    for study in STUDIES:
+        assert study.against in study.variants and set(study.data) <= set(DATA)
+        assert set(variants_of(study, quick=True)) <= set(study.variants) and len(study.variants) > 1
+        for claim in study.claims:
+            assert {claim.better, claim.worse} <= set(study.variants) and claim.data in study.data
+        for flags in study.variants.values():
+            parse_train_flags(list(flags))
+    with pytest.raises(ConfigError, match="nothing is unknown: choose among models, "):
+        chosen_studies(["nothing"])
+
+
+def test_a_run_is_planned_once_for_all_studies():
+    """The plain DiffRec is the reference of many studies, at toy size as at full."""
+    planned, missing = plan(STUDIES, quick=True)
+    assert not missing and {one.data for one in planned} == {QUICK}
+    same = [one for one in planned if one.identity == planned[0].identity]
+    assert len({one.study.name for one in same}) > 5
+    assert {one.study.name for one in planned} == {study.name for study in STUDIES}
+
+
+def test_data_that_are_not_there_are_left_out_and_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFREC_DATA_DIR", str(tmp_path))
+    planned, missing = plan(chosen_studies(["steps"]), quick=False)
+    assert planned == [] and "is not" in missing["ml-1m clean"] and "--name=ml-1m" in missing["ml-1m clean"]
+
+
+def config_of(*flags):
+    config = new_run_config(parse_train_flags([*TOY, *flags]))
+    return config, config.to_dict(config.data.load())
+
+
+def test_a_run_is_known_by_what_it_does():
+    stored = config_of("--model=diffrec", "--seed=1")[1]
+    told = json.loads(json.dumps(stored))  # as a file has it
+    assert identity(told) == identity(stored)
+    assert identity(told | {"version": "0.0.1", "preset": "other", "location": {}}) == identity(stored)
+    for flags in (("--seed=2",), ("--seed=1", "--dims=7"), ("--seed=1", "--synthetic_seed=3")):
+        assert identity(config_of("--model=diffrec", *flags)[1]) != identity(stored)
+
+
+def test_finished_runs_are_found_wherever_they_lie(tmp_path):
+    config, stored = config_of("--model=popularity")
+    of = identity(stored)
+    assert Store(tmp_path).finished(of) is None
+    place = Store(tmp_path).place(of, config)
+    assert place.parent == tmp_path and of[:12] in place.name
+    run(tmp_path, "train", *TOY, "--model=popularity", "--per_user", f"--run_dir={tmp_path / 'old' / 'a run'}")
+    assert Store(tmp_path).finished(of) == tmp_path / "old" / "a run" == Store(tmp_path).place(of, config)
+    (tmp_path / "old" / "a run" / "per_user_test.npz").unlink()
+    assert Store(tmp_path).finished(of) is None
+    (tmp_path / "old" / "a run" / "config.json").write_text('{"torn')
+    assert Store(tmp_path).place(of, config) == place
+
+
+def test_commands_are_done_side_by_side_until_the_time_is_over(tmp_path):
+    def sleep(seconds, code):
+        return [sys.executable, "-c", f"import time; time.sleep({seconds}); print('said'); raise SystemExit({code})"]
+
+    commands = {tmp_path / "a": sleep(0, 0), tmp_path / "b": sleep(0, 3)}
+    assert dict(execute(commands, jobs=2)) == {tmp_path / "a": 0, tmp_path / "b": 3}
+    assert (tmp_path / "b.log").read_text() == "said\n"
+    started = time.monotonic()
+    assert list(execute({tmp_path / "c": sleep(600, 0)}, ends_at=started + 0.5)) == []
+    assert list(execute({tmp_path / "d": sleep(0, 0)}, ends_at=started)) == []
+    assert not (tmp_path / "d.log").exists()
+
+
+def test_a_job_array_does_a_line_each(tmp_path):
+    done = [tmp_path / f"it's {name}" for name in "ab"]
+    commands = [f"touch '{str(path).replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'" for path in done]
+    script = write_job_array(commands, tmp_path)
+    assert "#SBATCH --array=1-2\n" in script.read_text()
+    subprocess.run(["sh", str(script)], env=os.environ | {"SLURM_ARRAY_TASK_ID": "2"}, check=True)
+    assert [path.exists() for path in done] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "at_least", "p", "verdict"),
+    [
+        ([0.3, 0.2], False, 0.01, CONFIRMED),
+        ([0.3, 0.2], False, 0.2, REFUTED),
+        ([0.2, 0.3], False, 0.01, REFUTED),
+        ([0.2, 0.3], True, 0.01, REFUTED),
+        ([0.2, 0.3], True, 0.2, CONFIRMED),
+        ([0.3, 0.2], True, 0.01, CONFIRMED),
+        ([10.0, 20.0], False, None, CONFIRMED),  # a cost: less is better
+        ([20.0, 10.0], False, None, REFUTED),
+        (None, False, None, OPEN),
+    ],
+)
+def test_what_becomes_of_a_claim(values, at_least, p, verdict):
+    assert LEVEL == 0.05
+    assert Tested("", "", "recall@20", at_least, "a", "b", values).verdict(p) == verdict
+
+
+def test_orders_and_fronts():
+    rng = np.random.default_rng(0)
+    labels = [f"m{number}" for number in range(9)]
+    first, second = ({label: int(place) for label, place in zip(labels, rng.permutation(9))} for _ in range(2))
+    expected = stats.kendalltau([first[label] for label in labels], [second[label] for label in labels]).statistic
+    assert kendall(first, second) == pytest.approx(expected)
+    points = {label: tuple(rng.random(2)) for label in labels}
+    beaten = {
+        a for a, b in itertools.permutations(labels, 2) if points[b][0] <= points[a][0] and points[b][1] >= points[a][1]
+    }
+    assert set(pareto_front(points)) == set(labels) - beaten
+
+
+def found_of(study, labels):
+    """Findings of a study as if it had been done on clean data."""
+    rng = np.random.default_rng(1)
+
+    def row(label, number):
+        test = {
+            f"{name}@{k}": list(rng.uniform(0.1, 0.3, 3))
+            for name in ("recall", "capped_recall", "ndcg")
+            for k in (10, 20)
+        }
+        difference, p = (None, None) if number == 0 else ([-0.01, -0.02, 0.0], 0.04)
+        protocols = dict(zip(("official", "relevant users", "capped", "valid-in-input", "sampled"), rng.random(5)))
+        costs = {"training s": [1.0 + number], "parameters": [10.0], "s / 1,000 users": [0.1]}
+        return Row(
+            label, [1, 2, 3], ["r"] * 3, "sha", test, test, {"coverage@20": [0.5]}, costs, difference, p, protocols
+        )
+
+    rows = [row(label, number) for number, label in enumerate(labels)]
+    measured = Measured("recall@20", labels[0], ["1.0"], ["2 x cpu <tm>"], rows)
+    claims = [
+        Tested("a < b", "ml-1m clean", "recall@20", False, labels[0], labels[1], [0.3, 0.2], [0.1, 0.0, 0.2], 0.01)
+    ]
+    return Findings(study, {"ml-1m clean": measured}, claims)
+
+
+def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path):
+    found = {
+        "models": found_of("models", ["DiffRec", "EASE", "MF"]),
+        "steps": found_of("steps", ["2", "10", "40"]),
+        "clusters": Findings("clusters", {}, []),  # not done yet
+    }
+    for own in found.values():
+        findings.write(own, tmp_path / "kept")
+    assert findings.read(tmp_path / "kept") == found
+    blocks = list(sections(found))
+    markdown, page = to_markdown("Title", blocks, tmp_path), to_html("Title", blocks)
+    mean = np.mean(found["models"].by_data["ml-1m clean"].rows[0].test["recall@20"])
+    for text in (markdown, page):
+        assert f"{mean:.4f}" in text and CONFIRMED in text and "--studies=steps" in text
+        assert "clusters" not in text
+    assert "a &lt; b" in page and "2 x cpu &lt;tm&gt;" in page
+    named = re.findall(r"!\[.*?\]\((.+?)\)", markdown)
+    assert len(named) == 5 and all((tmp_path / name).read_text().startswith("<?xml") for name in named)
+    links = re.findall(r'(?:src|href)="(?!#)([^"]*)"', page) + re.findall(r"url\((?!#)", page)
+    assert links == [] and "default-src 'none'" in page
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
+
+
+def test_pictures_take_any_name():
+    drawn = (
+        lines("a", {"one": {"0": [1.0, 2.0], "$x": [1.5]}, "two": {"0": [1.0]}}, "x", "y"),
+        dots("b", {"$a": [1.0], "b": [1.0, 2.0]}, "y"),
+        pareto("c", {"$a": (1.0, 2.0), "b": (2.0, 1.0)}, "x", "y"),
+    )
+    for svg in drawn:
+        assert "currentColor" in for_page(svg, "what it shows") and "#010203" not in for_page(svg, "what it shows")
+        assert "#010203" not in for_file(svg) and svg.count("<svg") == 1
+
+
+def numbers(found):
+    """What does not depend on how long it took, or where."""
+    return {
+        name: (
+            {data: [(row.label, row.test, row.p_value) for row in own.rows] for data, own in of.by_data.items()},
+            [claim for claim in of.claims if claim.metric == "recall@20"],
+        )
+        for name, of in found.items()
+    }
+
+
+def test_all_of_it_at_toy_size_killed_in_the_middle(tmp_path):
+    """The same command goes on, and the report is that of a queue which nothing happened to."""
+    command = [sys.executable, "-m", "experiments.reproduce", "--quick", "--jobs=2", f"--runs_dir={tmp_path / 'runs'}"]
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(
+            command, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
+        )
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.glob("runs/*/results.json"))) < 5:
+            assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.05)
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    done = {path.parent for path in tmp_path.glob("runs/*/results.json")}
+    again = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert not any(f"running {path}\n" in again.stdout for path in done)
+    kept, out = tmp_path / "kept", tmp_path / "report"
+    given = ["--quick", f"--runs_dir={tmp_path / 'runs'}", f"--findings={kept}", f"--out={out}"]
+    run(tmp_path, "report", *given)
+    found = findings.read(kept)
+    assert set(found) == {study.name for study in STUDIES}
+    page = (out / "report.html").read_text()
+    assert all(study.title in page for study in STUDIES)
+    written = (out / "report.md").read_text()
+    shutil.rmtree(out)
+    run(tmp_path, "report", "--noruns", f"--findings={kept}", f"--out={out}")
+    assert (out / "report.md").read_text() == written
+
+    undisturbed = tmp_path / "undisturbed"
+    some = ["--studies=timesteps,clusters", "--quick", f"--runs_dir={undisturbed}"]
+    run(tmp_path, "reproduce", *some)
+    run(tmp_path, "report", *some, f"--findings={undisturbed / 'kept'}", f"--out={undisturbed / 'report'}")
+    expected = numbers(findings.read(undisturbed / "kept"))
+    assert numbers({name: found[name] for name in expected}) == expected
