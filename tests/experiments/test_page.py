@@ -1,0 +1,88 @@
+"""The report in a real browser: no errors, tables that sort, pictures that fit, dark and light."""
+
+import shutil
+
+import pytest
+
+from experiments.pages import to_html
+from experiments.sections import sections
+from tests.experiments.test_reproduce import found_of
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is missing: pip install 'diffrec-jax[dev]'")
+pytestmark = [
+    pytest.mark.once,
+    pytest.mark.skipif(
+        not (shutil.which("chromium") and shutil.which("chromedriver")),
+        reason="there is no browser: apt install chromium chromium-driver",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(argument)
+    options.binary_location = shutil.which("chromium")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    found = {
+        "models": found_of("models", ["DiffRec", "EASE", "MF", "S-DiffRec"]),
+        "steps": found_of("steps", ["2", "10", "40"]),
+    }
+    path = tmp_path / "report.html"
+    path.write_text(to_html("A report", sections(found)))
+    browser.get(path.as_uri())
+    return browser
+
+
+def test_it_loads_without_errors_and_asks_for_nothing_else(page):
+    assert page.title == "A report"
+    assert page.get_log("browser") == []
+    asked = [
+        entry["message"] for entry in page.get_log("performance") if "Network.requestWillBeSent" in entry["message"]
+    ]
+    assert not [message for message in asked if '"url":"http' in message]
+
+
+def test_tables_sort_by_a_click(page):
+    headings = page.find_elements("css selector", "th button")
+    button = next(heading for heading in headings if heading.text == "recall@20")
+    table = button.find_element("xpath", "ancestor::table")
+    place = [heading.text for heading in table.find_elements("css selector", "th")].index("recall@20")
+
+    def column():
+        rows = table.find_elements("css selector", "tbody tr")
+        return [float(row.find_elements("css selector", "td")[place].get_attribute("data-value")) for row in rows]
+
+    before = column()
+    button.click()
+    assert column() == sorted(before, reverse=True) and before != sorted(before, reverse=True)
+    assert button.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
+    button.click()
+    assert column() == sorted(before)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pictures_fit_and_are_seen(page, width, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert page.execute_script("return document.documentElement.scrollWidth") <= width
+    boxes = page.execute_script(
+        "return [...document.querySelectorAll('figure svg')].map(svg => [svg.getBoundingClientRect().width, "
+        "svg.getBoundingClientRect().height, svg.getBBox().width, svg.querySelectorAll('path').length])"
+    )
+    assert len(boxes) == 5 and all(50 < box[0] <= width and box[1] > 50 and box[2] > 0 and box[3] > 5 for box in boxes)
+    ink, paper = page.execute_script(
+        "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
+    )
+    assert (sum(map(int, ink[4:-1].split(","))) > sum(map(int, paper[4:-1].split(",")))) == (scheme == "dark")
