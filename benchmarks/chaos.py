@@ -18,9 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -173,14 +174,15 @@ def stop(number: signal.Signals) -> Callable[[Scene], str]:
 
     def fault(scene: Scene) -> str:
         ended, before = scene.strike(number)
-        if ended.code not in (0, 75):
+        at_once = 130 if number == signal.SIGINT and "saving a checkpoint" not in ended.output else 75
+        if ended.code not in (0, 75, at_once):  # before and after a training, Ctrl-C ends a script at once
             raise FailedError(f"ends with {ended.code}: {ended.output[-600:]}")
         if "stopped at step" in ended.output:
             step = int(ended.output.split("stopped at step ")[1].split()[0])
             if max(scene.whole_steps()) < max(step, before):
                 raise FailedError(f"lost: step {step} is not in a checkpoint")
         scene.resume()
-        return "exit 75, resumed" if ended.code else "had finished"
+        return f"exit {ended.code}, resumed" if ended.code else "had finished"
 
     return fault
 
@@ -457,46 +459,60 @@ def undisturbed(model: str, folder: Path) -> tuple[dict[str, Any], float]:
     return {key: results[key] for key in ("valid", "test", "best_epoch", "num_params")}, seconds
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one fault."""
+
+    number: int
+    model: str
+    fault: str
+    outcome: str
+    failed: bool
+    said: list[str]
+
+
+def try_fault(number: int, names: list[str], runs: dict[str, tuple[dict[str, Any], float]], folder: Path) -> Outcome:
+    """The fault of this number, with its own seed; models take turns."""
+    name, model = names[number % len(names)], list(MODELS)[(number // len(names)) % len(MODELS)]
+    folder.mkdir()
+    scene = Scene(model, folder / "run", np.random.default_rng([FLAGS.seed, number]), *runs[model])
+    try:
+        outcome, failed = FAULTS[name](scene), False
+    except FailedError as error:
+        outcome, failed = f"FAILED: {error}", True
+    shutil.rmtree(folder, ignore_errors=True)
+    return Outcome(number, model, name, outcome, failed, [line.replace(str(folder), "...") for line in scene.said])
+
+
 def main() -> None:
     """Strikes until the time is over or all faults are done."""
     console = make_console()
     names = [name for name in FAULTS if not FLAGS.only or any(part in name for part in FLAGS.only)]
     if not names:
         raise ConfigError(f"--only={','.join(FLAGS.only)} names no fault: {', '.join(FAULTS)}")
-    done: dict[str, Counter[str]] = defaultdict(Counter)
-    said: dict[str, str] = {}
-    failures = 0
+    done: dict[str, list[Outcome]] = {name: [] for name in names}
     ends = time.monotonic() + 60 * FLAGS.minutes
-    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="chaos-") as temporary, ThreadPoolExecutor(FLAGS.jobs) as workers:
         runs = {model: undisturbed(model, Path(temporary)) for model in MODELS}
-        for number in range(FLAGS.faults):
-            if time.monotonic() > ends:
-                break
-            name, model = names[number % len(names)], list(MODELS)[(number // len(names)) % len(MODELS)]
-            folder = Path(temporary) / str(number)
-            folder.mkdir()
-            scene = Scene(model, folder / "run", np.random.default_rng([FLAGS.seed, number]), *runs[model])
-            try:
-                outcome = FAULTS[name](scene)
-            except FailedError as error:
-                outcome = f"FAILED: {error}"
-                failures += 1
-            done[name][outcome if outcome.startswith("FAILED") is False else "FAILED"] += 1
-            if scene.said:
-                said[name] = scene.said[0].replace(str(folder), "...")
-            line = f"{number + 1:>4} {model:<10} {name}: {outcome}"
-            console.print(line)
+
+        def one(number: int) -> Outcome | None:
+            return try_fault(number, names, runs, Path(temporary) / str(number)) if time.monotonic() < ends else None
+
+        for found in filter(None, workers.map(one, range(FLAGS.faults))):
+            done[found.fault].append(found)
+            console.print(f"{found.number + 1:>4} {found.model:<10} {found.fault}: {found.outcome}")
             if FLAGS.out:
                 with Path(FLAGS.out).open("a") as file:
-                    record = {"number": number, "seed": FLAGS.seed, "model": model, "fault": name, "outcome": outcome}
-                    file.write(json.dumps(record | {"said": scene.said}) + "\n")
-            shutil.rmtree(folder, ignore_errors=True)
-    table = Table(title=f"{sum(sum(found.values()) for found in done.values())} faults, seed {FLAGS.seed}")
-    for heading in ("fault", "times", "failed", "outcome", "what was said"):
+                    file.write(json.dumps({"seed": FLAGS.seed} | asdict(found)) + "\n")
+    failures = sum(found.failed for own in done.values() for found in own)
+    table = Table(title=f"{sum(map(len, done.values()))} faults, seed {FLAGS.seed}, {failures} did harm")
+    for heading in ("fault", "times", "harm", "outcome", "what was said"):
         table.add_column(heading)
-    for name, found in done.items():
-        outcomes = "; ".join(outcome for outcome in found if outcome != "FAILED")
-        table.add_row(name, str(sum(found.values())), str(found["FAILED"]), outcomes, said.get(name, ""))
+    for name, own in done.items():
+        outcomes = Counter(found.outcome for found in own if not found.failed)
+        told = "; ".join(f"{outcome} ({times})" for outcome, times in outcomes.items())
+        said = next((line for found in own for line in found.said if line), "")
+        table.add_row(name, str(len(own)), str(sum(found.failed for found in own)), told, said)
     console.print(table)
     if failures:
         raise ConfigError(f"{failures} faults did harm: see above")
@@ -505,6 +521,7 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_float("minutes", 60.0, "End after so long.", lower_bound=0.0)
     flags.DEFINE_integer("faults", 200, "At most so many faults.", lower_bound=1)
+    flags.DEFINE_integer("jobs", 1, "Faults at once.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the moments and places.", lower_bound=0)
     flags.DEFINE_list("only", [], "Faults whose names hold one of these words.")
     flags.DEFINE_string("out", None, "A line of JSON for each fault is added to this file.")

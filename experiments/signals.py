@@ -28,9 +28,14 @@ def _terminate(*_: object) -> None:
 
 
 def end_at_once() -> None:
-    """Signals end the process without a word of Python's: for the seconds of importing, when nothing was begun."""
-    for number, code in ((signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)):
-        signal.signal(number, lambda *_, code=code: os._exit(code))
+    """Signals end the process with a line and no traceback: for the seconds of importing, when nothing was begun."""
+
+    def end(number: int, _: object) -> None:
+        os.write(2, b"ended while it started: nothing was begun, nothing is lost\n")
+        os._exit(INTERRUPTED if number == signal.SIGINT else STOPPED)
+
+    for number in SIGNALS:
+        signal.signal(number, end)
 
 
 def clean_up_on_signals() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.runs import _run
+from experiments.runs import execute, log_of
 from experiments.signals import INTERRUPTED, STOPPED, Terminated, clean_up_on_signals, stop_requests
 from tests.experiments.scripts import ROOT
 
@@ -68,7 +68,7 @@ def catches(pid, number):
 
 
 @pytest.mark.once
-def test_a_script_that_is_ended_while_it_imports_says_nothing():
+def test_a_script_that_is_ended_while_it_imports_says_so_without_a_traceback():
     process = subprocess.Popen(
         [sys.executable, "-m", "experiments.train"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -76,7 +76,8 @@ def test_a_script_that_is_ended_while_it_imports_says_nothing():
         assert process.poll() is None
         time.sleep(0.001)
     process.terminate()
-    assert (process.communicate(timeout=30)[0], process.returncode) == (b"", STOPPED)
+    said = process.communicate(timeout=30)[0]
+    assert (said, process.returncode) == (b"ended while it started: nothing was begun, nothing is lost\n", STOPPED)
 
 
 def test_a_run_within_a_script_is_told_to_end_with_it(tmp_path):
@@ -84,12 +85,13 @@ def test_a_run_within_a_script_is_told_to_end_with_it(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         clean_up_on_signals()
-        with (tmp_path / "log").open("w+") as log:
-            asks = subprocess.Popen([sys.executable, "-c", KILLS.format(str(tmp_path / "log"), os.getpid())])
-            with pytest.raises(Terminated):
-                _run([sys.executable, "-u", "-c", child], log)
-            assert asks.wait() == 0
-        assert (tmp_path / "log").read_text() == "1\ntold\n"
+        log = log_of(tmp_path / "child")
+        log.touch()
+        asks = subprocess.Popen([sys.executable, "-c", KILLS.format(str(log), os.getpid())])
+        with pytest.raises(Terminated):
+            list(execute({tmp_path / "child": [sys.executable, "-u", "-c", child]}))
+        assert asks.wait() == 0
+        assert log.read_text() == "1\ntold\n"
     finally:
         for number, handler in zip((signal.SIGTERM, signal.SIGINT), before):
             signal.signal(number, handler)
