@@ -59,7 +59,7 @@ def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def lines(name: str, series: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str, ylabel: str) -> str:
+def lines(name: str, series: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str | None, ylabel: str) -> str:
     """A line for each series through the means at its places, which are evenly spaced; bars: deviation over seeds."""
     places = list(dict.fromkeys(place for own in series.values() for place in own))
 

@@ -22,7 +22,7 @@ CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not measured yet"
 
 
 @dataclass(frozen=True)
-class Tested:
+class ClaimFound:
     """A claim and the numbers that speak for or against it."""
 
     text: str
@@ -56,7 +56,7 @@ class Findings:
 
     study: str
     by_data: dict[str, Measured]
-    claims: list[Tested]
+    claims: list[ClaimFound]
 
     def to_json(self) -> str:
         """As text that ``from_json`` reads."""
@@ -72,7 +72,7 @@ class Findings:
         """The inverse of ``to_json``."""
         values: dict[str, Any] = json.loads(text)
         by_data = {data: Measured.from_dict(measured) for data, measured in values["by_data"].items()}
-        return cls(values["study"], by_data, [Tested(**claim) for claim in values["claims"]])
+        return cls(values["study"], by_data, [ClaimFound(**claim) for claim in values["claims"]])
 
 
 def find(study: Study, planned: Iterable[Planned], store: Store) -> Findings:
@@ -94,12 +94,12 @@ def find(study: Study, planned: Iterable[Planned], store: Store) -> Findings:
         for data, own in groups.items()
         if own
     }
-    return Findings(study.name, by_data, [test(claim, groups.get(claim.data, {})) for claim in study.claims])
+    return Findings(study.name, by_data, [look_at(claim, groups.get(claim.data, {})) for claim in study.claims])
 
 
-def test(claim: Claim, groups: Mapping[str, Group]) -> Tested:
+def look_at(claim: Claim, groups: Mapping[str, Group]) -> ClaimFound:
     """Compares the two variants of a claim, where both are there."""
-    told = Tested(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse)
+    told = ClaimFound(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse)
     if claim.better not in groups or claim.worse not in groups:
         return told
     better, worse = groups[claim.better], groups[claim.worse]
@@ -117,7 +117,7 @@ def test(claim: Claim, groups: Mapping[str, Group]) -> Tested:
     )
 
 
-def adjusted_p(claims: list[Tested]) -> list[float | None]:
+def adjusted_p(claims: list[ClaimFound]) -> list[float | None]:
     """P-values of claims that are tested together, adjusted by Holm's method; None of those without one."""
     adjusted = iter(holm([claim.p_value for claim in claims if claim.p_value is not None]))
     return [None if claim.p_value is None else next(adjusted) for claim in claims]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, Tested, adjusted_p
+from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, ClaimFound, adjusted_p
 from .measured import COSTS, Measured, Row
 from .protocols import SWITCHES
 from .studies import NOT_TESTABLE, STUDIES, Study
@@ -86,7 +86,7 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
 
 
 def claims_table(
-    tested: list[tuple[Study, Tested]], adjusted: list[float | None], verdicts: Mapping[int, str]
+    tested: list[tuple[Study, ClaimFound]], adjusted: list[float | None], verdicts: Mapping[int, str]
 ) -> TableBlock:
     """Each claim, the numbers, and what becomes of it."""
     order = (CONFIRMED, REFUTED, OPEN)
@@ -115,11 +115,13 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     yield Heading(study.title)
     yield Paragraph(study.question)
     yield Command(COMMAND.format(study.name))
+    if plots and study.data_axis:
+        yield data_picture(study, found)
     for data, measured in found.by_data.items():
         if len(found.by_data) > 1:
             yield Heading(f"{study.title}: {data}", 3)
         yield study_table(study, measured)
-        if plots:
+        if plots and not study.data_axis:
             yield study_picture(study, data, measured)
         if study.protocols:
             yield from protocols_of(study, data, measured)
@@ -159,6 +161,21 @@ def study_picture(study: Study, data: str, measured: Measured) -> Picture:
     if study.axis is None:
         return Picture(name, figures.dots(name, values, METRIC), description)
     return Picture(name, figures.lines(name, {data: values}, study.axis, METRIC), description)
+
+
+def data_picture(study: Study, found: Findings) -> Picture:
+    """Accuracy of each variant along the datasets."""
+    series = {
+        variant: {
+            data: row.test[METRIC]
+            for data, measured in found.by_data.items()
+            for row in measured.rows
+            if row.label == variant
+        }
+        for variant in study.variants
+    }
+    drawn = figures.lines(study.name, {label: own for label, own in series.items() if own}, study.data_axis, METRIC)
+    return Picture(study.name, drawn, f"{METRIC}, test: {study.title}")
 
 
 def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:

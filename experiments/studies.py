@@ -65,6 +65,8 @@ class Study:
     seeds: tuple[int, ...] = THREE_SEEDS
     axis: str | None = None
     """What the variants are values of; None where they are no points on a line."""
+    data_axis: str | None = None
+    """What the datasets are values of; None where they are no points on a line."""
     costs: tuple[str, ...] = ("best epoch",)
     """Shown beside accuracy: names of ``findings.COSTS``."""
     claims: tuple[Claim, ...] = ()

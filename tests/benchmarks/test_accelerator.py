@@ -18,7 +18,7 @@ def test_the_whole_script(tmp_path):
     pytest.importorskip("torch", reason="the PyTorch peer needs the extra: pip install 'diffrec-jax[bench]'")
     command = [
         sys.executable, "-m", "benchmarks.accelerator", f"--out={tmp_path / 'out'}",
-        "--test_paths=tests/test_top_k.py,tests/no_such_test.py",
+        "--test_paths=tests/test_files.py,tests/no_such_test.py",
     ]  # fmt: skip
     env = os.environ | {"JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300, check=False)
