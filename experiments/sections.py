@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, ClaimFound, adjusted_p
+from .findings import CONFIRMED, METRIC, OPEN, REFUTED, ClaimFound, Findings, adjusted_p
 from .measured import COSTS, Measured, Row
 from .protocols import SWITCHES
 from .studies import NOT_TESTABLE, STUDIES, Study

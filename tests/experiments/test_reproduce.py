@@ -19,7 +19,7 @@ from diffrec_jax.config import ConfigError
 from experiments import findings
 from experiments.config import new_run_config
 from experiments.figures import dots, for_file, for_page, lines, pareto, pareto_front
-from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, Findings, ClaimFound
+from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, ClaimFound, Findings
 from experiments.measured import Measured, Row
 from experiments.pages import to_html, to_markdown
 from experiments.plan import plan, variants_of
