@@ -4,7 +4,15 @@ Reference: "Diffusion Recommender Model", Wang et al., SIGIR 2023, arXiv:2304.04
 """
 
 from diffrec_jax.api import Evaluation, Model, Recommendations, evaluate, fit, load, load_run, recommend, save
-from diffrec_jax.data import Dataset, from_interactions, hold_out_users, read_official, split_by_time, split_dataset
+from diffrec_jax.data import (
+    Dataset,
+    add_random_noise,
+    from_interactions,
+    hold_out_users,
+    read_official,
+    split_by_time,
+    split_dataset,
+)
 from diffrec_jax.diffusion import (
     LossHistory,
     NoiseSchedule,
@@ -47,6 +55,7 @@ __all__ = [
     "Recommendations",
     "SampledCandidates",
     "__version__",
+    "add_random_noise",
     "diffusion_loss",
     "epsilon_loss",
     "evaluate",

@@ -7,6 +7,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from diffrec_jax.data import (
     Dataset,
     GroupingMethod,
     RowWeighting,
+    add_random_noise,
     group_items,
     make_synthetic,
     parse_recency,
@@ -179,21 +181,29 @@ class DataConfig:
     synthetic: dict[str, Any] | None
     tuning_holdout: float = 0.0
     """Newest share of the training rows that is validated with, the test left alone; 0 for the dataset's own splits."""
+    random_noise: float = 0.0
+    """Random items for each interaction of train and valid."""
+    random_noise_seed: int = 0
+    """Of the random items; the run's seed does not change them."""
 
     def __post_init__(self) -> None:
         """Checks the types, which come from config.json."""
-        for name, types in (("dataset", str), ("setting", str), ("folder", str | None), ("synthetic", dict | None)):
-            if not isinstance(getattr(self, name), types):
+        types = {"dataset": str, "setting": str, "folder": str | None, "synthetic": dict | None}
+        for name, kind in (types | {"tuning_holdout": Real, "random_noise": Real, "random_noise_seed": int}).items():
+            if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
 
     def load(self, *, strict_ids: bool = False) -> Dataset:
-        """Reads or makes the dataset.
+        """Reads or makes the dataset; then the tuning holdout, and last the noise, so that what is the test has none.
 
         Raises:
-          DataError: it is missing or malformed, or its ids have gaps and ``strict_ids``.
+          DataError: it is missing or malformed, its ids have gaps and ``strict_ids``, or there is no such holdout or
+            noise.
         """
         dataset = self._load(strict_ids=strict_ids)
-        return dataset.tuning_holdout(self.tuning_holdout) if self.tuning_holdout else dataset
+        if self.tuning_holdout:
+            dataset = dataset.tuning_holdout(self.tuning_holdout)
+        return add_random_noise(dataset, self.random_noise, seed=self.random_noise_seed)
 
     def _load(self, *, strict_ids: bool) -> Dataset:
         if self.synthetic is not None:
@@ -293,10 +303,11 @@ def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:
     if stored.get("model") not in MODELS:
         return stored
     completed = dict(stored)
-    for part, config_class in part_classes(MODELS[stored["model"]]).items():
+    for part, config_class in (part_classes(MODELS[stored["model"]]) | {"data": DataConfig}).items():
         if isinstance(stored.get(part), dict):
             defaults = {name: field.default for name, field in fields_of(config_class).items()}
-            completed[part] = json.loads(json.dumps(defaults)) | stored[part]
+            known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
+            completed[part] = json.loads(json.dumps(known)) | stored[part]
     return completed
 
 

@@ -20,6 +20,8 @@ SYNTHETIC_FIELDS = {
     "synthetic_interactions": "num_interactions",
     "synthetic_seed": "seed",
 }
+CHANGES = ("tuning_holdout", "random_noise", "random_noise_seed")
+"""Flags, and fields of a DataConfig, of what is done to a dataset when it is loaded."""
 
 
 def _given(values: FlagValues, *names: str) -> dict[str, Any]:
@@ -66,15 +68,15 @@ def find_data(dataset: str, setting: str, data_dir: str) -> Path:
 
 
 def _data_config(
-    dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any], tuning_holdout: float
+    dataset: str, setting: str, data_dir: str | None, sizes: dict[str, Any], changes: dict[str, Any]
 ) -> DataConfig:
     if dataset in NAMED_SPECS:
-        return DataConfig(dataset, setting, None, {"seed": 0} | sizes, tuning_holdout)
+        return DataConfig(dataset, setting, None, {"seed": 0} | sizes, **changes)
     if sizes:
         raise ConfigError(f"--synthetic_* was given but --dataset={dataset}: use --dataset=synthetic")
     folder = find_data(dataset, setting, data_dir or default_data_dir()).absolute()
     is_path = folder == Path(dataset).absolute()
-    return DataConfig(str(folder) if is_path else dataset, setting, str(folder), None, tuning_holdout)
+    return DataConfig(str(folder) if is_path else dataset, setting, str(folder), None, **changes)
 
 
 def new_run_config(values: FlagValues = FLAGS) -> RunConfig:
@@ -87,7 +89,7 @@ def new_run_config(values: FlagValues = FLAGS) -> RunConfig:
         raise ConfigError(f"--model={values.model} is unknown: choose one of {', '.join(MODELS)}")
     return make_run_config(
         values.model,
-        _data_config(values.dataset, values.setting, values.data_dir, _sizes(values), values.tuning_holdout),
+        _data_config(values.dataset, values.setting, values.data_dir, _sizes(values), _given(values, *CHANGES)),
         preset=values.preset,
         matmul_precision=values.matmul_precision,
         **_settings(values, MODELS[values.model]),
@@ -112,7 +114,7 @@ def relocated(data: DataConfig, sizes: dict[str, Any] | None = None, values: Fla
     Raises:
       ConfigError, DataError: they are neither there nor, by their name, in the default folder.
     """
-    given = _given(values, "dataset", "setting", "data_dir", "tuning_holdout")
+    given = _given(values, "dataset", "setting", "data_dir", *CHANGES)
     is_there = data.folder is None or Path(data.folder).is_dir()
     if not given and not sizes and is_there:
         return data
@@ -121,10 +123,9 @@ def relocated(data: DataConfig, sizes: dict[str, Any] | None = None, values: Fla
     data_dir = given.get("data_dir", str(Path(data.folder).parent) if data.folder and is_there else None)
     if "data_dir" in given and "dataset" not in given and Path(dataset).is_absolute():
         dataset = str(Path(data_dir) / Path(dataset).name)
+    changes = {name: given.get(name, getattr(data, name)) for name in CHANGES}
     try:
-        return _data_config(
-            dataset, setting, data_dir, stored_sizes | (sizes or {}), given.get("tuning_holdout", data.tuning_holdout)
-        )
+        return _data_config(dataset, setting, data_dir, stored_sizes | (sizes or {}), changes)
     except DataError as error:
         if given:
             raise

@@ -102,11 +102,12 @@ class ConsoleProgress(Progress):
 
 def table_title(results: dict[str, Any]) -> str:
     """Of what data and split results.json tells."""
-    inner = results.get("tuning_holdout")
-    split = f"tuning holdout {inner:g} (the valid split, not the test)" if inner else "test split"
+    inner, noise = results.get("tuning_holdout"), results.get("random_noise")  # results of before have none
+    parts = [f"{100 * noise:g}% random noise"] if noise else []
+    parts.append(f"tuning holdout {inner:g} (the valid split, not the test)" if inner else "test split")
     dataset = Path(results["dataset"])  # a folder of its own has no settings
     name = dataset.name if dataset.is_absolute() else f"{dataset} {results['setting']}"
-    return f"{name}, {split}, {results['mode']} mode"
+    return ", ".join([name, *parts, f"{results['mode']} mode"])
 
 
 def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:

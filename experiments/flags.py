@@ -218,6 +218,10 @@ def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
             "To tune with: validate on so large a newest share of the training rows, held out of training, and test on "
             "the validation split; the test split is not used. 0 for the dataset's own splits.",
             lower_bound=0.0, upper_bound=0.9)  # fmt: skip
+    define("float", "random_noise", 0.0,
+            "Random items for each interaction of train and valid (paper: 0.1 to 0.5), which the user has in no split; "
+            "the test stays as it is. A tuning holdout is taken first.", lower_bound=0.0)  # fmt: skip
+    define("seed", "random_noise_seed", 0, "Seed of the random items; the run's seed does not change them.")
     for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
         define("integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
     define("seed", "synthetic_seed", 0, "Seed of a synthetic dataset.")

@@ -247,6 +247,7 @@ def describe(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outco
         "dataset": config.data.dataset,
         "setting": config.data.setting,
         "tuning_holdout": config.data.tuning_holdout,
+        "random_noise": config.data.random_noise,
         "seed": config.seed,
         "preset": config.preset,
         "mode": mode,

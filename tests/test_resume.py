@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -19,8 +20,8 @@ def directory(tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
-def config(**settings):
-    return make_run_config("diffrec", DATA, ks=(5,), **settings)
+def config(data=DATA, **settings):
+    return make_run_config("diffrec", data, ks=(5,), **settings)
 
 
 def test_an_empty_directory_begins_a_run(dataset, directory):
@@ -41,6 +42,15 @@ def test_a_run_of_another_configuration_is_refused(dataset, directory):
     plan_start(config(), dataset, directory, resume=False).write()
     with pytest.raises(RunDirectoryError, match=r"training\.lr"):
         plan_start(config(lr=0.5), dataset, directory, resume=True)
+
+
+@pytest.mark.parametrize("noise", [{"random_noise": 0.3}, {"random_noise": 0.2, "random_noise_seed": 1}, {}])
+def test_a_run_on_other_noise_is_refused(directory, noise):
+    before, other = dataclasses.replace(DATA, random_noise=0.2), dataclasses.replace(DATA, **noise)
+    plan_start(config(before), before.load(), directory, resume=False).write()
+    assert plan_start(config(before), before.load(), directory, resume=True).resumes
+    with pytest.raises(RunDirectoryError, match=r"data\.random_noise.* data_sha256"):
+        plan_start(config(other), other.load(), directory, resume=True)
 
 
 def test_a_finished_run_gives_its_results_until_more_is_asked_for(dataset, directory):
@@ -64,7 +74,7 @@ def test_another_version_goes_on_with_a_warning_and_keeps_its_name_in_finished_r
 def test_settings_that_are_newer_than_a_run_count_as_their_defaults(dataset, directory):
     plan_start(config(epochs=2), dataset, directory, resume=False).write()
     stored = directory.config()
-    for part, name in (("training", "on_nonfinite"), ("recommender", "noise_law")):
+    for part, name in (("training", "on_nonfinite"), ("recommender", "noise_law"), ("data", "random_noise")):
         del stored[part][name]
     directory.update_config(stored)
     directory.write_results({"test": {"recall@5": 0.25}})

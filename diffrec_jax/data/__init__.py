@@ -5,6 +5,7 @@ from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, gro
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
 from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
 from diffrec_jax.data.logs import from_interactions
+from diffrec_jax.data.noise import add_random_noise
 from diffrec_jax.data.official import find_dataset_folder, read_official
 from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeighting, parse_recency
 from diffrec_jax.data.splits import hold_out_users, split_by_time, split_dataset
@@ -22,6 +23,7 @@ __all__ = [
     "RowBatch",
     "RowWeighting",
     "SyntheticSpec",
+    "add_random_noise",
     "append_rows",
     "csr_from_pairs",
     "find_dataset_folder",

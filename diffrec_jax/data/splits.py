@@ -162,6 +162,13 @@ def as_given(rows: Rows) -> np.ndarray:
     return rows.parts
 
 
+def rows_of(dataset: Dataset, split: str) -> Rows:
+    """The interactions of a split; times are NaN where there are none."""
+    matrix, times = getattr(dataset, split), dataset.times_of(split)
+    users = np.repeat(np.arange(dataset.num_users), np.diff(matrix.indptr))
+    return Rows(users, np.full(len(users), np.nan) if times is None else times)
+
+
 def split_dataset(dataset: Dataset, split: Split) -> Dataset:
     """A dataset that is all in train, as ``from_interactions`` makes it, parted by a split.
 
@@ -170,14 +177,11 @@ def split_dataset(dataset: Dataset, split: Split) -> Dataset:
     """
     if dataset.valid.nnz or dataset.test.nnz:
         raise DataError(f"{dataset.name} is split already: split what from_interactions gives")
-    whole = dataset.train
-    lengths = np.diff(whole.indptr)
-    users = np.repeat(np.arange(dataset.num_users), lengths)
-    own = dataset.times_of("train")
-    parts = split(Rows(users, np.full(len(users), np.nan) if own is None else own))
+    rows, own = rows_of(dataset, "train"), dataset.times_of("train")
+    parts = split(rows)
     chosen = {name: parts == part for name, part in zip(SPLITS, (TRAIN, VALID, TEST))}
     times = None if own is None else {name: own[mask] for name, mask in chosen.items()}
-    matrices = {name: _rows_of(whole, users, mask) for name, mask in chosen.items()}
+    matrices = {name: _entries(dataset.train, rows.users, mask) for name, mask in chosen.items()}
     return dataclasses.replace(dataset, times=times, **matrices)
 
 
@@ -196,7 +200,7 @@ def hold_out_users(
     return dataclasses.replace(split, held_out_users=held_out)
 
 
-def _rows_of(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
+def _entries(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
     """A matrix with some of the stored entries, in their order."""
     counts = np.bincount(users[chosen], minlength=matrix.shape[0])
     indptr = np.concatenate([[0], np.cumsum(counts)])

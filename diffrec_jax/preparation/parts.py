@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.splits import TRAIN, VALID, Rows, Split, hashed
+from diffrec_jax.data.noise import NOISY_PARTS, draw_random_items, order_behind
+from diffrec_jax.data.splits import TRAIN, VALID, Rows, Split
 from diffrec_jax.preparation.readers import import_pyarrow
 
 DROPPED = 3
@@ -78,40 +79,19 @@ def _parts_of_low(rows: Rows, high: np.ndarray, parts: np.ndarray) -> np.ndarray
 
 
 def add_random_items(rows: Labelled, rate: float, num_items: int, seed: int) -> Labelled:
-    """Train and valid with ``rate`` random items for each of a user's interactions there: items the user does not have.
+    """Train and valid with ``rate`` random items for each of a user's interactions there, by ``draw_random_items``.
 
-    A random item has the time of one of the user's interactions in the same part, and stands behind it. A user who has
-    nearly all items may get fewer.
+    A random item has the time of the interaction it stands behind, and no rating.
     """
-    parts = [rows]
-    own = rows.users.astype(np.int64) * num_items + rows.items
-    owned = np.bincount(rows.users - rows.users[0])
-    for part in (TRAIN, VALID):
-        of_part = rows.where(rows.parts == part)
-        if not len(of_part.users):
-            continue
-        whole = Rows(of_part.users, of_part.times)
-        wanted = np.rint(rate * whole.lengths).astype(np.int64)
-        free = num_items - owned[of_part.users[whole.starts] - rows.users[0]] - wanted
-        tries = np.minimum(3 * wanted * num_items // np.maximum(free, 1) + 16, 50 * wanted + 16)
-        owner = np.repeat(np.arange(len(wanted)), tries)
-        users = of_part.users[whole.starts][owner]
-        number = np.arange(len(owner)) - np.repeat(np.cumsum(tries) - tries, tries) + part * (1 << 40)
-        items = (hashed(seed, users, number) % np.uint64(num_items)).astype(np.int64)
-        codes = users.astype(np.int64) * num_items + items
-        is_new = ~np.isin(codes, own)
-        _, first = np.unique(codes, return_index=True)
-        is_first = np.zeros(len(codes), bool)
-        is_first[first] = True
-        usable = np.flatnonzero(is_new & is_first)
-        rank = np.arange(len(usable)) - np.searchsorted(owner[usable], owner[usable])
-        chosen = usable[rank < wanted[owner[usable]]]
-        place = whole.starts[owner[chosen]] + (
-            hashed(seed + 1, users[chosen], number[chosen]) % whole.lengths[owner[chosen]].astype(np.uint64)
-        ).astype(np.int64)
-        noise = replace(of_part.where(place), items=items[chosen].astype(np.int32), ratings=np.zeros(len(chosen)))
-        own = np.concatenate([own, codes[chosen]])
-        parts.append(noise)
+    known = rows.users.astype(np.int64) * num_items + rows.items
+    parts, places = [rows], []
+    for part in NOISY_PARTS:
+        of_part = np.flatnonzero(rows.parts == part)
+        drawn_for = Rows(rows.users[of_part], rows.times[of_part])
+        behind, items = draw_random_items(drawn_for, known, rate, num_items, seed=seed, part=part)
+        noise = rows.where(of_part[behind])
+        parts.append(replace(noise, items=items.astype(np.int32), ratings=np.zeros(len(items))))
+        known = np.concatenate([known, noise.users.astype(np.int64) * num_items + items])
+        places.append(of_part[behind])
     joined = Labelled(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(rows)})
-    order = np.lexsort((joined.times, joined.users))  # stable: behind what has the same time
-    return joined.where(order)
+    return joined.where(order_behind(len(rows.users), np.concatenate(places)))

@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffrec_jax.api import load_run
 from diffrec_jax.config import ConfigError, default_k
-from diffrec_jax.data import SyntheticSpec, make_synthetic
+from diffrec_jax.data import SyntheticSpec, add_random_noise, make_synthetic, read_official
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.training.run_directory import RunDirectory
 from experiments.config import new_run_config, resumed_run_config
@@ -64,6 +65,7 @@ def test_a_comparison_takes_no_run_of_other_data_or_settings(tmp_path):
         (["--ks=5,20"], "evaluation.ks"),
         (["--matmul_precision=float32"], "matmul_precision"),
         (["--tuning_holdout=0.3"], "data.tuning_holdout"),
+        (["--random_noise=0.3"], "data.random_noise"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
@@ -164,6 +166,22 @@ def test_a_run_finds_its_data_by_what_they_are(tmp_path):
         tmp_path, "train", f"--run_dir={path}", "--resume", f"--dataset={other}", expect=2
     ).stderr.splitlines()
     assert "data_sha256" in line
+
+
+def test_a_run_on_random_noise_keeps_it_everywhere(tmp_path):
+    data, path = save(tmp_path / "shop"), tmp_path / "run"
+    flags = ["--model=ease", f"--dataset={data}", "--per_user", f"--run_dir={path}"]
+    title = "shop, 30% random noise, test split, official mode"
+    assert title in run(tmp_path, "train", *flags, "--random_noise=0.3").stdout
+    found = results(path)
+    assert found["random_noise"] == 0.3
+    shown = run(tmp_path, "evaluate", f"--run_dir={path}").stdout
+    assert "shop, 30% random noise, official mode" in shown and f"{found['test']['recall@20']:.4f}" in shown
+    (line,) = run(tmp_path, "train", *flags, "--random_noise=0.2", "--resume", expect=2).stderr.splitlines()
+    assert "data.random_noise (0.3 there, 0.2 asked for)" in line
+    assert load_run(path).dataset.fingerprint == add_random_noise(read_official(data), 0.3).fingerprint
+    compare = ("compare", f"--compare_dir={tmp_path / 'c'}", f"--runs={path}", "--metric=recall@7")
+    assert title in run(tmp_path, *compare).stdout  # a metric that the run did not measure
 
 
 def test_users_metrics_that_are_measured_otherwise_go_elsewhere(tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffrec_jax.data import DataError, read_official
+from diffrec_jax.data import DataError, add_random_noise, read_official
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.preparation import PrepareConfig
 from diffrec_jax.preparation.engines import Polars, _check_java
@@ -104,6 +104,7 @@ CONFIGS = {
     "core": PrepareConfig(**CSV, min_rating=3, user_core=9, item_core=9),
     "noisy": PrepareConfig(**CSV, min_rating=4, user_core=5, repeats="last", setting="noisy"),
     "global": PrepareConfig(**CSV, split="global_time", ratios="8:1:1"),
+    "random": PrepareConfig(**CSV, setting="noisy", noise_rate=0.3),
 }
 
 
@@ -145,12 +146,13 @@ def test_spark_writes_the_same_bytes(tmp_path):
     assert contents(ours.folder) == contents(tmp_path / "spark" / "x_noisy")
 
 
-def test_ranges_of_users_make_no_difference(tmp_path, monkeypatch):
+@pytest.mark.parametrize("case", ["core", "random"])
+def test_ranges_of_users_make_no_difference(tmp_path, monkeypatch, case):
     make_log(tmp_path / "log.csv")
-    whole = prepare(tmp_path / "log.csv", "whole", tmp_path, CONFIGS["core"])
+    whole = prepare(tmp_path / "log.csv", "whole", tmp_path, CONFIGS[case])
     monkeypatch.setattr(Polars, "rows_at_once", 100)
     monkeypatch.setattr("diffrec_jax.preparation.parts.BLOCK_ROWS", 64)
-    parts = prepare(tmp_path / "log.csv", "parts", tmp_path, CONFIGS["core"])
+    parts = prepare(tmp_path / "log.csv", "parts", tmp_path, CONFIGS[case])
     assert contents(whole.folder) == contents(parts.folder)
 
 
@@ -175,18 +177,12 @@ def test_low_ratings_join_train_and_valid_and_leave_the_test_alone(tmp_path):
     assert all(time <= begins.get(user, time) for user, time in zip(users.tolist(), times.tolist()))
 
 
-def test_random_items_are_new_to_the_user_and_as_many_as_asked_for(tmp_path):
+@pytest.mark.parametrize("columns", [CSV, {}], ids=["with times", "in the order of the log"])
+def test_random_items_are_those_that_are_added_to_the_clean_data(tmp_path, columns):
     make_log(tmp_path / "log.csv", num_users=40, num_items=400)
-    clean = sets_of(read_official(prepare(tmp_path / "log.csv", "x", tmp_path, PrepareConfig(**CSV)).folder))
-    config = PrepareConfig(**CSV, setting="noisy", noise_rate=0.5)
-    noisy = sets_of(read_official(prepare(tmp_path / "log.csv", "x", tmp_path, config).folder))
-    for user, parts in clean.items():
-        assert parts["test"] == noisy[user]["test"]
-        for split in ("train", "valid"):
-            kept = [item for item in noisy[user][split] if item in set(parts[split])]
-            added = set(noisy[user][split]) - set(parts[split])
-            assert kept == parts[split] and not added & set(chain(*parts.values()))
-            assert len(added) == round(0.5 * len(parts[split]))
+    configs = PrepareConfig(**columns), PrepareConfig(**columns, setting="noisy", noise_rate=0.5, split_seed=3)
+    clean, noisy = (read_official(prepare(tmp_path / "log.csv", "x", tmp_path, config).folder) for config in configs)
+    assert noisy.fingerprint == add_random_noise(clean, 0.5, seed=3).fingerprint != clean.fingerprint
 
 
 def test_every_step_is_told_and_recorded(tmp_path):
