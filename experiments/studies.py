@@ -7,6 +7,7 @@ from diffrec_jax.registry import MODELS
 
 CLEAN, NOISY, ML_100K, BEAUTY = "ml-1m clean", "ml-1m noisy", "ml-100k", "beauty"
 QUICK = "synthetic"
+NOISE_RATES = {f"{rate:.0%} random": rate for rate in (0.1, 0.2, 0.3, 0.4, 0.5)}
 THREE_SEEDS, FIVE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 
 
@@ -23,6 +24,7 @@ class Data:
 DATA = {
     CLEAN: Data(("--dataset=ml-1m",)),
     NOISY: Data(("--dataset=ml-1m", "--setting=noisy")),
+    **{name: Data(("--dataset=ml-1m", f"--random_noise={rate}")) for name, rate in NOISE_RATES.items()},
     ML_100K: Data(("--dataset=ml-100k",), "--name=ml-100k --download"),
     BEAUTY: Data(
         ("--dataset=beauty-loo", "--test_with_valid_input", "--ks=10,20"),
@@ -121,6 +123,21 @@ STUDIES = (
         data=(CLEAN, NOISY),
         seeds=FIVE_SEEDS,
         costs=("best epoch", "training s", "parameters"),
+    ),
+    Study(
+        "random-noise",
+        "Random noise",
+        "How much accuracy is lost when random items are added to the rows? Presets of the clean data.",
+        {title: TITLES[title] for title in ("DiffRec", "L-DiffRec", "EASE", "MultiVAE", "MultiDAE", "CDAE", "LightGCN")},
+        against="DiffRec",
+        data=(CLEAN, *NOISE_RATES),
+        data_axis="random items for each interaction",
+        claims=tuple(
+            Claim(f"With {data} items DiffRec is more accurate than {other}", "DiffRec", other, data=data)
+            for data in ("10% random", "30% random", "50% random")
+            for other in ("CDAE", "MultiVAE", "LightGCN")
+        ),
+        quick=("DiffRec", "EASE"),
     ),
     Study(
         "l-and-t",
