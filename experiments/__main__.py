@@ -17,7 +17,9 @@ SCRIPTS = {
     "recommend": "writes the best items of users to a file",
     "export": "writes a model as one StableHLO or ONNX file",
     "compare": "compares models over seeds: a table with significance tests",
-    "sweep": "trains every combination of some settings",
+    "sweep": "trains combinations of some settings: all, or those that Optuna chooses",
+    "reproduce": "trains what the studies of the paper need, as a queue",
+    "report": "makes one report of the studies",
 }
 
 

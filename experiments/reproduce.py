@@ -25,6 +25,7 @@ from diffrec_jax.files import write_atomically
 
 from . import flags
 from .cli import start
+from .command import command
 from .console import make_console
 from .flags import FLAGS
 from .plan import Planned, plan
@@ -117,8 +118,10 @@ def main() -> None:
     store = Store(folder)
     console.print(show_plan(studies, planned, store))
     for data, why in missing.items():
-        made_by = DATA[data].prepared_by
-        console.print(f"left out: {data}: {why}" + (f"\n  experiments.prepare {made_by}" if made_by else ""))
+        made_by = f". To make it:\n  {command('prepare')} {DATA[data].prepared_by}" if DATA[data].prepared_by else ""
+        console.print(f"left out: {data}: {why}" + ("" if "To make it" in why else made_by))
+    if not planned:
+        raise ConfigError("there is no data for these studies: make it as above, and set DIFFREC_DATA_DIR")
     commands = missing_runs(planned, store)
     if FLAGS.launch != "here":
         lines = [shlex.join(command) for command in commands.values()]

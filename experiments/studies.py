@@ -128,7 +128,7 @@ STUDIES = (
         "random-noise",
         "Random noise",
         "How much accuracy is lost when random items are added to the rows? Presets of the clean data.",
-        {title: TITLES[title] for title in ("DiffRec", "L-DiffRec", "EASE", "MultiVAE", "MultiDAE", "CDAE", "LightGCN")},
+        {title: TITLES[title] for title in ("DiffRec", "L-DiffRec", "EASE", "MultiVAE", "CDAE", "LightGCN")},
         against="DiffRec",
         data=(CLEAN, *NOISE_RATES),
         data_axis="random items for each interaction",
