@@ -231,6 +231,7 @@ STUDIES = (
         against="200",
         axis="hidden units",
         costs=("best epoch", "parameters", "s / epoch"),
+        quick=("50", "200"),
     ),
     Study(
         "clusters",

@@ -72,4 +72,5 @@ def test_an_accelerator_gets_the_whole_form_within_six_minutes(tmp_path, monkeyp
 def test_what_the_tests_set_for_themselves_is_not_measured(monkeypatch):
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     assert not {*accelerator.OF_TESTS} & accelerator.environment().keys()
+    assert "JAX_DISABLE_MOST_OPTIMIZATIONS" in accelerator.environment(measures=False)
     assert "PYTEST_CURRENT_TEST" not in accelerator.environment()

@@ -70,7 +70,9 @@ def assert_same_run(trainer, state, run_of_one):
             )
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [way if way in ("pmap", "mesh 2x2") else pytest.param(way, marks=pytest.mark.once) for way in WAYS]
+)
 def test_several_devices_give_the_run_of_one(tmp_path, way, run_of_one):
     trainer = make_trainer(tmp_path / "run", devices=WAYS[way], epochs=4, eval_every=1)
     assert_same_run(trainer, trainer.run(), run_of_one)
