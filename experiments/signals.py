@@ -12,10 +12,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 STOPPED, INTERRUPTED = 75, 130
 """Exit codes: to be resumed; ended at once by Ctrl-C."""
 PR_SET_PDEATHSIG = 1
+SECONDS_UNTIL_AGAIN = 0.05
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -38,10 +40,22 @@ def end_at_once() -> None:
         signal.signal(number, end)
 
 
+def _signal_again(thrown_away: Any) -> None:
+    """What Python ignores in destructors and in callbacks of its collector: a signal comes again, the rest is told."""
+    if issubclass(thrown_away.exc_type, KeyboardInterrupt):
+        number = signal.SIGTERM if issubclass(thrown_away.exc_type, Terminated) else signal.SIGINT
+        timer = threading.Timer(SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(thrown_away)
+
+
 def clean_up_on_signals() -> None:
     """SIGTERM ends a script as Ctrl-C does, through what cleans up. A job of several processes has JAX' handler."""
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.unraisablehook = _signal_again
 
 
 class StopRequest:

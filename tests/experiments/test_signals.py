@@ -67,6 +67,32 @@ def catches(pid, number):
     return bool(int(line.split()[1], 16) >> (number - 1) & 1)
 
 
+IN_A_DESTRUCTOR = """
+import signal, time
+from experiments.signals import Terminated, clean_up_on_signals
+
+class Ends:
+    def __del__(self):
+        signal.raise_signal({})
+
+clean_up_on_signals()
+try:
+    Ends()
+    time.sleep(30)
+except {}:
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("number, name", [(15, "Terminated"), (2, "KeyboardInterrupt")])
+def test_a_signal_that_comes_within_a_destructor_is_not_lost(number, name):
+    code = IN_A_DESTRUCTOR.format(number, name)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("ended\n", "", 0)
+
+
 @pytest.mark.once
 def test_a_script_that_is_ended_while_it_imports_says_so_without_a_traceback():
     process = subprocess.Popen(
