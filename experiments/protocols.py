@@ -36,23 +36,29 @@ def by_protocol(path: Path, per_user: dict[str, np.ndarray], metric: str) -> dic
     Args:
       path: of the run.
       per_user: its own users' metrics, and ``num_relevant``.
-      metric: recall at some K.
+      metric: such as recall@20.
     """
 
-    def mean(values: np.ndarray) -> float:
-        return float(np.mean(values, dtype=np.float64))
-
-    found = {
-        "official": mean(per_user[metric]),
-        "relevant users": mean(per_user[metric][per_user["num_relevant"] > 0]),
-        "capped": mean(per_user[f"capped_{metric}"]),
+    measured = {
+        "official": per_user[metric],
+        "relevant users": per_user[metric][per_user["num_relevant"] > 0],
+        "capped": per_user.get(f"capped_{metric}"),
+        **{name: _read(path, name, metric) for name in PROTOCOLS},
     }
-    for name in PROTOCOLS:
-        file = protocol_file(path, name)
-        if file is not None:
-            try:
-                with np.load(file, allow_pickle=False) as archive:
-                    found[name] = mean(archive[metric])
-            except UNREADABLE:
-                continue  # measured again by the next experiments.reproduce
-    return found
+    return {
+        name: float(np.mean(values, dtype=np.float64))
+        for name, values in measured.items()
+        if values is not None and len(values)
+    }
+
+
+def _read(path: Path, name: str, metric: str) -> np.ndarray | None:
+    """Each user's metric by a protocol; None where it was not measured so."""
+    file = protocol_file(path, name)
+    if file is None:
+        return None
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            return archive[metric]
+    except UNREADABLE:
+        return None

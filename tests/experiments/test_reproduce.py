@@ -23,6 +23,7 @@ from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, ClaimFound, Fi
 from experiments.measured import Measured, Row
 from experiments.pages import to_html, to_markdown
 from experiments.plan import plan, variants_of
+from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import execute, parse_train_flags
 from experiments.sections import kendall, sections
@@ -143,6 +144,17 @@ def test_orders_and_fronts():
         a for a, b in itertools.permutations(labels, 2) if points[b][0] <= points[a][0] and points[b][1] >= points[a][1]
     }
     assert set(pareto_front(points)) == set(labels) - beaten
+
+
+def test_a_run_by_several_protocols(tmp_path):
+    """Whatever was measured; a file that is damaged counts as none."""
+    per_user = {"ndcg@7": np.array([0.5, 0.0, 0.2]), "num_relevant": np.array([2, 0, 1])}
+    assert by_protocol(tmp_path, per_user, "ndcg@7") == pytest.approx({"official": 0.7 / 3, "relevant users": 0.35})
+    per_user["recall@7"], per_user["capped_recall@7"] = np.array([0.2, 0.0, 0.4]), np.array([0.4, 0.0, 0.8])
+    np.savez(tmp_path / FILES["sampled"], **{"recall@7": np.ones(3)})
+    (tmp_path / FILES["valid-in-input"]).write_bytes(b"torn")
+    found = by_protocol(tmp_path, per_user, "recall@7")
+    assert found == pytest.approx({"official": 0.2, "relevant users": 0.3, "capped": 0.4, "sampled": 1.0})
 
 
 def found_of(study, labels):
