@@ -75,6 +75,7 @@ def test_either_side_runs_alone(name, side, dataset):
             assert 0 < first[split]["recall@20"] < first[split]["recall@100"] <= 1
 
 
+@pytest.mark.once
 def test_the_latent_step_is_timed_and_accounts_for_its_state(dataset):
     shape = dataclasses.replace(SHAPE, name="ml-1m")  # whose L-DiffRec it takes
     measurement = latent_step.measure(shape, dataset, 1)
@@ -196,6 +197,7 @@ def test_new_users_get_the_lists_that_known_users_would():
     assert known > 0 and abs(new / known - 1) < 0.1
 
 
+@pytest.mark.once
 def test_pandas_writes_the_arrays_that_the_engines_write(tmp_path):
     log = tmp_path / "log.parquet"
     prepare_log.make_log(log, 4000)

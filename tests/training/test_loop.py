@@ -235,6 +235,7 @@ def test_as_many_checkpoints_are_kept_as_asked(tmp_path):
     assert trainer.checkpoints.steps() == sorted({48, *(record["step"] for record in ranked[:4])})
 
 
+@pytest.mark.once
 def test_averaged_parameters_are_what_is_scored_and_resume_too(tmp_path):
     whole = make_trainer(tmp_path / "whole", ema_decay=0.8)
     best = whole.run()
@@ -321,6 +322,7 @@ def test_a_shorter_budget_is_refused_and_nothing_changes(tmp_path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
+@pytest.mark.once
 def test_averages_of_parameters_in_a_tuple_are_scored(tmp_path):
     """Parameters may be any pytree: a tuple of them is no sign that no average is kept."""
     inner = make_diffrec(MODEL, DATASET.num_items)
