@@ -159,8 +159,14 @@ def make_trainer(
 
 
 def check_data(config: RunConfig, dataset: Dataset) -> None:
-    """Raises ConfigError if the data have weights that the model would ignore."""
+    """Raises ConfigError if the data have weights that the model would ignore, or rows other values than it takes."""
     family = MODELS[config.model]
+    weighs = dataset.weighted or config.recency.make().weighs
+    if weighs and getattr(config.recommender, "needs_binary_rows", False):
+        raise ConfigError(
+            f"{family.title} as it is set takes rows of 0 and 1 alone, and these are weighted: leave the recency out "
+            "(none) and drop weights of the data (Dataset.without_weights), or take another noise_law and likelihood"
+        )
     if dataset.weighted and not family.learns_weights:
         raise ConfigError(
             f"{dataset.name} has weights, and {family.title} cannot use them: choose another model, or drop them "

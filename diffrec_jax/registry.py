@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from diffrec_jax import recommenders as made
-from diffrec_jax.data import Dataset
+from diffrec_jax.data import Dataset, item_shares
 from diffrec_jax.recommenders import FitLinear, FittedRecommender, Recommender
 
 
@@ -64,7 +64,8 @@ class ModelFamily:
 
 
 def _diffrec(config: made.DiffRecConfig, context: Context) -> Recommender:
-    return made.make_diffrec(config, context.dataset.num_items, context.fit_linear)
+    dataset = context.dataset
+    return made.make_diffrec(config, dataset.num_items, context.fit_linear, item_shares(dataset.train))
 
 
 def _l_diffrec(config: made.LDiffRecConfig, context: Context) -> Recommender:

@@ -23,7 +23,8 @@ class DenoiseFn(Protocol):
 
 
 class NoiseFn(Protocol):
-    """Noise of step t: ``t (int32 scalar) -> [B, D]``, of unit variance in the space of the chain."""
+    """Noise of step t: ``t (int32 scalar) -> [B, D]``, of unit variance in the space of the chain (or what else its
+    ``Process`` draws with)."""
 
     def __call__(self, t: Array, /) -> Array: ...  # noqa: D102
 

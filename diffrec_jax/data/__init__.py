@@ -3,7 +3,7 @@
 from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch, training_user_ids
 from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, group_items
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
-from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts
+from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts, item_shares
 from diffrec_jax.data.logs import from_interactions
 from diffrec_jax.data.noise import add_random_noise
 from diffrec_jax.data.official import find_dataset_folder, read_official
@@ -31,6 +31,7 @@ __all__ = [
     "group_items",
     "hold_out_users",
     "item_counts",
+    "item_shares",
     "make_row_batch",
     "make_synthetic",
     "normalised_interactions",

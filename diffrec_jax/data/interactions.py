@@ -33,6 +33,11 @@ def item_counts(train: sparse.csr_array) -> np.ndarray:
     return np.bincount(train.indices, minlength=train.shape[1])
 
 
+def item_shares(train: sparse.csr_array) -> np.ndarray:
+    """The share of the users who have each item, [I] float32."""
+    return (item_counts(train) / train.shape[0]).astype(np.float32)
+
+
 def append_rows(first: sparse.csr_array, second: sparse.csr_array) -> sparse.csr_array:
     """Each row of ``first`` followed by the same row of ``second``, the stored order kept."""
     lengths = np.stack([np.diff(first.indptr), np.diff(second.indptr)], axis=1)

@@ -132,5 +132,10 @@ class RowWeighting:
     """None: the training row itself, as in the paper."""
     infer: Recency = NO_RECENCY
 
+    @property
+    def weighs(self) -> bool:
+        """Whether any row has another weight than 1."""
+        return any(recency not in (None, NO_RECENCY) for recency in (self.train, self.target, self.infer))
+
 
 NO_WEIGHTING = RowWeighting()

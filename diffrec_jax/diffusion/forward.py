@@ -34,6 +34,12 @@ def q_posterior(schedule: NoiseSchedule, x_0: Array, x_t: Array, t: Array) -> tu
     return mean, at_timestep(schedule.posterior_variances, t)
 
 
+def p_sample(schedule: NoiseSchedule, x_0_hat: Array, x_t: Array, t: Array, noise: Array | None) -> Array:
+    """A reverse step: the mean of q(x_{t-1} | x_t, x_0_hat), and noise of its variance where ``noise`` is given."""
+    mean, variance = q_posterior(schedule, x_0_hat, x_t, t)
+    return mean if noise is None else mean + jnp.sqrt(variance) * noise
+
+
 def predict_x0(schedule: NoiseSchedule, x_t: Array, t: Array, epsilon: Array) -> Array:
     """The x_0 that ``q_sample`` turned into x_t with noise epsilon.
 

@@ -1,8 +1,8 @@
 """Noise laws: what the forward process adds, by name. A law is a function (key, shape) -> noise of mean 0, variance 1.
 
-The schedule, the losses and the mean and variance of a reverse step hold for every such law: they are moments of second
-order. That q(x_{t-1} | x_t, x_0) is a normal distribution is true of Gaussian noise alone; for another law a reverse
-step with noise has its mean and variance, not its shape.
+The schedule, and the mean and variance of x_t, hold for every such law: they are moments of first and second order.
+The rest is exact for Gaussian noise alone (docs/math.md): for another law the posterior's mean is the best linear one,
+and a reverse step with noise has that mean and its variance, not the posterior's shape.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,8 @@ from diffrec_jax.typing import Array, Key
 
 NoiseLaw = Callable[[Key, tuple[int, ...]], Array]
 GAUSSIAN = "gaussian"
+BERNOULLI = "bernoulli"
+"""No law of noise that is added: the name of the process in ``diffrec_jax.diffusion.bernoulli``."""
 STUDENT_DEGREES = 5.0
 
 
@@ -51,6 +53,6 @@ def register_noise_law(name: str, law: NoiseLaw) -> None:
     Raises:
       ValueError: there is a law of that name.
     """
-    if name in NOISE_LAWS:
+    if name in (*NOISE_LAWS, BERNOULLI):
         raise ValueError(f"there is a noise law {name!r} already: choose another name")
     NOISE_LAWS[name] = law

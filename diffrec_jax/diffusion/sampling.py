@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from diffrec_jax.diffusion.forward import predict_x0, q_posterior, q_sample
+from diffrec_jax.diffusion.forward import p_sample, predict_x0, q_sample
+from diffrec_jax.diffusion.process import PSample, QSample
 from diffrec_jax.diffusion.schedules import NoiseSchedule
 from diffrec_jax.typing import Array, DenoiseFn, Key, NoiseFn
 
@@ -18,7 +19,9 @@ def x0_denoise_fn(schedule: NoiseSchedule, epsilon_fn: DenoiseFn) -> DenoiseFn:
     return lambda x_t, t: predict_x0(schedule, x_t, t, epsilon_fn(x_t, t))
 
 
-def noise_for_inference(schedule: NoiseSchedule, x_0: Array, num_noise_steps: int, noise_fn: NoiseFn) -> Array:
+def noise_for_inference(
+    schedule: NoiseSchedule, x_0: Array, num_noise_steps: int, noise_fn: NoiseFn, *, q_sample: QSample = q_sample
+) -> Array:
     """x_T at the start of the reverse chain: x_0 after T' steps of forward noise, or x_0 itself when T' = 0.
 
     ``noise_fn`` is called with T, one past the last timestep, so that it shares no draw with the reverse chain.
@@ -43,14 +46,15 @@ def p_sample_loop(
     x_T: Array,
     *,
     noise_fn: NoiseFn | None = None,
+    p_sample: PSample = p_sample,
     final_denoise_fn: DenoiseFn | None = None,
 ) -> Array:
     """All T reverse steps from x_T [B, D] as one ``lax.scan``: call it inside ``jax.jit``.
 
     Each step takes the posterior mean of q(x_{t-1} | x_t, x_0_hat); with ``noise_fn`` (called with the timestep, for
-    t > 0) it also adds noise of the posterior variance. The posterior mean of the last step is the prediction itself,
-    so that step returns ``final_denoise_fn(x, 0)``, by default ``denoise_fn``'s: a chain that runs in another space
-    (``diffrec_jax.models.folding``) decodes there.
+    t > 0) it also adds noise of the posterior variance. That is ``p_sample``; another ``Process`` has its own. The
+    posterior mean of the last step is the prediction itself, so that step returns ``final_denoise_fn(x, 0)``, by
+    default ``denoise_fn``'s: a chain that runs in another space (``diffrec_jax.models.folding``) decodes there.
 
     Returns:
       x_0 [B, D], or whatever ``final_denoise_fn`` returns.
@@ -70,10 +74,8 @@ def p_sample_loop(
 
     def step(x_t: Array, t: Array) -> tuple[Array, None]:
         timesteps = jnp.full(batch_size, t, jnp.int32)
-        mean, variance = q_posterior(schedule, denoise_fn(x_t, timesteps), x_t, timesteps)
-        if noise_fn is not None:
-            mean = mean + jnp.sqrt(variance) * noise_fn(t)
-        return mean, None
+        x_0_hat = denoise_fn(x_t, timesteps)
+        return p_sample(schedule, x_0_hat, x_t, timesteps, None if noise_fn is None else noise_fn(t)), None
 
     x_1, _ = jax.lax.scan(step, x_T, jnp.arange(schedule.num_timesteps - 1, 0, -1, dtype=jnp.int32))
     return (final_denoise_fn or denoise_fn)(x_1, jnp.zeros(batch_size, jnp.int32))

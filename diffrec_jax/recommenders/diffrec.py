@@ -3,15 +3,29 @@
 Reference: arXiv:2304.04971, section 3.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.diffusion import GAUSSIAN, LossHistory, NoiseSchedule, init_loss_history, q_sample, x0_loss_of_error
+from diffrec_jax.diffusion import (
+    BERNOULLI,
+    GAUSSIAN,
+    ErrorFn,
+    LossHistory,
+    NoiseSchedule,
+    Process,
+    bernoulli_process,
+    bernoulli_schedule,
+    init_loss_history,
+    mean_cross_entropy,
+    mean_squared_error,
+    x0_loss_of_error,
+)
 from diffrec_jax.models.decoded_errors import decoded_squared_error, gram_squared_error
 from diffrec_jax.models.dropout import row_bernoulli, row_dropout
 from diffrec_jax.models.folding import (
@@ -44,6 +58,21 @@ from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 LossImpl = Literal["dense", "blocked", "gram"]
+StationaryRate = Literal["popularity", "density", "zero"]
+
+
+class RowLikelihood(NamedTuple):
+    """How the network's output is compared with a row."""
+
+    error_fn: ErrorFn
+    mean_fn: Callable[[Array], Array]
+    """Output -> the row expected."""
+
+
+ROW_LIKELIHOODS = {
+    "gaussian": RowLikelihood(mean_squared_error, lambda output: output),
+    "bernoulli": RowLikelihood(mean_cross_entropy, jax.nn.sigmoid),
+}
 
 
 @dataclass(frozen=True)
@@ -52,8 +81,16 @@ class DiffRecConfig(DiffusionConfig):
 
     folded: bool = setting(
         True,
-        "Score in the hidden space where that is exact (about 10 times faster): x_0 prediction of rows that are not "
-        "normalised, and Gaussian noise where any is drawn.",
+        "Score in the hidden space where that is exact (about 10 times faster): x_0 prediction, gaussian likelihood, "
+        f"rows that are not normalised, and Gaussian noise where any is drawn; never with noise_law {BERNOULLI}.",
+    )
+    likelihood: Literal["gaussian", "bernoulli"] = setting(
+        "gaussian", "Likelihood of the row: gaussian, squared error; bernoulli, cross-entropy with a sigmoid output."
+    )
+    stationary_rate: StationaryRate = setting(
+        "popularity",
+        f"How often noise_law {BERNOULLI} draws a 1: popularity, the share of the users who have the item; density, "
+        "the mean of these shares; zero, never (items only vanish).",
     )
     noise_sketch: int = setting(
         0,
@@ -90,6 +127,13 @@ class DiffRecConfig(DiffusionConfig):
             raise ValueError("observed_error_weight needs x_0 prediction: the noise does not tell of single items")
         if self.noise_sketch and self.noise_law != GAUSSIAN:
             raise ValueError(f"noise_sketch draws Gaussian noise: leave it out, or noise_law {self.noise_law!r}")
+        if self.noise_law == BERNOULLI and self.prediction_type != "x0":
+            raise ValueError(f"noise_law {BERNOULLI} adds no noise that could be predicted: use x_0 prediction")
+        if self.likelihood == "bernoulli" and (self.prediction_type != "x0" or self.is_lean or self.linear_rank):
+            raise ValueError(
+                "likelihood bernoulli needs x_0 prediction, loss_impl dense and no noise_sketch or linear_rank, whose "
+                "outputs are compared by squared error"
+            )
         if self.noise_sketch and self.normalize:
             raise ValueError("noise_sketch cannot be normalised: the length of a noised row is not known without it")
 
@@ -102,6 +146,37 @@ class DiffRecConfig(DiffusionConfig):
     def is_lean(self) -> bool:
         """Whether training goes without some of the blocks of rows and items."""
         return bool(self.noise_sketch) or self.loss_impl != "dense"
+
+    @property
+    def needs_binary_rows(self) -> bool:
+        """Whether rows with other values than 0 and 1 make no sense."""
+        return self.noise_law == BERNOULLI or self.likelihood == "bernoulli"
+
+    @property
+    def is_foldable(self) -> bool:
+        """Whether the chain is linear but for the network, and a sum of draws, where any are made, is of their law."""
+        if self.noise_law == BERNOULLI or self.likelihood != "gaussian" or self.prediction_type != "x0":
+            return False
+        return self.noise_law == GAUSSIAN or not self.draws_inference_noise
+
+    def make_schedule(self) -> NoiseSchedule:
+        """The noise schedule, with the loss weights of the noise law."""
+        schedule = super().make_schedule()
+        return bernoulli_schedule(schedule) if self.noise_law == BERNOULLI else schedule
+
+    def make_process(self, item_shares: np.ndarray | None = None) -> Process:
+        """How rows are noised, and the reverse step; ``item_shares`` [I]: which share of the users have each item.
+
+        Raises:
+          ValueError: the stationary rate needs the shares, and there are none.
+        """
+        if self.noise_law != BERNOULLI:
+            return super().make_process()
+        if self.stationary_rate == "zero":
+            return bernoulli_process(0.0)
+        if item_shares is None:
+            raise ValueError(f"stationary_rate {self.stationary_rate} needs item_shares: how many users have each item")
+        return bernoulli_process(float(item_shares.mean()) if self.stationary_rate == "density" else item_shares[None])
 
 
 def with_linear_part(model: MLPDenoiser, params: Params, factors: LinearFactors) -> Params:
@@ -130,6 +205,7 @@ def hold_linear_part(model: MLPDenoiser, params: Params) -> Params:
 def lean_losses(
     config: DiffRecConfig,
     schedule: NoiseSchedule,
+    process: Process,
     model: MLPDenoiser,
     params: Params,
     history: LossHistory,
@@ -156,7 +232,8 @@ def lean_losses(
         u_t = project_noised(params["params"]["input_kernel"], signal, z, sketch)
         hidden: Array = model.apply(params, u_t, t, method="transform")  # type: ignore[assignment]
     else:
-        x_t = q_sample(schedule, to_dense(batch, model.width), t, config.draw_noise(noise_keys, model.width))
+        noise = config.draw_noise(process, noise_keys, model.width)
+        x_t = process.q_sample(schedule, to_dense(batch, model.width), t, noise)
         hidden: Array = model.apply(params, x_t, t, dropout_keys, method="hidden")  # type: ignore[assignment]
     output = params["params"]["output_layer"]
     if config.loss_impl == "gram":
@@ -170,22 +247,30 @@ def lean_losses(
     return weigh_users(config, losses * importance_weight, batch, model.width), (t, losses)
 
 
-def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | None = None) -> Recommender:
+def make_diffrec(
+    config: DiffRecConfig,
+    num_items: int,
+    fit_linear: FitLinear | None = None,
+    item_shares: np.ndarray | None = None,
+) -> Recommender:
     """The functions of a DiffRec over ``num_items`` items; ``fit_linear`` for one with a linear part.
 
+    ``item_shares`` [I], the share of the users who have each item, for noise_law bernoulli. Where
+    ``config.needs_binary_rows``, batches have to hold weights of 1 alone.
+
     Raises:
-      ValueError: the noise sketch or the linear part is larger than the items, or nothing fits the linear part.
+      ValueError: the noise sketch or the linear part is larger than the items, nothing fits the linear part, or the
+        shares are missing.
     """
     if config.linear_rank and fit_linear is None:
         raise ValueError("linear_rank needs fit_linear: where the linear part comes from")
     for name, size in (("noise_sketch", config.noise_sketch), ("linear_rank", config.linear_rank)):
         if size > num_items:
             raise ValueError(f"{name} must be at most the {num_items} items, got {size}")
-    schedule = config.make_schedule()
+    schedule, process = config.make_schedule(), config.make_process(item_shares)
     model = config.make_denoiser(num_items, linear_units=config.linear_rank)
-    fold = config.folded and config.prediction_type == "x0" and can_fold(model)
-    # A sum of many independent noises is another law, but for the Gaussian one: what is drawn cannot be folded then.
-    fold = fold and (config.noise_law == GAUSSIAN or not config.draws_inference_noise)
+    likelihood = ROW_LIKELIHOODS[config.likelihood]
+    fold = config.folded and config.is_foldable and can_fold(model)
 
     def init_params(key: Key) -> Params:
         return model.init(key, jnp.zeros((1, num_items)), jnp.zeros(1, jnp.int32))
@@ -205,14 +290,14 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.is_lean:
-            return lean_losses(config, schedule, model, params, history, batch, row_keys, context.key)
+            return lean_losses(config, schedule, process, model, params, history, batch, row_keys, context.key)
         x_0 = to_dense(batch, num_items)
         target = None if batch.target_weights is None else to_dense(targets(batch), num_items)
         if config.has_linear_part:
             params = hold_linear_part(model, params)
         weights = error_weights(batch, row_keys)
-        given = config, schedule, model, params, history, x_0, row_keys
-        terms = diffusion_terms(*given, target=target, item_weights=weights)
+        given = config, schedule, process, model, params, history, x_0, row_keys
+        terms = diffusion_terms(*given, target=target, item_weights=weights, error_fn=likelihood.error_fn)
         return weigh_users(config, terms.losses, batch, num_items), terms.info
 
     def prepare_scoring(params: Params) -> tuple[Params, FoldedDenoiser | None]:
@@ -221,10 +306,12 @@ def make_diffrec(config: DiffRecConfig, num_items: int, fit_linear: FitLinear | 
     def score_fn(scoring_state: tuple[Params, FoldedDenoiser | None], batch: RowBatch, row_keys: RowKeys) -> Array:
         params, folded = scoring_state
         if folded is None:
-            return plain_denoise(config, schedule, model, params, to_dense(batch, num_items), row_keys)
+            given = config, schedule, process, model, params, to_dense(batch, num_items), row_keys
+            return plain_denoise(*given, mean_fn=likelihood.mean_fn)
         return denoise(
             config,
             schedule,
+            process,
             folded_denoise_fn(model, params, folded),
             embed(batch, params["params"]["input_kernel"]),
             lambda t: folded_noise(folded, row_keys, t),

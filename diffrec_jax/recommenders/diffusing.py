@@ -1,5 +1,6 @@
 """What DiffRec does over a row of items and L-DiffRec over a latent vector: the diffusion, its loss, its sampling."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -9,18 +10,22 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.diffusion import (
+    BERNOULLI,
     GAUSSIAN,
     NOISE_LAWS,
+    ErrorFn,
     LossHistory,
     NoiseSchedule,
     PredictionType,
+    Process,
     ScheduleKind,
+    additive_process,
     diffusion_loss,
     make_noise_schedule,
+    mean_squared_error,
     noise_for_inference,
     p_sample_loop,
     predict_x0,
-    q_sample,
     sample_timesteps,
     timestep_probabilities,
     update_loss_history,
@@ -51,11 +56,17 @@ class DiffusionConfig:
     noise_min: float = setting(5e-4, "Noise variance at the first step, before the scale.")
     noise_max: float = setting(5e-3, "Noise variance at the last step, before the scale.")
     noise_law: str = setting(
-        GAUSSIAN, f"Distribution of the noise, of variance 1, in training and at inference: {', '.join(NOISE_LAWS)}."
+        GAUSSIAN,
+        f"Distribution of the noise, of variance 1, in training and at inference: {', '.join(NOISE_LAWS)}. Or, not for "
+        f"latent vectors, {BERNOULLI}: entries are drawn anew, as 0 or 1; the noise's variance is the share of these.",
     )
     beta_fixed: bool = setting(True, "Replace the first beta by 1e-5.")
     prediction_type: PredictionType = setting("x0", "What the network predicts.", aliases=("mean_type",))
-    reweight: bool = setting(True, "Weight the loss of step t by SNR(t-1) - SNR(t).")
+    reweight: bool = setting(
+        True,
+        f"Weight the loss of step t by SNR(t-1) - SNR(t); with noise_law {BERNOULLI} by the share of the entries drawn "
+        "anew that step t drew.",
+    )
     timestep_sampling: TimestepSampling = setting("importance", "How t is drawn in training.")
     time_embedding_size: int = setting(10, "Size of the timestep embedding.", at_least=1, aliases=("emb_size",))
     activation: str = setting("tanh", "Activation of the hidden layers.", choices=tuple(ACTIVATIONS))
@@ -79,7 +90,7 @@ class DiffusionConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_settings(self)
-        check_choice("noise_law", self.noise_law, tuple(NOISE_LAWS))
+        check_choice("noise_law", self.noise_law, (*NOISE_LAWS, BERNOULLI))
         if self.num_inference_noise_steps > self.num_timesteps:
             raise ValueError(
                 f"inference noise steps T' must be between 0 and T = {self.num_timesteps}, "
@@ -119,11 +130,15 @@ class DiffusionConfig:
             beta_fixed=self.beta_fixed,
         )
 
-    def draw_noise(self, row_keys: RowKeys, width: int) -> Array:
-        """Noise [B, width] of variance 1, each row from its own key."""
+    def make_process(self) -> Process:
+        """How vectors are noised, and the reverse step."""
+        return additive_process(NOISE_LAWS[self.noise_law])
+
+    def draw_noise(self, process: Process, row_keys: RowKeys, width: int) -> Array:
+        """What the process takes as noise [B, width], each row's from its own key."""
         if self.noise_law != GAUSSIAN:
             row_keys = threefry2x32_keys(row_keys)  # a law may split its key
-        return jax.vmap(lambda key: NOISE_LAWS[self.noise_law](key, (width,)))(row_keys)
+        return jax.vmap(lambda key: process.draw(key, (width,)))(row_keys)
 
     def linear_fit(self, dropout: float) -> LinearFit:
         """How a linear part is fitted to rows from which dropout takes items at this rate."""
@@ -177,7 +192,7 @@ class DiffusionTerms(NamedTuple):
     losses: Array
     """[B], weighted by importance: their mean is an estimate of the mean over t."""
     x_0_hat: Array
-    """[B, D], the prediction."""
+    """[B, D], the prediction, in the form that ``error_fn`` takes."""
     info: tuple[Array, Array]
     """(t [B], losses [B] before the importance weight): what the loss history takes."""
 
@@ -185,6 +200,7 @@ class DiffusionTerms(NamedTuple):
 def diffusion_terms(
     config: DiffusionConfig,
     schedule: NoiseSchedule,
+    process: Process,
     model: MLPDenoiser,
     params: Params,
     history: LossHistory,
@@ -193,10 +209,11 @@ def diffusion_terms(
     *,
     target: Array | None = None,
     item_weights: Array | None = None,
+    error_fn: ErrorFn = mean_squared_error,
 ) -> DiffusionTerms:
     """Noises x_0 [B, D] to a drawn timestep, predicts, and compares with ``target`` (default: x_0).
 
-    ``item_weights`` [B, D] weigh the squared errors of an x_0 prediction.
+    ``item_weights`` [B, D] weigh the errors of an x_0 prediction, which ``error_fn`` takes.
 
     Reference: arXiv:2304.04971, algorithm 1.
     """
@@ -204,8 +221,8 @@ def diffusion_terms(
         raise ValueError("targets that differ from the rows need x_0 prediction: the noise does not tell of them")
     noise_keys, dropout_keys = (fold_each(row_keys, place) for place in (NOISE_PLACE, DROPOUT_PLACE))
     t, importance_weight = draw_timesteps(config, history, row_keys)
-    noise = config.draw_noise(noise_keys, x_0.shape[1])
-    x_t = q_sample(schedule, x_0, t, noise)
+    noise = config.draw_noise(process, noise_keys, x_0.shape[1])
+    x_t = process.q_sample(schedule, x_0, t, noise)
     prediction: Array = model.apply(params, x_t, t, dropout_keys)  # type: ignore[assignment]
     losses = diffusion_loss(
         schedule,
@@ -217,6 +234,7 @@ def diffusion_terms(
         prediction_type=config.prediction_type,
         reweight=config.reweight,
         item_weights=item_weights,
+        error_fn=error_fn,
     )
     x_0_hat = prediction if config.prediction_type == "x0" else predict_x0(schedule, x_t, t, prediction)
     return DiffusionTerms(losses * importance_weight, x_0_hat, (t, losses))
@@ -231,6 +249,7 @@ def update_history(history: LossHistory, info: tuple[Array, Array], row_mask: Ar
 def denoise(
     config: DiffusionConfig,
     schedule: NoiseSchedule,
+    process: Process,
     denoise_fn: DenoiseFn,
     x_0: Array,
     noise_fn: NoiseFn,
@@ -241,12 +260,14 @@ def denoise(
 
     Reference: arXiv:2304.04971, algorithm 2.
     """
-    x_T = noise_for_inference(schedule, x_0, config.num_inference_noise_steps, noise_fn)
+    num_noise_steps = config.num_inference_noise_steps
+    x_T = noise_for_inference(schedule, x_0, num_noise_steps, noise_fn, q_sample=process.q_sample)
     return p_sample_loop(
         schedule,
         denoise_fn,
         x_T,
         noise_fn=noise_fn if config.sampling_noise else None,
+        p_sample=process.p_sample,
         final_denoise_fn=final_denoise_fn,
     )
 
@@ -254,15 +275,21 @@ def denoise(
 def plain_denoise(
     config: DiffusionConfig,
     schedule: NoiseSchedule,
+    process: Process,
     model: MLPDenoiser,
     params: Params,
     x_0: Array,
     row_keys: RowKeys,
+    *,
+    mean_fn: Callable[[Array], Array] = lambda output: output,
 ) -> Array:
-    """``denoise`` with the network itself, in the space of x_0 [B, D]."""
+    """``denoise`` with the network itself, in the space of x_0 [B, D]; ``mean_fn`` of its output is the prediction."""
 
     def network(x_t: Array, t: Array) -> Array:
-        return model.apply(params, x_t, t)  # type: ignore[return-value]
+        return mean_fn(model.apply(params, x_t, t))  # type: ignore[arg-type]
+
+    def noise_fn(t: Array) -> Array:
+        return config.draw_noise(process, fold_each(row_keys, t), x_0.shape[1])
 
     denoise_fn = network if config.prediction_type == "x0" else x0_denoise_fn(schedule, network)
-    return denoise(config, schedule, denoise_fn, x_0, lambda t: config.draw_noise(fold_each(row_keys, t), x_0.shape[1]))
+    return denoise(config, schedule, process, denoise_fn, x_0, noise_fn)

@@ -8,11 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.data.interactions import item_shares
 from diffrec_jax.diffusion.flow import flow_sample, follow_flow
 from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser
@@ -53,7 +52,7 @@ class FlowCFConfig:
 def make_flowcf(config: FlowCFConfig, train: sparse.csr_array) -> Recommender:
     """The functions of a FlowCF over the items of a training split."""
     num_items, num_steps = train.shape[1], config.num_timesteps
-    prior = (item_counts(train) / train.shape[0]).astype(np.float32)
+    prior = item_shares(train)
     model = MLPDenoiser(
         width=num_items,
         dims=config.dims,

@@ -14,7 +14,7 @@ import numpy as np
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
 from diffrec_jax.data.interactions import csr_from_pairs
-from diffrec_jax.diffusion import LossHistory, init_loss_history
+from diffrec_jax.diffusion import BERNOULLI, LossHistory, init_loss_history
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
 from diffrec_jax.models.likelihood import gaussian_kl, squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS
@@ -95,6 +95,8 @@ class LDiffRecConfig(DiffusionConfig):
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
+        if self.noise_law == BERNOULLI:
+            raise ValueError(f"noise_law {BERNOULLI} is for rows of 0 and 1: take another, or DiffRec")
         if self.observed_error_weight != 1 and (self.likelihood != "gaussian" or self.reconstruct_dropped):
             raise ValueError(
                 "observed_error_weight weighs squared errors of whole rows: it needs the gaussian likelihood, without "
@@ -193,7 +195,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
     """
     group_sizes = tuple(np.bincount(item_groups).tolist())
     _check_layers(config, group_sizes, fit_linear)
-    schedule = config.make_schedule()
+    schedule, process = config.make_schedule(), config.make_process()
     autoencoder = GroupedVAE(
         item_groups=item_groups,
         in_dims=config.in_dims,
@@ -233,7 +235,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         z_0 = mean
         if config.reparameterize:
             z_0 = mean + jnp.exp(0.5 * log_variance) * row_normals(fold_each(row_keys, LATENT_PLACE), latent_size)
-        terms = diffusion_terms(config, schedule, denoiser, params["denoiser"], history, z_0, row_keys)
+        terms = diffusion_terms(config, schedule, process, denoiser, params["denoiser"], history, z_0, row_keys)
         reconstructed = targets(dropped if config.reconstruct_dropped else batch)
         nll = negative_log_likelihood(config, autoencoder, params["autoencoder"], terms.x_0_hat, reconstructed, dropped)
         losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), context)
@@ -244,7 +246,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
 
     def score_fn(scoring_state: dict[str, Any], batch: RowBatch, row_keys: RowKeys) -> Array:
         mean, _ = encode(scoring_state, normalised(batch))
-        z_0 = plain_denoise(config, schedule, denoiser, scoring_state["denoiser"], mean, row_keys)
+        z_0 = plain_denoise(config, schedule, process, denoiser, scoring_state["denoiser"], mean, row_keys)
         return autoencoder.apply(scoring_state["autoencoder"], z_0, scoring_state["output_layer"], method="decode")  # type: ignore[return-value]
 
     return Recommender(

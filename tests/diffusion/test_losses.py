@@ -7,6 +7,7 @@ from diffrec_jax.diffusion import (
     diffusion_loss,
     epsilon_loss,
     make_noise_schedule,
+    mean_cross_entropy,
     q_sample,
     x0_loss,
 )
@@ -103,6 +104,22 @@ def test_exact_prediction_has_no_loss(prediction_type, reweight):
         schedule, prediction, x_0, x_t, noise, t, prediction_type=prediction_type, reweight=reweight
     )
     np.testing.assert_allclose(losses, np.zeros(B), atol=1e-10)
+
+
+@with_and_without_reweight
+def test_the_cross_entropy_takes_the_place_of_the_squared_error(reweight):
+    schedule, betas, t, x_0, _, logits = make_case(SCHEDULES["linear"])
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    weights = np.random.default_rng(1).random((B, D))
+    errors = weights * -(x_0 * np.log(p) + (1 - x_0) * np.log(1 - p))
+    actual = diffusion_loss(
+        schedule, logits, x_0, x_0, x_0, t, reweight=reweight, item_weights=weights, error_fn=mean_cross_entropy
+    )
+    # The reference's weights of each step, from errors that are all 1.
+    of_step = reference.x0_loss(betas, np.zeros((B, D)), np.ones((B, D)), t, reweight=reweight)
+    np.testing.assert_allclose(actual, of_step * errors.mean(axis=1), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"differ in shape: \(16, 8\) and \(16, 9\)"):
+        mean_cross_entropy(logits[:, :-1], x_0)
 
 
 def test_rows_do_not_mix():
