@@ -32,6 +32,7 @@ from diffrec_jax.data import (
 from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
 from diffrec_jax.recommenders import FittedRecommender, Recommender
 from diffrec_jax.registry import MODELS, Context, ModelFamily
+from diffrec_jax.seeds import check_seed
 from diffrec_jax.settings import check_choice, check_settings, fields_of, seed_setting, setting
 from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.training.train_config import TrainConfig
@@ -192,6 +193,7 @@ class DataConfig:
         for name, kind in (types | {"tuning_holdout": Real, "random_noise": Real, "random_noise_seed": int}).items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
+        check_seed(self.random_noise_seed, "random_noise_seed")
 
     def load(self, *, strict_ids: bool = False) -> Dataset:
         """Reads or makes the dataset; then the tuning holdout, and last the noise, so that what is the test has none.
@@ -283,6 +285,8 @@ class RunConfig:
         """
         try:
             classes = part_classes(MODELS[values["model"]])
+            if not isinstance(values["data_sha256"], str):
+                raise ValueError("data_sha256 is no text")
             check_choice("matmul_precision", values["matmul_precision"], get_args(MatmulPrecision))
             return cls(
                 **{name: values[name] for name in ("model", "preset", "matmul_precision")},
