@@ -91,7 +91,7 @@ class GroupsConfig:
     grouping: GroupingMethod = setting(
         "kmeans",
         "How items are grouped: kmeans on item embeddings, or on their directions alone (spherical_kmeans), spectral "
-        "co-clustering of interactions, popularity strata, random.",
+        "co-clustering of interactions, leiden communities of the graph of nearest items, popularity strata, random.",
     )
     item_embeddings: str = setting(
         "svd",

@@ -1,14 +1,16 @@
 """Item groups: which of C groups each item belongs to. An input of the latent models, saved with a run."""
 
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
 
+from diffrec_jax.data.communities import find_communities, nearest_items_graph
 from diffrec_jax.data.interactions import DataError, item_counts
 from diffrec_jax.seeds import check_seed, sklearn_seed
 
-GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "popularity", "random"]
+GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "leiden", "popularity", "random"]
 EMBEDDING_GROUPINGS: tuple[GroupingMethod, ...] = ("kmeans", "spherical_kmeans")
 
 
@@ -22,24 +24,38 @@ def _directions(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
+def _of_some(counts: np.ndarray, num_groups: int, group: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The groups that ``group`` gives the items with a count [I] above 0; the others join the largest."""
+    items = np.flatnonzero(counts)
+    if len(items) <= num_groups:
+        return np.arange(len(counts)) % num_groups
+    found = group(items)
+    labels = np.full(len(counts), np.bincount(found, minlength=num_groups).argmax())
+    labels[items] = found
+    return labels
+
+
 def _spectral(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray:
     """Spectral co-clustering of users and items (Dhillon 2001): a normalised cut of the interaction graph."""
     from sklearn.cluster import SpectralCoclustering
 
-    users = np.flatnonzero(np.diff(train.indptr))
-    items = np.flatnonzero(item_counts(train))
-    if len(items) <= num_groups:
-        return np.arange(train.shape[1]) % num_groups
-    # float64 and int32: what its SVD takes without converting.
-    graph = sparse.csr_matrix(train.astype(np.float64))[users][:, items]
-    found = (
-        SpectralCoclustering(num_groups, svd_method="randomized", random_state=sklearn_seed(seed))
-        .fit(graph)
-        .column_labels_
-    )
-    labels = np.full(train.shape[1], np.bincount(found, minlength=num_groups).argmax())
-    labels[items] = found
-    return labels
+    def group(items: np.ndarray) -> np.ndarray:
+        users = np.flatnonzero(np.diff(train.indptr))
+        # float64 and int32: what its SVD takes without converting.
+        graph = sparse.csr_matrix(train.astype(np.float64))[users][:, items]
+        state = sklearn_seed(seed)
+        return SpectralCoclustering(num_groups, svd_method="randomized", random_state=state).fit(graph).column_labels_
+
+    return _of_some(item_counts(train), num_groups, group)
+
+
+def _leiden(train: sparse.csr_array, num_groups: int, seed: int) -> np.ndarray:
+    graph = nearest_items_graph(train)
+
+    def group(items: np.ndarray) -> np.ndarray:
+        return find_communities(graph[items][:, items], num_groups, seed=seed)
+
+    return _of_some(np.diff(graph.indptr), num_groups, group)
 
 
 def _equal_parts(order: np.ndarray, num_groups: int) -> np.ndarray:
@@ -62,15 +78,16 @@ def group_items(
     Args:
       method: ``kmeans`` on the item embeddings, ``spherical_kmeans`` on their directions (else popular items, whose
         embeddings are long, may be a group of their own), ``spectral`` co-clustering of the interaction graph (items
-        without interactions join the largest group), ``popularity`` strata of equally many items, or ``random`` ones.
+        without interactions join the largest group), ``leiden`` communities of the graph of nearest items by cosine
+        (likewise), ``popularity`` strata of equally many items, or ``random`` ones.
       num_groups: C, each with at least one item.
       train: training split [U, I].
       embeddings: [I, D], for kmeans of either kind.
       seed: of what is drawn, in [0, 2^63).
 
     Raises:
-      DataError: more groups than items, embeddings of another number of items, a group that stays empty, or a seed out
-        of range.
+      DataError: more groups than items, embeddings of another number of items, a group that stays empty, a package
+        that is missing, or a seed out of range.
 
     Reference: arXiv:2304.04971, L-DiffRec (k-means on LightGCN embeddings).
     """
@@ -87,6 +104,8 @@ def group_items(
         labels = _kmeans(embeddings if method == "kmeans" else _directions(embeddings), num_groups, seed)
     elif method == "spectral":
         labels = _spectral(train, num_groups, seed)
+    elif method == "leiden":
+        labels = _leiden(train, num_groups, seed)
     elif method == "popularity":
         labels = _equal_parts(np.argsort(-item_counts(train), kind="stable"), num_groups)
     elif method == "random":

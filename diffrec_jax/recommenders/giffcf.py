@@ -14,6 +14,7 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_column_factors
 from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.data.similarity import BLOCK_BYTES, item_blocks
 from diffrec_jax.diffusion.heat import sharpen_loop, smoothed
 from diffrec_jax.models.graph_denoiser import GraphDenoiser
 from diffrec_jax.models.likelihood import squared_error
@@ -25,7 +26,6 @@ from diffrec_jax.recommenders.diffusing import (
     row_normals,
     uniform_timesteps,
 )
-from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, item_blocks
 from diffrec_jax.rows import dropout_entries, fold_each, targets, to_dense
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys

@@ -6,7 +6,6 @@ weighted by recency: T-EASE is EASE scored from such rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,8 +14,9 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbours, item_blocks, nearest_items, strongest
 from diffrec_jax.recommenders.base import FittedRecommender
-from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES, LinearFit, fit_linear_denoiser, item_blocks
+from diffrec_jax.recommenders.linear_denoiser import LinearFit, fit_linear_denoiser
 from diffrec_jax.rows import embed
 from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys
@@ -159,37 +159,6 @@ def make_gfcf(config: GFCFConfig) -> FittedRecommender:
     return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(12))
 
 
-class Neighbours(NamedTuple):
-    """The strongest neighbours of each item, [I, K] each; a place that is not filled has weight 0."""
-
-    item_ids: np.ndarray
-    weights: np.ndarray
-
-
-def _strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, num_neighbours: int) -> Neighbours:
-    """Of each item's row of similarities, dense a block at a time; an item is no neighbour of itself."""
-    k = min(num_neighbours, num_items)
-    found = Neighbours(np.empty((num_items, k), np.int32), np.empty((num_items, k), np.float32))
-    for block, rows in similarities:
-        rows[np.arange(rows.shape[0]), np.arange(block.start, block.stop)] = 0.0
-        chosen = np.argpartition(-rows, k - 1, axis=1)[:, :k]
-        found.item_ids[block], found.weights[block] = chosen, np.take_along_axis(rows, chosen, axis=1)
-    return found
-
-
-def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float) -> Neighbours:
-    """By cosine of the items' columns, x_i'x_j / (|x_i| |x_j| + shrink)."""
-    columns = train.T.tocsr()
-    norms = np.sqrt(np.bincount(train.indices, np.square(train.data), minlength=train.shape[1])).astype(np.float32)
-
-    def similarities() -> Iterator[tuple[slice, np.ndarray]]:
-        for block in item_blocks(train.shape[1]):
-            scale = norms[block, None] * norms[None] + shrink
-            yield block, (columns[block] @ train).toarray() / np.where(scale > 0, scale, 1.0)
-
-    return _strongest(similarities(), train.shape[1], num_neighbours)
-
-
 def _score_neighbours(neighbours: Neighbours, batch: RowBatch, row_keys: RowKeys) -> Array:
     del row_keys
     item_ids, weights = (jnp.asarray(table).at[batch.item_ids].get(mode="clip") for table in neighbours)
@@ -257,6 +226,6 @@ def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
             for block in item_blocks(train.shape[1]):
                 yield block, (to_user[block] @ to_item).toarray() / counts[None] ** np.float32(config.beta)
 
-        return _strongest(similarities(), train.shape[1], config.num_neighbors)
+        return strongest(similarities(), train.shape[1], config.num_neighbors)
 
     return FittedRecommender(fit=fit, score_fn=_score_neighbours, fit_bytes=_neighbour_bytes(config.num_neighbors))

@@ -3,24 +3,15 @@
 EASE is this without dropout. DiffRec and L-DiffRec may start from it, in a low rank: ``LinearFactors``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy import linalg, sparse
 
+from diffrec_jax.data.similarity import BLOCK_BYTES, item_blocks
 from diffrec_jax.settings import check_settings, setting
-
-BLOCK_BYTES = 2**27
-"""Of a dense block of rows of the item-item matrix, while it is computed."""
-
-
-def item_blocks(num_items: int) -> Iterator[slice]:
-    """The items in blocks whose rows of an item-item matrix in float64 take ``BLOCK_BYTES``."""
-    size = max(1, BLOCK_BYTES // (8 * num_items))
-    for start in range(0, num_items, size):
-        yield slice(start, min(start + size, num_items))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from scipy import linalg, sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors
+from diffrec_jax.data.similarity import BLOCK_BYTES
 from diffrec_jax.recommenders.base import FittedRecommender
-from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES
 from diffrec_jax.rows import embed, num_entries, places
 from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys

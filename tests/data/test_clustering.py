@@ -10,7 +10,9 @@ from diffrec_jax.data import (
     svd_item_embeddings,
 )
 from diffrec_jax.data.synthetic import SyntheticSpec
+from tests.data.test_communities import NEEDS_LEIDEN
 
+LEIDEN = pytest.param("leiden", marks=NEEDS_LEIDEN)
 TRAIN = make_synthetic(SyntheticSpec(num_users=200, num_items=60, num_interactions=4000, num_clusters=3)).train
 
 
@@ -24,7 +26,7 @@ def two_blocks(num_users=60, num_items=21):
     return csr_from_pairs(np.array(pairs), num_users, num_items)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral", "popularity", "random"])
+@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral", LEIDEN, "popularity", "random"])
 @pytest.mark.parametrize("num_groups", [1, 2, 5])
 def test_every_item_has_a_group_and_every_group_an_item(method, num_groups):
     embeddings = svd_item_embeddings(TRAIN, 8)
@@ -35,7 +37,7 @@ def test_every_item_has_a_group_and_every_group_an_item(method, num_groups):
     assert len(sizes) == num_groups and sizes.min() > 0 and np.all(np.diff(sizes) <= 0)
 
 
-@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral"])
+@pytest.mark.parametrize("method", ["kmeans", "spherical_kmeans", "spectral", LEIDEN])
 def test_what_is_seen_together_is_grouped_together(method):
     train = two_blocks()
     groups = group_items(method, 2, train=train, embeddings=svd_item_embeddings(train, 2))
@@ -134,7 +136,7 @@ def test_embeddings_are_picked_by_ids_in_any_order(tmp_path):
     np.testing.assert_array_equal(read_item_embeddings(tmp_path / "e.npy", 3, item_ids=ids), table[ids])
 
 
-@pytest.mark.parametrize("method", ["kmeans", "spectral", "random"])
+@pytest.mark.parametrize("method", ["kmeans", "spectral", LEIDEN, "random"])
 def test_large_seeds_group_too(method):
     embeddings = np.random.default_rng(0).normal(size=(TRAIN.shape[1], 4))
     found = [group_items(method, 3, train=TRAIN, embeddings=embeddings, seed=seed) for seed in (2**62, 2**62)]

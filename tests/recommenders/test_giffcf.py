@@ -8,10 +8,10 @@ import pytest
 from diffrec_jax import assembly
 from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
+from diffrec_jax.data.similarity import BLOCK_BYTES
 from diffrec_jax.models.graph_denoiser import Mixer
 from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
 from diffrec_jax.recommenders.giffcf import make_graph
-from diffrec_jax.recommenders.linear_denoiser import BLOCK_BYTES
 from diffrec_jax.rows import row_keys
 from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import comparators_numpy as reference

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.data import find_dataset_folder, make_row_batch, parse_recency, read_official
+from diffrec_jax.data import find_dataset_folder, make_row_batch, parse_recency, read_official, similarity
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import Evaluator, evaluate_dataset
 from diffrec_jax.recommenders import (
@@ -13,7 +13,6 @@ from diffrec_jax.recommenders import (
     ItemKNNConfig,
     RP3betaConfig,
     SlimConfig,
-    item_item,
     make_ease,
     make_gfcf,
     make_item_knn,
@@ -55,7 +54,7 @@ def test_scores_agree_with_the_reference(recommender, expected, atol):
 
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_of_items_give_what_one_block_gives(name, monkeypatch):
-    monkeypatch.setattr(item_item, "BLOCK_BYTES", 8 * NUM_ITEMS * 7)
+    monkeypatch.setattr(similarity, "BLOCK_BYTES", 8 * NUM_ITEMS * 7)
     recommender, expected, atol = CASES[name]
     np.testing.assert_allclose(scores(recommender), expected, rtol=1e-4, atol=atol)
 
@@ -121,7 +120,7 @@ def test_memory_is_known_before_it_is_taken():
         (make_gfcf, GFCFConfig(), 12),
     ):
         constant = make(config).fit_bytes(TRAIN) - bytes_per_pair * NUM_ITEMS**2
-        assert constant == 4 * item_item.BLOCK_BYTES
+        assert constant == 4 * similarity.BLOCK_BYTES
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import linalg, sparse
 
+from diffrec_jax.data import similarity
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import LinearFit, fit_linear_denoiser, fit_linear_factors, linear_denoiser
 from diffrec_jax.recommenders.linear_denoiser import linear_factors_bytes, user_weighted
@@ -86,7 +87,8 @@ def test_no_other_factors_of_the_rank_are_closer_over_the_users(ranks):
 def test_memory_is_known_before_it_is_taken(ranks, monkeypatch):
     """The measured peak is below what is said, and not by half."""
     num_items = 400
-    monkeypatch.setattr(linear_denoiser, "BLOCK_BYTES", 2**16)
+    for module in (similarity, linear_denoiser):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 2**16)
     train = sparse.random_array((300, num_items), density=0.02, rng=0, format="csr", dtype=np.float32)
     tracemalloc.start()
     try:
