@@ -39,7 +39,7 @@ from diffrec_jax.config import (
     part_classes,
 )
 from diffrec_jax.data import DataError, Dataset
-from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.data.interactions import ENTRY_FIELDS, SPLITS
 from diffrec_jax.devices import make_strategy
 from diffrec_jax.evaluation import (
     FULL_RANKING,
@@ -176,13 +176,14 @@ def evaluate(
     config = dataclasses.replace(
         model.config, evaluation=dataclasses.replace(model.config.evaluation, ks=tuple(sorted(set(ks))))
     )
-    evaluator = make_evaluator(config, score_fn_for(model.functions, model.dataset, model.family), model.devices)
+    score_fn = score_fn_for(model.functions, model.dataset, model.family)
+    evaluator = make_evaluator(config, score_fn, model.devices, model.dataset)
     with model.precision():
         results = evaluate_dataset(
             evaluator,
             model.scoring_state,
             dataset,
-            recency=model.config.recency.make().infer,
+            weighting=model.config.recency.make(),
             test_with_valid_input=test_with_valid_input,
             candidates=candidates,
         )
@@ -236,14 +237,14 @@ def save(model: Model, folder: str | Path) -> None:
         arrays |= {f"{split}_indptr": matrix.indptr, f"{split}_indices": matrix.indices}
         if dataset.weighted:
             arrays[f"{split}_weights"] = matrix.data
-        if dataset.times is not None:
-            arrays[f"{split}_times"] = dataset.times[split]
+        arrays |= {f"{split}_{field}": values[split] for field, values in dataset.entry_columns.items()}
     optional = {name: getattr(dataset, name) for name in OPTIONAL_ARRAYS} | {"item_groups": model.item_groups}
     arrays |= {name: array for name, array in optional.items() if array is not None}
     description = {
         "config": model.config.to_dict(dataset),
         "name": dataset.name,
         "shape": [dataset.num_users, dataset.num_items],
+        "min_relevant_rating": dataset.min_relevant_rating,
     }
     write_model(Path(folder).expanduser(), description, model.parameters, arrays)
 
@@ -265,7 +266,17 @@ def load(folder: str | Path) -> Model:
 
     optional = {name: arrays.get(name) for name in OPTIONAL_ARRAYS}
     splits = {name: split(name) for name in SPLITS}
-    times = {name: arrays[f"{name}_times"] for name in SPLITS} if "train_times" in arrays else None
-    weighted = "train_weights" in arrays
-    dataset = Dataset(description["name"], **splits, **optional, weighted=weighted, times=times)  # type: ignore[arg-type]
+    columns: dict[str, Any] = {
+        field: {name: arrays[f"{name}_{field}"] for name in SPLITS}
+        for field in ENTRY_FIELDS
+        if f"train_{field}" in arrays
+    }
+    dataset = Dataset(
+        description["name"],
+        **splits,
+        **optional,
+        **columns,
+        weighted="train_weights" in arrays,
+        min_relevant_rating=description.get("min_relevant_rating"),
+    )
     return Model(RunConfig.from_dict(description["config"]), dataset, parameters, arrays.get("item_groups"))

@@ -17,8 +17,7 @@ from diffrec_jax.devices import DeviceStrategy, from_primary
 from diffrec_jax.evaluation import Evaluator, SampledCandidates, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.files import atomic_file, safe_name
 from diffrec_jax.memory import GIB, available_bytes
-from diffrec_jax.prng import make_key
-from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit, Recommender
+from diffrec_jax.recommenders import FitLinear, FittedRecommender, LinearFactors, LinearFit, Recommender, values_of
 from diffrec_jax.recommenders.linear_denoiser import fit_linear_factors, linear_factors_bytes
 from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.training.loop import Progress, Trainer
@@ -27,17 +26,23 @@ from diffrec_jax.training.state import TrainState
 from diffrec_jax.typing import ScoreFn
 
 
-def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: DeviceStrategy) -> Evaluator:
-    """The configured evaluation of a score function."""
+def make_evaluator(config: RunConfig, score_fn: ScoreFn, devices: DeviceStrategy, dataset: Dataset) -> Evaluator:
+    """The configured evaluation of a score function; predicted ratings are clipped to the range of those learnt of."""
     batch_size = -(-config.evaluation.eval_batch_size // devices.num_row_shards) * devices.num_row_shards
-    draw = config.training.make_key if config.training else (lambda: make_key(0))
     return Evaluator(
         score_fn=score_fn,
         ks=config.evaluation.ks,
         batch_size=batch_size,
         devices=devices,
-        make_key=draw,
+        make_key=config.make_key,
+        rating_range=rating_range(dataset) if config.predicts_ratings else None,
     )
+
+
+def rating_range(dataset: Dataset) -> tuple[float, float]:
+    """The least and the largest rating that models learn of."""
+    ratings = dataset.learnt.rated("train").data
+    return float(ratings.min()), float(ratings.max())
 
 
 def score_fn_for(
@@ -104,9 +109,9 @@ def item_embeddings(trainer: Trainer, state: TrainState) -> np.ndarray:
 
 
 def weighted_rows(config: RunConfig, dataset: Dataset) -> sparse.csr_array:
-    """The rows that models learn of, with the weights that the run trains with."""
-    learnt = dataset.learnt
-    return config.recency.make().train.weigh(learnt.train, learnt.times_of("train"))
+    """The rows that models learn of, with the weights that the run trains with, or the ratings."""
+    weighting = config.recency.make()
+    return weighting.rows(dataset.learnt, "train", weighting.train)
 
 
 def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
@@ -117,7 +122,9 @@ def make_fit_linear(config: RunConfig, dataset: Dataset) -> FitLinear:
 
     def fit_linear(item_groups: np.ndarray, ranks: tuple[int, ...], fit: LinearFit) -> LinearFactors:
         check_memory(config, linear_factors_bytes(dataset.train), dataset)
-        factors = fit_linear_factors(weighted_rows(config, dataset), item_groups, ranks, fit)
+        rows, of_ratings = weighted_rows(config, dataset), config.rating_rows(dataset.learnt)
+        rows = rows if of_ratings is None else values_of(of_ratings, rows)
+        factors = fit_linear_factors(rows, item_groups, ranks, fit)
         return LinearFactors(tuple(from_primary(part) for part in factors.encoders), from_primary(factors.decoder))
 
     return fit_linear
@@ -145,7 +152,9 @@ def make_trainer(
         return Trainer(
             recommender=recommender,
             dataset=dataset,
-            evaluator=make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices),
+            evaluator=make_evaluator(
+                config, score_fn_for(recommender, dataset, MODELS[config.model]), devices, dataset
+            ),
             config=config.training,
             run_directory=run_directory,
             devices=devices,
@@ -159,7 +168,12 @@ def make_trainer(
 
 
 def check_data(config: RunConfig, dataset: Dataset) -> None:
-    """Raises ConfigError if the data have weights that the model would ignore, or rows other values than it takes."""
+    """Raises ConfigError if the data have weights that the model would ignore, rows other values than it takes, or no
+    ratings for rows to hold."""
+    if config.recency.hold_ratings and (dataset.ratings is None or dataset.weighted):
+        what = "no ratings: give them (--ratings, from_interactions(rating=...))"
+        what = "weights, which ratings would replace: drop them (Dataset.without_weights)" if dataset.weighted else what
+        raise ConfigError(f"row_values is {config.recency.row_values}, and {dataset.name} has {what}")
     family = MODELS[config.model]
     weighs = dataset.weighted or config.recency.make().weighs
     if weighs and getattr(config.recommender, "needs_binary_rows", False):
@@ -279,7 +293,7 @@ def evaluate_scoring_state(
         evaluator,
         scoring_state,
         dataset,
-        recency=config.recency.make().infer,
+        weighting=config.recency.make(),
         test_with_valid_input=config.evaluation.test_with_valid_input,
         user_ids=config.evaluation.user_ids(dataset),
         candidates=candidates,
@@ -295,7 +309,7 @@ def evaluate_fitted(
 ) -> dict[str, SplitResult]:
     """Fits a closed-form model and evaluates it."""
     scoring_state = devices.place(fit_scoring_state(config, recommender, dataset))
-    evaluator = make_evaluator(config, score_fn_for(recommender, dataset), devices)
+    evaluator = make_evaluator(config, score_fn_for(recommender, dataset), devices, dataset)
     return evaluate_scoring_state(config, evaluator, scoring_state, dataset, candidates)
 
 
@@ -303,7 +317,7 @@ def seconds_per_1000_users(config: RunConfig, evaluator: Evaluator, scoring_stat
     """What scoring, masking, ranking and measuring 1,000 users for both splits takes, once compiled."""
     users = dataset.evaluated_users[:1000]
     started = time.perf_counter()
-    evaluate_dataset(evaluator, scoring_state, dataset, recency=config.recency.make().infer, user_ids=users)
+    evaluate_dataset(evaluator, scoring_state, dataset, weighting=config.recency.make(), user_ids=users)
     return (time.perf_counter() - started) * 1000 / len(users)
 
 
@@ -338,6 +352,7 @@ def write_per_user(
             "user_ids": dataset.original_user_ids[result.user_ids],
             "num_relevant": result.num_relevant,
             HOW: np.array(json.dumps(how)),
+            **(result.rating_errors._asdict() if result.rating_errors else {}),
         }
         with atomic_file(paths[-1]) as file:
             np.savez_compressed(file, allow_pickle=False, **columns, **result.per_user)

@@ -16,7 +16,15 @@ import numpy as np
 from diffrec_jax import api
 from diffrec_jax.assembly import HOW, how_measured, per_user_path
 from diffrec_jax.config import ConfigError, RunConfig
-from diffrec_jax.evaluation import METRICS, PairedComparison, compare_users, holm, parse_metric
+from diffrec_jax.evaluation import (
+    METRICS,
+    RATING_METRICS,
+    PairedComparison,
+    RatingErrors,
+    compare_users,
+    holm,
+    parse_metric,
+)
 from diffrec_jax.files import UNREADABLE
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import CONFIG_DIGEST, RunDirectory, differences
@@ -86,7 +94,10 @@ def check_belongs(per_user: dict[str, np.ndarray], how: dict[str, Any], results:
         raise ConfigError(f"{message} ({differences(how, found)})")
     chosen = per_user["num_relevant"] > (-1 if results["mode"] == "official" else 0)
     for metric, expected in results["test"].items():
-        mean = float(np.mean(per_user[metric][chosen], dtype=np.float64))
+        if metric in RATING_METRICS:
+            mean = RatingErrors(*(per_user[name] for name in RatingErrors._fields)).mean()[metric]
+        else:
+            mean = float(np.mean(per_user[metric][chosen], dtype=np.float64))
         if not np.isclose(mean, expected, rtol=1e-5, atol=1e-7):
             raise ConfigError(f"{message} ({metric} is {mean:.6f} there and {expected:.6f} in results.json)")
 

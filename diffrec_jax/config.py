@@ -17,7 +17,9 @@ import numpy as np
 from diffrec_jax.data import (
     EMBEDDING_GROUPINGS,
     NAMED_SPECS,
+    NO_WEIGHTING,
     RECENCY_FORMS,
+    DataError,
     Dataset,
     GroupingMethod,
     RowWeighting,
@@ -29,13 +31,15 @@ from diffrec_jax.data import (
     read_official,
     svd_item_embeddings,
 )
-from diffrec_jax.evaluation import DEFAULT_KS, AveragingMode, parse_metric
-from diffrec_jax.recommenders import FittedRecommender, Recommender
+from diffrec_jax.evaluation import DEFAULT_KS, RATING_METRICS, AveragingMode, parse_metric
+from diffrec_jax.prng import make_key
+from diffrec_jax.recommenders import FittedRecommender, RatingRows, Recommender, RowValues, on_ratings, rating_rows
 from diffrec_jax.registry import MODELS, Context, ModelFamily
 from diffrec_jax.seeds import check_seed
 from diffrec_jax.settings import check_choice, check_settings, fields_of, seed_setting, setting
 from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.training.train_config import TrainConfig
+from diffrec_jax.typing import Key
 from diffrec_jax.version import __version__
 
 MatmulPrecision = Literal["float32", "tensorfloat32", "default"]
@@ -59,19 +63,34 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class RecencyConfig:
-    """Recency weights, as ``parse_recency`` reads them.
+    """What rows hold, and recency weights, as ``parse_recency`` reads them.
 
     Raises:
-      ValueError: one is not understood.
+      ValueError: one is not understood, or ratings are to be weighed.
     """
 
     train_recency: str = setting("none", f"Weights of the training rows, in time order: {RECENCY_FORMS}.")
     target_recency: str | None = setting(None, "Weights of the target row (default: those of the training row).")
     infer_recency: str | None = setting(None, "Weights of the rows scored from (default: as in training).")
+    row_values: RowValues = setting(
+        "ones",
+        "What rows hold, x_0. ones: 1 at each interaction; ratings: rating / largest rating; residuals: what the "
+        "biases of users and items leave of the rating.",
+    )
 
     def __post_init__(self) -> None:
         """Parses every text once."""
-        self.make()
+        check_settings(self)
+        made = self.make()
+        if self.hold_ratings and RowWeighting(made.train, made.target, made.infer) != NO_WEIGHTING:
+            raise ValueError(
+                f"row_values {self.row_values} and recency weights would change each other: leave one of them out"
+            )
+
+    @property
+    def hold_ratings(self) -> bool:
+        """Whether rows hold ratings, in one form or another."""
+        return self.row_values != "ones"
 
     def make(self) -> RowWeighting:
         """The weights."""
@@ -80,6 +99,7 @@ class RecencyConfig:
             train=parse_recency(train),
             target=None if target is None else parse_recency(target),
             infer=parse_recency(train if infer is None else infer),
+            of_ratings=self.hold_ratings,
         )
 
 
@@ -186,11 +206,16 @@ class DataConfig:
     """Random items for each interaction of train and valid."""
     random_noise_seed: int = 0
     """Of the random items; the run's seed does not change them."""
+    ratings: bool = False
+    """Whether its ratings are read."""
+    min_relevant_rating: float | None = None
+    """Least rating in valid and test that is relevant to a ranking; None: all that is there is."""
 
     def __post_init__(self) -> None:
         """Checks the types, which come from config.json."""
-        types = {"dataset": str, "setting": str, "folder": str | None, "synthetic": dict | None}
-        for name, kind in (types | {"tuning_holdout": Real, "random_noise": Real, "random_noise_seed": int}).items():
+        types: dict[str, Any] = {"dataset": str, "setting": str, "folder": str | None, "synthetic": dict | None}
+        types |= {"tuning_holdout": Real, "random_noise": Real, "random_noise_seed": int, "ratings": bool}
+        for name, kind in (types | {"min_relevant_rating": Real | None}).items():
             if not isinstance(getattr(self, name), kind):
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
         check_seed(self.random_noise_seed, "random_noise_seed")
@@ -200,20 +225,24 @@ class DataConfig:
 
         Raises:
           DataError: it is missing or malformed, its ids have gaps and ``strict_ids``, or there is no such holdout or
-            noise.
+            noise; or it has no ratings, or none that is relevant, and they are asked for.
         """
         dataset = self._load(strict_ids=strict_ids)
         if self.tuning_holdout:
             dataset = dataset.tuning_holdout(self.tuning_holdout)
+        if self.min_relevant_rating is not None:
+            dataset = dataclasses.replace(dataset, min_relevant_rating=self.min_relevant_rating)
         return add_random_noise(dataset, self.random_noise, seed=self.random_noise_seed)
 
     def _load(self, *, strict_ids: bool) -> Dataset:
         if self.synthetic is not None:
+            if self.ratings:
+                raise DataError(f"{self.dataset} data have no ratings: take a dataset that was made of a log with them")
             spec = {key: value for key, value in self.synthetic.items() if key != "seed"}
             base = dataclasses.replace(NAMED_SPECS[self.dataset], **spec)
             return make_synthetic(base, seed=self.synthetic["seed"], name=self.dataset)
         assert self.folder is not None
-        return read_official(self.folder, strict_ids=strict_ids)
+        return read_official(self.folder, strict_ids=strict_ids, ratings=self.ratings)
 
 
 @dataclass(frozen=True)
@@ -240,9 +269,23 @@ class RunConfig:
           ConfigError: the layers are too narrow for the item groups.
         """
         try:
-            return MODELS[self.model].make(self.recommender, context)  # type: ignore[return-value]
+            return self._on_rows(MODELS[self.model].make(self.recommender, context), context.dataset)  # type: ignore[return-value]
         except ValueError as error:
             raise ConfigError(error) from error
+
+    def _on_rows(self, made: Recommender | FittedRecommender, learnt: Dataset) -> Recommender | FittedRecommender:
+        """The functions on rows as this run has them: scores are predicted ratings where rows hold those."""
+        rows = self.rating_rows(learnt)
+        return made if rows is None else on_ratings(made, rows)
+
+    def rating_rows(self, learnt: Dataset) -> RatingRows | None:
+        """How rows of ratings become x_0, by what is learnt of; None where rows hold none."""
+        return rating_rows(self.recency.row_values, learnt.rated("train")) if self.recency.hold_ratings else None
+
+    @property
+    def predicts_ratings(self) -> bool:
+        """Whether scores are predicted ratings."""
+        return self.recency.hold_ratings and MODELS[self.model].predicts_values
 
     @property
     def has_linear_part(self) -> bool:
@@ -256,12 +299,17 @@ class RunConfig:
 
     def make_fitted(self, dataset: Dataset) -> FittedRecommender:
         """The functions of a model that is fitted."""
-        return MODELS[self.model].make(self.recommender, Context(dataset.learnt))  # type: ignore[return-value]
+        made = MODELS[self.model].make(self.recommender, Context(dataset.learnt))
+        return self._on_rows(made, dataset.learnt)  # type: ignore[return-value]
 
     @property
     def seed(self) -> int | None:
         """Of the run; None where nothing is drawn."""
         return self.training.seed if self.training else getattr(self.recommender, "seed", None)
+
+    def make_key(self) -> Key:
+        """The root of what is drawn, in scoring too."""
+        return self.training.make_key() if self.training else make_key(0)
 
     def to_dict(self, dataset: Dataset) -> dict[str, Any]:
         """For config.json: everything that a result depends on, and, under ``location``, where the data were."""
@@ -455,6 +503,39 @@ def embedding_run_config(config: RunConfig, model: str) -> RunConfig:
     return dataclasses.replace(made, matmul_precision=config.matmul_precision)
 
 
+def baselines_of(config: RunConfig) -> tuple[str, ...]:
+    """Models that are evaluated beside that of a run: what does not beat them is not worth its cost."""
+    names = ("popularity", "biases", "global_mean") if config.predicts_ratings else ("popularity",)
+    return tuple(name for name in names if name != config.model)
+
+
+def baseline_config(config: RunConfig, name: str) -> RunConfig:
+    """The configuration of a baseline of a run: popularity counts interactions, the others predict ratings."""
+    family = MODELS[name]
+    recency = config.recency
+    if recency.hold_ratings:
+        recency = RecencyConfig(row_values="ratings" if family.predicts_values else "ones")
+    return dataclasses.replace(config, model=name, preset="none", recommender=family.config_class(), recency=recency)
+
+
+def models_that_predict_values() -> str:
+    """Their titles."""
+    return ", ".join(family.title for family in MODELS.values() if family.predicts_values)
+
+
+def check_metric(config: RunConfig) -> None:
+    """Raises ValueError if the metric that the run selects by is none that it measures."""
+    assert config.training is not None
+    metric = config.training.metric
+    if metric not in RATING_METRICS:
+        parse_metric(metric, config.evaluation.ks)
+    elif not config.predicts_ratings:
+        raise ValueError(
+            f"metric {metric} needs predicted ratings: set row_values to ratings or residuals, with a model that "
+            f"predicts what rows hold ({models_that_predict_values()})"
+        )
+
+
 def check_consistent(config: RunConfig) -> RunConfig:
     """The configuration itself.
 
@@ -466,9 +547,14 @@ def check_consistent(config: RunConfig) -> RunConfig:
             check_settings(getattr(config, part))  # a class from outside may not do so itself
     except ValueError as error:
         raise ConfigError(error) from error
+    if config.recency.row_values == "residuals" and not MODELS[config.model].predicts_values:
+        raise ConfigError(
+            f"row_values residuals are for models that predict what rows hold ({models_that_predict_values()}), not "
+            f"{MODELS[config.model].title}: take ratings"
+        )
     if config.training is not None:
         try:
-            parse_metric(config.training.metric, config.evaluation.ks)
+            check_metric(config)
             jax.eval_shape(config.training.make_key)
             config.training.make_optimizer(holds_params=config.holds_params)
         except ValueError as error:

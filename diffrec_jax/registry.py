@@ -46,6 +46,8 @@ class ModelFamily:
     """Whether recency weights of a row change anything."""
     needs_known_users: bool = False
     """Whether ``score_fn`` looks at a user's number: new users then need a ``score_new_fn``."""
+    predicts_values: bool = False
+    """Whether scores are estimates of what the row holds, so that they are ratings where that is ratings."""
 
     @property
     def learns_weights(self) -> bool:
@@ -73,6 +75,10 @@ def _l_diffrec(config: made.LDiffRecConfig, context: Context) -> Recommender:
     return made.make_l_diffrec(config, context.item_groups, context.fit_linear)
 
 
+def _global_mean(config: made.GlobalMeanConfig, context: Context) -> FittedRecommender:
+    return made.make_global_mean(config, context.dataset.num_items)
+
+
 def _of_dataset(make: Callable[[Any, Dataset], Recommender]) -> Make:
     return lambda config, context: make(config, context.dataset)
 
@@ -89,7 +95,7 @@ _autoencoder, _bpr = _of_dataset(made.make_autoencoder), _of_train(made.make_bpr
 
 # T- and LT-DiffRec and T-EASE are presets of recency weights: nothing in the models knows of them.
 MODELS: dict[str, ModelFamily] = {
-    "diffrec": ModelFamily("DiffRec", made.DiffRecConfig, _diffrec),
+    "diffrec": ModelFamily("DiffRec", made.DiffRecConfig, _diffrec, predicts_values=True),
     "t_diffrec": ModelFamily("T-DiffRec", made.DiffRecConfig, _diffrec),
     "l_diffrec": ModelFamily("L-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
     "lt_diffrec": ModelFamily("LT-DiffRec", made.LDiffRecConfig, _l_diffrec, has_item_groups=True),
@@ -108,7 +114,7 @@ MODELS: dict[str, ModelFamily] = {
     ),
     "itemknn": ModelFamily("ItemKNN", made.ItemKNNConfig, _alone(made.make_item_knn), is_trained=False),
     "rp3beta": ModelFamily("RP3beta", made.RP3betaConfig, _alone(made.make_rp3beta), is_trained=False),
-    "ease": ModelFamily("EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False),
+    "ease": ModelFamily("EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False, predicts_values=True),
     "t_ease": ModelFamily("T-EASE", made.EaseConfig, _alone(made.make_ease), is_trained=False),
     "slim": ModelFamily("SLIM", made.SlimConfig, _alone(made.make_slim), is_trained=False),
     "gfcf": ModelFamily("GF-CF", made.GFCFConfig, _alone(made.make_gfcf), is_trained=False),
@@ -116,6 +122,12 @@ MODELS: dict[str, ModelFamily] = {
         "WindowRidge", made.WindowRidgeConfig, _alone(made.make_window_ridge), is_trained=False
     ),
     "ials": ModelFamily("iALS", made.IALSConfig, _alone(made.make_ials), is_trained=False),
+    "biases": ModelFamily(
+        "Biases", made.BiasesConfig, _alone(made.make_biases), is_trained=False, predicts_values=True
+    ),
+    "global_mean": ModelFamily(
+        "Global mean", made.GlobalMeanConfig, _global_mean, is_trained=False, predicts_values=True
+    ),
 }
 
 
@@ -129,6 +141,7 @@ def register_model(
     has_item_groups: bool = False,
     weighs_rows: bool = True,
     needs_known_users: bool = False,
+    predicts_values: bool = False,
 ) -> None:
     """Adds a model from outside: it is then trained, evaluated and compared like ours.
 
@@ -141,6 +154,7 @@ def register_model(
       has_item_groups: whether the context has to hold item groups.
       weighs_rows: whether recency weights of a row change anything.
       needs_known_users: whether ``score_fn`` looks at users' numbers; new users then need a ``score_new_fn``.
+      predicts_values: whether scores are estimates of what the row holds, ratings where that is ratings.
 
     Raises:
       ValueError: there is a model of that name, or config_class is no frozen dataclass.
@@ -150,7 +164,7 @@ def register_model(
     if not dataclasses.is_dataclass(config_class) or not config_class.__dataclass_params__.frozen:  # type: ignore[attr-defined]
         raise ValueError(f"the configuration of {name!r} has to be a frozen dataclass, not {config_class!r}")
     MODELS[name] = ModelFamily(
-        title or name, config_class, make, is_trained, has_item_groups, weighs_rows, needs_known_users
+        title or name, config_class, make, is_trained, has_item_groups, weighs_rows, needs_known_users, predicts_values
     )
 
 

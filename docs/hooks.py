@@ -6,7 +6,7 @@ from diffrec_jax.settings import fields_of
 
 PARTS = {
     "training": ("Training", "Of every model that is trained."),
-    "recency": ("Recency weights", "Of every model that reads a row."),
+    "recency": ("Rows: values and recency weights", "Of every model that reads a row."),
     "groups": ("Item groups", "Of the latent models."),
     "evaluation": ("Evaluation", "Of every model."),
 }

@@ -20,7 +20,7 @@ SYNTHETIC_FIELDS = {
     "synthetic_interactions": "num_interactions",
     "synthetic_seed": "seed",
 }
-CHANGES = ("tuning_holdout", "random_noise", "random_noise_seed")
+CHANGES = ("tuning_holdout", "random_noise", "random_noise_seed", "ratings", "min_relevant_rating")
 """Flags, and fields of a DataConfig, of what is done to a dataset when it is loaded."""
 
 

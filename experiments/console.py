@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as RichBars
 from rich.table import Table
 
+from diffrec_jax.evaluation import RATING_METRICS
 from diffrec_jax.training.loop import Progress
 
 from .machines import NO_WATCHDOG, Watchdog
@@ -33,7 +34,7 @@ class ConsoleProgress(Progress):
 
     def __init__(self, console: Console, metric: str, watchdog: Watchdog = NO_WATCHDOG):
         self.console, self.watchdog = console, watchdog
-        self.metrics = list(dict.fromkeys([metric, "recall@20", "ndcg@20"]))
+        self.metrics = list(dict.fromkeys([metric, "recall@20", "ndcg@20", "rmse"]))
         self.loss = float("nan")
         self.last_line = self.started = time.perf_counter()
         self.bars = None
@@ -107,18 +108,22 @@ def table_title(results: dict[str, Any]) -> str:
     parts.append(f"tuning holdout {inner:g} (the valid split, not the test)" if inner else "test split")
     dataset = Path(results["dataset"])  # a folder of its own has no settings
     name = dataset.name if dataset.is_absolute() else f"{dataset} {results['setting']}"
-    return ", ".join([name, *parts, f"{results['mode']} mode"])
+    least = results.get("min_relevant_rating")
+    relevant = [] if least is None else [f"relevant from a rating of {least:g}"]
+    return ", ".join([name, *parts, f"{results['mode']} mode", *relevant])
 
 
 def results_table(title: str, rows: Mapping[str, Mapping[str, float]], ks: tuple[int, ...]) -> Table:
-    """A table of recall and NDCG at the first two K, MRR, precision and hit rate at the second; a row per model."""
+    """A table of recall and NDCG at the first two K, MRR, precision and hit rate at the second, and errors of ratings
+    where a model predicts them; a row per model."""
     shown = ks[:2]
     columns = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in shown]
     columns += [f"{metric}@{shown[-1]}" for metric in ("precision", "mrr", "map", "hit_rate")]
+    columns += [metric for metric in RATING_METRICS if any(metric in values for values in rows.values())]
     table = Table(title=title)
     table.add_column("model")
     for column in columns:
         table.add_column(column, justify="right")
     for name, values in rows.items():
-        table.add_row(name, *(f"{values[column]:.4f}" for column in columns))
+        table.add_row(name, *(f"{values[column]:.4f}" if column in values else "-" for column in columns))
     return table

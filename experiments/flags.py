@@ -222,6 +222,10 @@ def define_data_flags(values: flags.FlagValues = FLAGS) -> None:
             "Random items for each interaction of train and valid (paper: 0.1 to 0.5), which the user has in no split; "
             "the test stays as it is. A tuning holdout is taken first.", lower_bound=0.0)  # fmt: skip
     define("seed", "random_noise_seed", 0, "Seed of the random items; the run's seed does not change them.")
+    define("boolean", "ratings", False, "Read the ratings of the dataset too: for --row_values, --min_relevant_rating "
+            "and RMSE.")  # fmt: skip
+    define("float", "min_relevant_rating", None, "With --ratings: least rating in valid and test that is relevant to "
+            "a ranking (default: all that is there).")  # fmt: skip
     for name, what in (("users", "users"), ("items", "items"), ("interactions", "interactions")):
         define("integer", f"synthetic_{name}", None, f"Number of {what} of a synthetic dataset.", lower_bound=1)
     define("seed", "synthetic_seed", 0, "Seed of a synthetic dataset.")
@@ -262,7 +266,7 @@ def define_setting_flags(values: flags.FlagValues = FLAGS) -> None:
     grouped = {name: GroupsConfig for name, family in MODELS.items() if family.has_item_groups}
     _define_part(f"Item groups of {', '.join(grouped)} (defaults from the preset)", grouped, values)
     _define_part("Settings of other models (defaults from the preset)", others, values)
-    title = "Recency weights of any model that reads a row (defaults from the preset)"
+    title = "Rows of any model that reads them: values and recency weights (defaults from the preset)"
     _define_part(title, {"": RecencyConfig}, values)
     define = _definer(values, title)
     define("float", "w_min", None, "With --w_max: --train_recency and --infer_recency linear from here.")

@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from diffrec_jax.evaluation import goodness
 from diffrec_jax.files import atomic_file
 
 
@@ -91,7 +92,7 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
         axes.plot(
             at, [record[split][metric] for record in evaluations], color=color, marker=marker, label=f"{split} {metric}"
         )
-    best = max(evaluations, key=lambda record: record["valid"][metric])
+    best = max(evaluations, key=lambda record: goodness(metric, record["valid"][metric]))
     axes.axvline(best["epoch"], color="0.6", linestyle=":", label=f"selected: epoch {best['epoch']:g}")
     axes.set(xlabel="epoch", ylabel=metric, title=_plain(title))
     axes.set_ylim(bottom=0)

@@ -19,6 +19,7 @@ from typing import Any
 from rich.table import Table
 
 from diffrec_jax.config import ConfigError, default_k
+from diffrec_jax.evaluation import goodness
 from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_directory import RunDirectory
 
@@ -61,14 +62,19 @@ def main() -> None:
             )
         return shown
 
+    def values(combination: Combination, split: str, name: str) -> list[float]:
+        return [results[split][name] for results in results_of(combination)]
+
+    def rank_value(combination: Combination, name: str) -> float:
+        return goodness(name, statistics.mean(values(combination, "valid", name)))
+
     def measure(combination: Combination) -> float | None:
         try:
             run_all(runs_of(combination))
         except RunFailed as error:
             console.print(f"left out: {error}", markup=False, highlight=False)
             return None
-        name = metrics(combination)[0]
-        return statistics.mean(results["valid"][name] for results in results_of(combination))
+        return rank_value(combination, metrics(combination)[0])
 
     if FLAGS.trials:
         tried = search(axes, FLAGS.trials, measure)
@@ -81,11 +87,7 @@ def main() -> None:
     shown = metrics(combinations[0])
     splits = ("valid", "test") if FLAGS.show_test else ("valid",)
     columns = [(split, name) for split in splits for name in shown]
-
-    def values(combination: Combination, split: str, name: str) -> list[float]:
-        return [results[split][name] for results in results_of(combination)]
-
-    combinations.sort(key=lambda one: -statistics.mean(values(one, "valid", shown[0])))
+    combinations.sort(key=lambda one: -rank_value(one, shown[0]))
     table = Table(title=f"{len(FLAGS.seeds)} seeds each, best {shown[0]} on valid first")
     for heading in (*combinations[0], *(f"{split} {name}" for split, name in columns), "best epoch"):
         table.add_column(heading)

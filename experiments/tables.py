@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from diffrec_jax.evaluation import RATING_METRICS, goodness
+
 from .measured import BEYOND_ACCURACY, COSTS, Measured, Row
 from .runs import summarise
 
@@ -43,7 +45,9 @@ def accuracy_metrics(ks: Sequence[int]) -> tuple[str, ...]:
 def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[Column]:
     """The columns of the table."""
     rows = measured.rows
-    ks = sorted({int(name.partition("@")[2]) for name in rows[0].test})
+    ks = sorted({int(name.partition("@")[2]) for name in rows[0].test if "@" in name})
+    shared = [name for name in accuracy_metrics(ks) if all(name in row.test for row in rows)]
+    errors = [name for name in RATING_METRICS if any(name in row.test for row in rows)]
     beyond = [name for kind in BEYOND_ACCURACY for name in rows[0].beyond if name.startswith(f"{kind}@")]
     return [
         Column(
@@ -56,7 +60,7 @@ def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[C
             },
         ),
         Column("seeds", lambda row: str(row.num_seeds), {"seeds": lambda row: row.num_seeds}),
-        *(_accuracy(rows, name) for name in accuracy_metrics(ks) if all(name in row.test for row in rows)),
+        *(_accuracy(rows, name) for name in (*shared, *errors)),
         *_significance(measured),
         *(_mean_of(name, lambda row, name=name: row.beyond.get(name, []), "{:.3f}".format) for name in beyond),
         *(_mean_of(name, lambda row, name=name: row.costs.get(name, []), COSTS[name][1]) for name in costs),
@@ -66,12 +70,12 @@ def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[C
 def _accuracy(rows: list[Row], name: str) -> Column:
     return Column(
         name,
-        lambda row: summarise(row.test[name]),
+        lambda row: summarise(row.test[name]) if name in row.test else NOTHING,
         {
-            name: lambda row: row.mean(name),
-            f"{name} std": lambda row: statistics.stdev(row.test[name]) if row.num_seeds > 1 else None,
+            name: lambda row: row.mean(name) if name in row.test else None,
+            f"{name} std": lambda row: statistics.stdev(row.test[name]) if len(row.test.get(name, ())) > 1 else None,
         },
-        best=max(rows, key=lambda row: row.mean(name)).label,
+        best=max((row for row in rows if name in row.test), key=lambda row: goodness(name, row.mean(name))).label,
         in_files_alone=name.startswith(CAPPED),
     )
 

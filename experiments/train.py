@@ -29,14 +29,13 @@ from diffrec_jax.assembly import (
     seconds_per_1000_users,
     write_per_user,
 )
-from diffrec_jax.config import ConfigError, RunConfig
+from diffrec_jax.config import ConfigError, RunConfig, baseline_config, baselines_of
 from diffrec_jax.data import Dataset, item_counts
 from diffrec_jax.devices import DeviceStrategy, is_primary
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
 from diffrec_jax.files import safe_name
 from diffrec_jax.memory import GIB, peak_rss_bytes
 from diffrec_jax.models import split_size
-from diffrec_jax.recommenders import PopularityConfig, make_popularity
 from diffrec_jax.registry import MODELS
 from diffrec_jax.resume import plan_start
 from diffrec_jax.training.clock import Clock, where_time_went
@@ -109,7 +108,7 @@ def train(config: RunConfig, trainer: Trainer, progress: ConsoleProgress) -> Out
 def fit(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, console: Console, clock: Clock) -> Outcome:
     """Fits a closed-form model and evaluates it."""
     recommender, title = config.make_fitted(dataset), MODELS[config.model].title
-    evaluator = make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices)
+    evaluator = make_evaluator(config, score_fn_for(recommender, dataset, MODELS[config.model]), devices, dataset)
     console.print(f"fitting {title} takes about {recommender.fit_bytes(dataset.train) / GIB:.2f} GiB")
     started = time.perf_counter()
     with clock.measuring("step"):
@@ -185,10 +184,11 @@ def main() -> None:
         if outcome is None:
             return
         baselines = {}
-        if FLAGS.baseline and config.model != "popularity":
-            with clock.measuring("evaluation"):
-                popularity = evaluate_fitted(config, make_popularity(PopularityConfig()), dataset, devices)
-            baselines["popularity"] = {name: split.mean(config.evaluation.mode) for name, split in popularity.items()}
+        with clock.measuring("evaluation"):
+            for name in baselines_of(config) if FLAGS.baseline else ():
+                own = baseline_config(config, name)
+                found = evaluate_fitted(own, own.make_fitted(dataset), dataset, devices)
+                baselines[name] = {split: result.mean(config.evaluation.mode) for split, result in found.items()}
         if is_primary():
             now = clock.seconds
             timings = {"compile_s": now["compile"], **outcome.timings, "total_s": sum(now.values())}
@@ -248,6 +248,7 @@ def describe(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outco
         "setting": config.data.setting,
         "tuning_holdout": config.data.tuning_holdout,
         "random_noise": config.data.random_noise,
+        "min_relevant_rating": config.data.min_relevant_rating,
         "seed": config.seed,
         "preset": config.preset,
         "mode": mode,

@@ -20,7 +20,7 @@ from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from diffrec_jax.training.train_config import TrainConfig
 from tests.experiments.scripts import run
-from tests.test_registry import SMALL
+from tests.test_registry import RATED, SMALL
 
 QUICK = {"epochs": 2, "eval_every": 1, "batch_size": 20, "ks": (5,)}
 
@@ -45,6 +45,7 @@ def small(model):
     """Keyword arguments that make a model quick."""
     family = MODELS[model]
     own = {name: value for name, value in SMALL.items() if name in family.fields}
+    own |= {"row_values": "ones"} if model in RATED else {}
     return own | (QUICK if family.is_trained else {"ks": (5,)})
 
 
@@ -357,3 +358,34 @@ def test_recency_by_days_uses_the_times_of_data_models_and_histories(tmp_path):
         dr.recommend(loaded, histories={"new": history}, k=5)
     with pytest.raises(ConfigError, match="reads items without their times"):
         dr.export(loaded, tmp_path / "model.stablehlo", k=5)
+
+
+def test_ratings_are_learnt_predicted_and_kept_with_the_model(tmp_path):
+    """EASE on residuals: its scores are ratings; a run is selected by the least RMSE."""
+    rng = np.random.default_rng(0)
+    users, items = np.repeat(np.arange(50), 14), np.concatenate([rng.permutation(30)[:14] for _ in range(50)])
+    ratings = np.clip(np.rint(3 + rng.normal(0, 1, 50)[users] + rng.normal(0, 0.5, 700)), 1, 5)
+    data = dr.Dataset.from_interactions(user=users, item=items, rating=ratings, time=np.arange(700))
+    split = dataclasses.replace(dr.split_by_time(data), min_relevant_rating=4)
+    model = dr.fit("ease", split, row_values="residuals")
+    found = dr.evaluate(model, split, ks=(5,))
+    assert f"test rmse: {found.mean()['rmse']:.4f}" in str(found)
+    assert found.mean()["rmse"] < dr.evaluate(dr.fit("global_mean", split), split, ks=(5,)).mean()["rmse"]
+    dr.save(model, tmp_path / "model")
+    loaded = dr.load(tmp_path / "model")
+    assert loaded.dataset.fingerprint == split.fingerprint and loaded.dataset.min_relevant_rating == 4
+    assert dr.evaluate(loaded, split, ks=(5,)).mean() == found.mean()
+    lists = dr.recommend(loaded, users=[7], k=3)
+    assert np.all(np.abs(lists.scores - ratings[users == 7].mean()) < 1)
+    with pytest.raises(ConfigError, match="histories have no ratings"):
+        dr.recommend(loaded, histories={"new": [1, 2]})
+    with pytest.raises(ConfigError, match="reads items without their ratings"):
+        dr.export(loaded, tmp_path / "model.stablehlo")
+    with pytest.raises(ConfigError, match="has no ratings: give them"):
+        dr.fit("ease", dataclasses.replace(split, ratings=None, min_relevant_rating=None), row_values="ratings")
+    settings = QUICK | {"epochs": 4, "dims": (8,), "row_values": "residuals", "metric": "rmse", "lr": 0.05}
+    trained = dr.fit("diffrec", split, run_dir=tmp_path / "run", **settings)
+    records = [record for record in RunDirectory(tmp_path / "run").records() if record["event"] == "evaluation"]
+    least = min(record["valid"]["rmse"] for record in records)
+    assert len({record["valid"]["rmse"] for record in records}) > 1
+    np.testing.assert_allclose(dr.evaluate(trained, split, ks=(5,)).mean("valid")["rmse"], least, rtol=1e-6)

@@ -6,13 +6,25 @@ from scipy import sparse
 
 from diffrec_jax import assembly
 from diffrec_jax import config as configuration
-from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, GroupsConfig, RunConfig, with_settings
-from diffrec_jax.data import parse_recency
+from diffrec_jax.config import (
+    ConfigError,
+    DataConfig,
+    EvaluationConfig,
+    GroupsConfig,
+    RecencyConfig,
+    RunConfig,
+    baseline_config,
+    baselines_of,
+    with_settings,
+)
+from diffrec_jax.data import DataError, parse_recency
 from diffrec_jax.data.clustering import group_items
 from diffrec_jax.devices import DeviceStrategy
-from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, MFConfig
+from diffrec_jax.recommenders import DiffRecConfig, EaseConfig, LDiffRecConfig, LinearFit, MFConfig
 from diffrec_jax.training.run_directory import RunDirectory
 from diffrec_jax.training.train_config import TrainConfig
+from tests import rated_data
+from tests.reference import comparators_numpy, ratings_numpy
 
 DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
 EVALUATION = EvaluationConfig(ks=(5,))
@@ -44,6 +56,53 @@ def test_a_trained_model_is_scored_from_other_weights():
         with_settings(diffrec, {"infer_recency": "quadratic"})
     with pytest.raises(ConfigError, match="MF has no setting infer_recency"):
         with_settings(dataclasses.replace(diffrec, model="mf", recommender=MFConfig()), {"infer_recency": "exp:9"})
+
+
+def test_rows_of_ratings_need_ratings_and_no_weights():
+    config = RunConfig("ease", "none", DATA, EVALUATION, EaseConfig(), recency=RecencyConfig(row_values="ratings"))
+    rated = rated_data.DATASET
+    assembly.check_data(config, rated)
+    with pytest.raises(ConfigError, match=r"row_values is ratings, and rated has no ratings: give them \(--ratings"):
+        assembly.check_data(config, dataclasses.replace(rated, ratings=None))
+    with pytest.raises(ConfigError, match="has weights, which ratings would replace"):
+        assembly.check_data(config, dataclasses.replace(rated, weighted=True))
+    with pytest.raises(DataError, match="synthetic data have no ratings"):
+        dataclasses.replace(DATA, ratings=True).load()
+
+
+def test_ratings_are_predicted_beside_simple_baselines():
+    """Each clipped to the range of the ratings that are learnt of; popularity counts interactions."""
+    rated = rated_data.DATASET
+    config = RunConfig("ease", "none", DATA, EVALUATION, EaseConfig(), recency=RecencyConfig(row_values="residuals"))
+    found = {}
+    for name in baselines_of(config):
+        own = baseline_config(config, name)
+        found[name] = assembly.evaluate_fitted(own, own.make_fitted(rated), rated, DeviceStrategy())["test"].mean()
+    expected, _ = ratings_numpy.residuals(rated_data.DENSE["train"], 5, 2)
+    rmse, mae = ratings_numpy.errors(expected, rated_data.DENSE["test"], 1, 5)
+    np.testing.assert_allclose((found["biases"]["rmse"], found["biases"]["mae"]), (rmse, mae), rtol=1e-4)
+    mean = np.full(expected.shape, np.nanmean(rated_data.DENSE["train"]))
+    rmse, _ = ratings_numpy.errors(mean, rated_data.DENSE["test"], 1, 5)
+    np.testing.assert_allclose(found["global_mean"]["rmse"], rmse, rtol=1e-5)
+    plain = dataclasses.replace(config, recency=RecencyConfig())
+    assert baselines_of(plain) == ("popularity",) and "rmse" not in found["popularity"]
+    own = baseline_config(plain, "popularity")
+    counted = assembly.evaluate_fitted(own, own.make_fitted(rated), rated, DeviceStrategy())["test"].mean()
+    assert counted == found["popularity"]
+    assert baselines_of(dataclasses.replace(config, model="biases")) == ("popularity", "global_mean")
+
+
+def test_a_linear_part_is_fitted_to_what_the_rows_hold():
+    config = RunConfig(
+        "diffrec", "none", DATA, EVALUATION, DiffRecConfig(linear_rank=4), TrainConfig(metric="rmse"),
+        recency=RecencyConfig(row_values="residuals"),
+    )  # fmt: skip
+    fit = LinearFit(l2=10.0, dropout=0.0)
+    groups = np.zeros(rated_data.NUM_ITEMS, np.int32)
+    factors = assembly.make_fit_linear(config, rated_data.DATASET)(groups, (rated_data.NUM_ITEMS,), fit)
+    _, residuals = ratings_numpy.residuals(rated_data.DENSE["train"], 5, 2)
+    expected = comparators_numpy.ease(residuals, 10.0)
+    np.testing.assert_allclose(factors.encoders[0] @ factors.decoder.T, expected, atol=2e-3)
 
 
 def test_a_model_that_does_not_fit_into_memory_says_so_and_takes_none(monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from diffrec_jax.config import DataConfig, make_run_config
 from diffrec_jax.resume import plan_start
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
+from tests import rated_data
 
 DATA = DataConfig("synthetic", "clean", None, {"num_users": 60, "num_items": 40, "num_interactions": 900, "seed": 0})
 
@@ -74,10 +75,30 @@ def test_another_version_goes_on_with_a_warning_and_keeps_its_name_in_finished_r
 def test_settings_that_are_newer_than_a_run_count_as_their_defaults(dataset, directory):
     plan_start(config(epochs=2), dataset, directory, resume=False).write()
     stored = directory.config()
-    for part, name in (("training", "on_nonfinite"), ("recommender", "noise_law"), ("data", "random_noise")):
+    for part, name in (
+        ("training", "on_nonfinite"),
+        ("recommender", "noise_law"),
+        ("recency", "row_values"),
+        ("data", "random_noise"),
+        ("data", "ratings"),
+        ("data", "min_relevant_rating"),
+    ):
         del stored[part][name]
     directory.update_config(stored)
     directory.write_results({"test": {"recall@5": 0.25}})
     assert plan_start(config(epochs=2), dataset, directory, resume=True).results is not None
     with pytest.raises(RunDirectoryError, match=r"training.on_nonfinite \(abort there, skip asked for\)"):
         plan_start(config(epochs=2, on_nonfinite="skip"), dataset, directory, resume=True)
+
+
+def test_a_run_of_other_ratings_is_refused(directory):
+    """Also where its rows hold ones: what is relevant may depend on them."""
+    rated = rated_data.DATASET
+    for row_values in ("ones", "residuals"):
+        own = RunDirectory(directory.path / row_values)
+        plan_start(config(row_values=row_values), rated, own, resume=False).write()
+        assert plan_start(config(row_values=row_values), rated, own, resume=True).resumes
+        reversed_ratings = {split: values[::-1] for split, values in rated.ratings.items()}
+        for other in ({"ratings": reversed_ratings}, {"min_relevant_rating": 4}):
+            with pytest.raises(RunDirectoryError, match="data_sha256"):
+                plan_start(config(row_values=row_values), dataclasses.replace(rated, **other), own, resume=True)

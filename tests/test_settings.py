@@ -91,6 +91,26 @@ def test_a_model_from_outside_has_flags_too():
         del MODELS["outside"]
 
 
+def test_rows_of_ratings_go_with_what_can_hold_and_predict_them():
+    config = make_run_config("diffrec", DATA, row_values="residuals", metric="rmse")
+    assert config.predicts_ratings and config.recency.make().of_ratings
+    assert not make_run_config("diffrec", DATA).predicts_ratings
+    weighed = make_run_config("multivae", DATA, row_values="ratings")  # as weights: what it scores are no ratings
+    assert weighed.recency.hold_ratings and not weighed.predicts_ratings
+    assert make_run_config("biases", DATA).recency.row_values == "ratings"
+    for model, settings, message in (
+        ("multivae", {"row_values": "residuals"}, "for models that predict what rows hold .DiffRec, EASE"),
+        ("multivae", {"row_values": "ratings", "metric": "rmse"}, "metric rmse needs predicted ratings"),
+        ("diffrec", {"metric": "rmse"}, "metric rmse needs predicted ratings: set row_values to ratings or residuals"),
+        ("diffrec", {"row_values": "stars"}, "row_values is 'stars': choose one of ones, ratings, residuals"),
+        ("diffrec", {"row_values": "ratings", "infer_recency": "exp:5"}, "recency weights would change each other"),
+        ("diffrec", {"row_values": "ratings", "target_recency": "none@0.5"}, "recency weights would change each other"),
+        ("mf", {"row_values": "ratings"}, "MF has no setting row_values"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make_run_config(model, DATA, **settings)
+
+
 def test_settings_are_sorted_into_parts_and_checked():
     config = make_run_config(
         "l_diffrec", DATA, num_groups=3, lr=0.5, in_dims=(30,), ks=(3, 2, 3), infer_recency="exp:5"

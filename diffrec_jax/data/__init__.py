@@ -7,7 +7,7 @@ from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_f
 from diffrec_jax.data.logs import from_interactions
 from diffrec_jax.data.noise import add_random_noise
 from diffrec_jax.data.official import find_dataset_folder, read_official
-from diffrec_jax.data.recency import NO_RECENCY, RECENCY_FORMS, Recency, RowWeighting, parse_recency
+from diffrec_jax.data.recency import NO_RECENCY, NO_WEIGHTING, RECENCY_FORMS, Recency, RowWeighting, parse_recency
 from diffrec_jax.data.splits import hold_out_users, split_by_time, split_dataset
 from diffrec_jax.data.synthetic import NAMED_SPECS, SyntheticSpec, make_synthetic
 
@@ -15,6 +15,7 @@ __all__ = [
     "EMBEDDING_GROUPINGS",
     "NAMED_SPECS",
     "NO_RECENCY",
+    "NO_WEIGHTING",
     "RECENCY_FORMS",
     "DataError",
     "Dataset",

@@ -10,6 +10,8 @@ import numpy as np
 from scipy import sparse
 
 SPLITS = ("train", "valid", "test")
+ENTRY_FIELDS = ("times", "ratings")
+"""Of a dataset, what it may know of each entry beside its value."""
 
 
 class DataError(ValueError):
@@ -70,6 +72,13 @@ def cut_rows(matrix: sparse.csr_array, ends: Sequence[np.ndarray]) -> list[spars
         parts.append(sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape))
         start = end
     return parts
+
+
+def select_entries(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
+    """A matrix with some of the stored entries, in their order: ``users`` has the row of each, [nnz], as ``chosen``."""
+    counts = np.bincount(users[chosen], minlength=matrix.shape[0])
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
 
 
 def pair_codes(matrix: sparse.csr_array) -> np.ndarray:
@@ -166,7 +175,7 @@ class Dataset:
     """A dataset split per user by time. Every split is a CSR matrix [num_users, num_items] in time order.
 
     A user and an item meet at most once, in one of the splits. The values are ones or, of a ``weighted`` dataset,
-    weights of the interactions: counts, ratings, confidence. Weights are what models see and learn; what is seen,
+    weights of the interactions: counts, confidence. Weights are what models see and learn; what is seen,
     masked and relevant is whatever is stored, whatever its weight.
 
     Raises:
@@ -191,6 +200,11 @@ class Dataset:
     held_out_users: np.ndarray | None = None
     """Numbers of users, rising, of whom nothing is learnt: models see their training rows as input alone. Only they are
     evaluated. None: models learn of all users."""
+    ratings: Mapping[str, np.ndarray] | None = None
+    """By split, the rating of each stored entry, [nnz] float32. What rows hold is still ones: a model asks for ratings
+    (``RowWeighting``)."""
+    min_relevant_rating: float | None = None
+    """Of valid and test, the least rating that is relevant to a ranking; None: all that is stored is."""
 
     @staticmethod
     def from_interactions(data: Any = None, **columns: Any) -> "Dataset":
@@ -214,19 +228,28 @@ class Dataset:
                 object.__setattr__(self, name, _one_for_each(getattr(self, name), size, f"{self.name}: {name}"))
         if self.times is not None:
             object.__setattr__(self, "times", self._checked_times(self.times))
+        if self.ratings is not None:
+            object.__setattr__(self, "ratings", self._checked_entries(self.ratings, "ratings", np.float32))
+        if self.min_relevant_rating is not None:
+            self._check_relevant(self.min_relevant_rating)
         if self.held_out_users is not None:
             object.__setattr__(self, "held_out_users", self._checked_held_out(self.held_out_users))
         self._check_pairs()
 
-    def _checked_times(self, times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        found = {}
-        for split in SPLITS:
+    def _checked_entries(self, values: Mapping[str, np.ndarray], what: str, dtype: type) -> dict[str, np.ndarray]:
+        found = {split: np.asarray(values.get(split, ()), dtype) for split in SPLITS}
+        for split, own in found.items():
             matrix = getattr(self, split)
-            found[split] = own = np.asarray(times.get(split, ()), np.float64)
             if own.shape != (matrix.nnz,) or not np.all(np.isfinite(own)):
                 raise DataError(
-                    f"{self.name}: times of {split} have to be {matrix.nnz:,} finite numbers, one for each entry"
+                    f"{self.name}: {what} of {split} have to be {matrix.nnz:,} finite numbers, one for each entry"
                 )
+        return found
+
+    def _checked_times(self, times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        found = self._checked_entries(times, "times", np.float64)
+        for split, own in found.items():
+            matrix = getattr(self, split)
             within = np.ones(max(matrix.nnz - 1, 0), bool)
             starts = matrix.indptr[1:-1]
             within[starts[(starts > 0) & (starts < matrix.nnz)] - 1] = False
@@ -252,17 +275,48 @@ class Dataset:
                 )
         return users.astype(np.int32)
 
+    def _check_relevant(self, least: float) -> None:
+        if self.ratings is None:
+            raise DataError(
+                f"{self.name}: min_relevant_rating needs ratings (--ratings, from_interactions(rating=...))"
+            )
+        for split in self.evaluated_splits:
+            if not self.relevant(split).nnz:
+                raise DataError(f"{self.name}: no rating of {split} is {least:g} or more: lower min_relevant_rating")
+
     def times_of(self, split: str) -> np.ndarray | None:
         """The times of the entries of train, valid, test or train_and_valid, [nnz]; None where there are none."""
-        if self.times is None or split in SPLITS:
-            return None if self.times is None else self.times[split]
-        return append_rows(self._timed("train"), self._timed("valid")).data
+        return None if self.times is None else self._holding(self.times, split).data
 
-    def _timed(self, split: str) -> sparse.csr_array:
-        """A split's matrix with times as its values."""
-        assert self.times is not None
+    def rated(self, split: str) -> sparse.csr_array:
+        """Train, valid, test or train_and_valid with ratings as its values.
+
+        Raises:
+          DataError: there are none.
+        """
+        if self.ratings is None:
+            raise DataError(f"{self.name} has no ratings: give them (--ratings, from_interactions(rating=...))")
+        return self._holding(self.ratings, split)
+
+    def relevant(self, split: str) -> sparse.csr_array:
+        """What of valid or test a ranking is to find: all or, with ``min_relevant_rating``, what is rated so high."""
+        if self.min_relevant_rating is None:
+            return getattr(self, split)
+        rated = self.rated(split)
+        users = np.repeat(np.arange(self.num_users), np.diff(rated.indptr))
+        return select_entries(getattr(self, split), users, rated.data >= self.min_relevant_rating)
+
+    def _holding(self, values: Mapping[str, np.ndarray], split: str) -> sparse.csr_array:
+        """The matrix of train, valid, test or train_and_valid with such values of its entries."""
+        if split not in SPLITS:
+            return append_rows(self._holding(values, "train"), self._holding(values, "valid"))
         matrix = getattr(self, split)
-        return sparse.csr_array((self.times[split], matrix.indices, matrix.indptr), shape=matrix.shape)
+        return sparse.csr_array((values[split], matrix.indices, matrix.indptr), shape=matrix.shape)
+
+    @property
+    def entry_columns(self) -> dict[str, Mapping[str, np.ndarray]]:
+        """What is known of each entry, by field and split."""
+        return {field: values for field in ENTRY_FIELDS if (values := getattr(self, field)) is not None}
 
     def _check_pairs(self) -> None:
         codes = np.concatenate([pair_codes(getattr(self, split)) for split in SPLITS])
@@ -304,7 +358,8 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the splits, their weights and times and, where they are not 0, 1, 2, ..., the original ids."""
+        """SHA-256 of the splits, of their weights, times, ratings and what is relevant where they have these and, where
+        they are not 0, 1, 2, ..., of the original ids."""
         digest = hashlib.sha256(np.array(self.train.shape, np.int64).tobytes())
         for split in SPLITS:
             matrix = getattr(self, split)
@@ -314,11 +369,15 @@ class Dataset:
                 digest.update(matrix.data.tobytes())
             if self.times is not None:
                 digest.update(b"times" + self.times[split].tobytes())
+            if self.ratings is not None:
+                digest.update(b"ratings" + self.ratings[split].tobytes())
         for name in ("user_ids", "item_ids"):
             if (ids := getattr(self, name)) is not None:
                 digest.update(name.encode() + ids.tobytes())  # strings: as wide as the longest
         if self.held_out_users is not None:
             digest.update(b"held_out_users" + self.held_out_users.tobytes())
+        if self.min_relevant_rating is not None:
+            digest.update(f"min_relevant_rating {self.min_relevant_rating!r}".encode())
         return digest.hexdigest()
 
     @property
@@ -352,7 +411,9 @@ class Dataset:
         if self.held_out_users is None:
             return self
         users = np.setdiff1d(np.arange(self.num_users), self.held_out_users)
-        times = None if self.times is None else {"train": self._timed("train")[users].data}
+        columns: dict[str, Any] = {
+            name: {"train": self._holding(own, "train")[users].data} for name, own in self.entry_columns.items()
+        }
         nothing = sparse.csr_array((len(users), self.num_items), dtype=np.float32)
         return replace(
             self,
@@ -360,8 +421,8 @@ class Dataset:
             valid=nothing,
             test=nothing,
             user_ids=self.original_user_ids[users],
-            times=times,
             held_out_users=None,
+            **columns,
         )
 
     def without_weights(self) -> "Dataset":
@@ -384,17 +445,17 @@ class Dataset:
         train, valid = split_rows(self.train, share)
         if not valid.nnz:
             raise DataError(f"{self.name}: no training row is long enough for a tuning holdout of {share:g}: take more")
-        times = None
-        if self.times is not None:
-            old, new = split_rows(self._timed("train"), share)
-            times = {"train": old.data, "valid": new.data, "test": self.times["valid"]}
+        columns: dict[str, Any] = {}
+        for field, values in self.entry_columns.items():
+            old, new = split_rows(self._holding(values, "train"), share)
+            columns[field] = {"train": old.data, "valid": new.data, "test": values["valid"]}
         return replace(
             self,
             name=f"{self.name}, tuning holdout {share:g}",
             train=train,
             valid=valid,
             test=self.valid,
-            times=times,
+            **columns,
         )
 
     def summary(self) -> str:

@@ -44,6 +44,7 @@ def from_interactions(
     item: Any = "item",
     time: Any = None,
     weight: Any = None,
+    rating: Any = None,
     repeats: Repeats = "first",
     name: str = "interactions",
 ) -> Dataset:
@@ -59,7 +60,8 @@ def from_interactions(
       item: likewise of items.
       time: likewise of times, numbers or dates; None where there are none. The dataset keeps them, dates as seconds
         since 1970.
-      weight: likewise of weights above 0 (counts, ratings, confidence): models see and learn them in place of 1.
+      weight: likewise of weights above 0 (counts, confidence): models see and learn them in place of 1.
+      rating: likewise of ratings, numbers that models may learn to predict (``row_values``).
       repeats: which interaction of a user with the same item stays: the first or the last in time. ``sum``: the first,
         with the sum of the weights (without weights, their number) as its weight. ``error`` refuses.
       name: of the dataset.
@@ -75,7 +77,8 @@ def from_interactions(
         users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
         found = {"user": users, "item": matrix.indices}
     else:
-        optional = {kind: column for kind, column in (("time", time), ("weight", weight)) if column is not None}
+        named = {"time": time, "weight": weight, "rating": rating}
+        optional = {kind: column for kind, column in named.items() if column is not None}
         found = _columns(data, {"user": user, "item": item} | optional)
     lengths = {kind: len(column) for kind, column in found.items()}
     if len(set(lengths.values())) > 1:
@@ -89,15 +92,16 @@ def from_interactions(
     pairs = np.stack([users, items], axis=1)[order]
     kept, group = _without_repeats(pairs, repeats, name)
     weighted = weight is not None or repeats == "sum"
-    weights = _weights(found.get("weight"), len(pairs), name)[order]
+    weights = _numbers(found.get("weight", np.ones(len(pairs))), "weights", name)[order]
     if repeats == "sum":
         weights = np.bincount(group, weights, minlength=len(kept))
     else:
         weights = weights[kept]
-    times = None
+    columns: dict[str, Any] = {}
     if time is not None:
-        nothing = np.zeros(0)
-        times = {"train": as_seconds(found["time"])[order][kept], "valid": nothing, "test": nothing}
+        columns["times"] = {"train": as_seconds(found["time"])[order][kept]}
+    if rating is not None:
+        columns["ratings"] = {"train": _numbers(found["rating"], "ratings", name)[order][kept]}
     shape = len(user_ids), len(item_ids)
     empty = csr_from_pairs(np.zeros((0, 2), np.int64), *shape)
     train = csr_from_pairs(pairs[kept], *shape)  # pairs are in the order of users: so are the weights
@@ -113,7 +117,7 @@ def from_interactions(
         user_ids=user_ids,
         item_ids=item_ids,
         weighted=weighted,
-        times=times,
+        **columns,
     )
 
 
@@ -124,16 +128,14 @@ def as_seconds(times: np.ndarray) -> np.ndarray:
     return times.astype(np.float64)
 
 
-def _weights(column: np.ndarray | None, size: int, name: str) -> np.ndarray:
-    """Weights [n], 1 where there are none.
+def _numbers(column: np.ndarray, what: str, name: str) -> np.ndarray:
+    """A column [n] as float64.
 
     Raises:
-      DataError: they are no numbers.
+      DataError: it holds no numbers.
     """
-    if column is None:
-        return np.ones(size)
     if column.dtype.kind not in "iufb":
-        raise DataError(f"{name}: weights are {column.dtype}: give numbers above 0")
+        raise DataError(f"{name}: {what} are {column.dtype}: give numbers")
     return column.astype(np.float64)
 
 

@@ -76,7 +76,7 @@ def add_random_noise(dataset: Dataset, rate: float, *, seed: int = 0) -> Dataset
       seed: of the draws, in [0, 2^63).
 
     Raises:
-      DataError: the rate is no finite number of at least 0.
+      DataError: the rate is no finite number of at least 0, or the dataset has ratings, which noise has not.
       ValueError: the seed is out of range.
 
     Reference: arXiv:2304.04971, the experiments with random noises (rates .1 to .5).
@@ -86,6 +86,8 @@ def add_random_noise(dataset: Dataset, rate: float, *, seed: int = 0) -> Dataset
         raise DataError(f"{dataset.name}: a rate of random noise has to be at least 0 and finite, got {rate:g}")
     if not rate:
         return dataset
+    if dataset.ratings is not None:
+        raise DataError(f"{dataset.name}: a random item has no rating: leave random noise out, or the ratings")
     known = np.concatenate([pair_codes(getattr(dataset, split)) for split in SPLITS])
     matrices, times = {}, None if dataset.times is None else dict(dataset.times)
     for part in NOISY_PARTS:

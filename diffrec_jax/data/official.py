@@ -1,6 +1,7 @@
 """Reader of the released layout: ``train_list.npy``, ``valid_list.npy`` (may be missing), ``test_list.npy``.
 
 Each file holds an integer array [n, 2] of (user, item), in time order per user. An id means the same in all three.
+Ratings may lie beside them, in ``train_ratings.npy`` and so on: a number for each row of the list.
 """
 
 import hashlib
@@ -50,7 +51,28 @@ def _read_pairs(path: Path) -> np.ndarray:
     return pairs.astype(np.int64, copy=False)  # of several types, NumPy would compare them as float64
 
 
-def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bool = False) -> Dataset:
+def _read_ratings(path: Path, pairs: np.ndarray) -> np.ndarray:
+    """The ratings [n] of pairs [n, 2], float32, in the order that ``csr_from_pairs`` stores them in."""
+    try:
+        ratings = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} does not exist: ratings lie beside the lists of a log that has them (prepare it with its ratings, "
+            "--rating_col)"
+        ) from None
+    except UNREADABLE as error:
+        raise DataError(
+            f"{path} cannot be read as a plain NumPy array ({error}): save numbers [n] with np.save"
+        ) from None
+    if not isinstance(ratings, np.ndarray) or ratings.dtype.kind not in "iuf" or ratings.shape != (len(pairs),):
+        found = f"{ratings.dtype} {list(ratings.shape)}" if isinstance(ratings, np.ndarray) else type(ratings).__name__
+        raise DataError(f"{path} holds {found}, not {len(pairs):,} numbers: one rating for each row of the list")
+    return ratings.astype(np.float32)[np.argsort(pairs[:, 0], kind="stable")]
+
+
+def read_official(
+    folder: str | Path, *, name: str | None = None, strict_ids: bool = False, ratings: bool = False
+) -> Dataset:
     """Reads and checks the splits of a folder; users and items are numbered over all of them.
 
     Without valid_list.npy nothing chooses the best epoch: a trained model goes through all of them.
@@ -58,14 +80,17 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
     Ids that occur in no split are left out: they would count as users with recall 0 and as items that are never
     recommended, in every average. A warning counts them, and the dataset keeps the ids.
 
+    With ``ratings`` those that lie beside the lists are read too.
+
     Raises:
       DataError: a file is missing, is no integer array [n, 2], is empty or pickled, has ids that are negative or beyond
-        int64, or a pair occurs twice, in one split or in two; or ids are left out and ``strict_ids``.
+        int64, or a pair occurs twice, in one split or in two; or ids are left out and ``strict_ids``; or ratings are
+        asked for and are missing, not as many as the pairs, or not finite.
     """
     folder = Path(folder)
     name = name or folder.name
     if (folder / META).exists():
-        return _read_prepared(folder, name)
+        return _read_prepared(folder, name, ratings=ratings)
     paths = {split: folder / f"{split}_list.npy" for split in SPLITS}
     has_valid = paths["valid"].exists() or not paths["train"].exists()
     pairs = {split: _read_pairs(path) for split, path in paths.items() if split != "valid" or has_valid}
@@ -84,13 +109,19 @@ def read_official(folder: str | Path, *, name: str | None = None, strict_ids: bo
             reading_warnings=gaps,
             user_ids=user_ids,
             item_ids=item_ids,
+            ratings=_ratings_of(folder, pairs) if ratings else None,
             **splits,  # type: ignore[arg-type]
         )
     except DataError as error:
         raise DataError(f"{folder}: {str(error).removeprefix(f'{name}: ')}") from None
 
 
-def _read_prepared(folder: Path, name: str) -> Dataset:
+def _ratings_of(folder: Path, pairs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """By split, the ratings of its pairs; a split without pairs needs no file."""
+    return {split: _read_ratings(folder / f"{split}_ratings.npy", own) for split, own in pairs.items() if len(own)}
+
+
+def _read_prepared(folder: Path, name: str, *, ratings: bool) -> Dataset:
     """A folder of ``experiments.prepare``: its files are those that meta.json says, and it has the original ids."""
     try:
         digests = json.loads((folder / META).read_text())["files"]
@@ -100,15 +131,15 @@ def _read_prepared(folder: Path, name: str) -> Dataset:
         with _opened(folder / file) as content:
             if hashlib.file_digest(content, "sha256").hexdigest() != expected:
                 raise DataError(f"{folder / file} is not what was prepared: prepare the dataset again")
+    if ratings and "train_ratings.npy" not in digests:
+        raise DataError(f"{folder} was made of a log without ratings: prepare it with them (--rating_col)")
     user_ids, item_ids = (_read_ids(folder / f"{kind}.parquet") for kind in ("users", "items"))
     nothing = np.zeros((0, 2), np.int32)
     files = {split: f"{split}_list.npy" for split in SPLITS}
-    splits = {
-        split: csr_from_pairs(
-            np.load(folder / file, mmap_mode="r") if file in digests else nothing, len(user_ids), len(item_ids)
-        )
-        for split, file in files.items()
+    pairs = {
+        split: np.load(folder / file, mmap_mode="r") if file in digests else nothing for split, file in files.items()
     }
+    splits = {split: csr_from_pairs(own, len(user_ids), len(item_ids)) for split, own in pairs.items()}
     times = {split: folder / f"{split}_times.npy" for split in SPLITS}
     found = {split: np.load(path) if path.name in digests else np.zeros(0) for split, path in times.items()}
     has_times = times["train"].name in digests
@@ -119,6 +150,7 @@ def _read_prepared(folder: Path, name: str) -> Dataset:
         item_ids=item_ids,
         times=found if has_times else None,
         held_out_users=held_out,
+        ratings=_ratings_of(folder, pairs) if ratings else None,
         **splits,  # type: ignore[arg-type]
     )
 

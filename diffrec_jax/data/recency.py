@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError
+from diffrec_jax.data.interactions import DataError, Dataset
 
 RecencyKind = Literal["none", "linear", "exp", "days"]
 SECONDS_A_DAY = 86_400.0
@@ -125,12 +125,23 @@ def parse_recency(text: str) -> Recency:
 
 @dataclass(frozen=True)
 class RowWeighting:
-    """How rows are weighed: those trained on, those to be predicted, and those scored from."""
+    """What rows hold, and how it is weighed: in those trained on, those to be predicted, and those scored from."""
 
     train: Recency = NO_RECENCY
     target: Recency | None = None
     """None: the training row itself, as in the paper."""
     infer: Recency = NO_RECENCY
+    of_ratings: bool = False
+    """Whether rows hold the dataset's ratings, not its own values."""
+
+    def rows(self, dataset: Dataset, split: str, recency: Recency) -> sparse.csr_array:
+        """The rows of a split (or of ``train_and_valid``) as a model sees them, [U, I].
+
+        Raises:
+          DataError: they are to hold ratings, or are weighed by days, and there are none.
+        """
+        matrix = dataset.rated(split) if self.of_ratings else getattr(dataset, split)
+        return recency.weigh(matrix, dataset.times_of(split))
 
     @property
     def weighs(self) -> bool:

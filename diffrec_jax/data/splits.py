@@ -8,12 +8,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from scipy import sparse
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset
+from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, select_entries
 
 TRAIN, VALID, TEST = 0, 1, 2
 SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "users", "given"]
@@ -177,12 +176,15 @@ def split_dataset(dataset: Dataset, split: Split) -> Dataset:
     """
     if dataset.valid.nnz or dataset.test.nnz:
         raise DataError(f"{dataset.name} is split already: split what from_interactions gives")
-    rows, own = rows_of(dataset, "train"), dataset.times_of("train")
+    rows = rows_of(dataset, "train")
     parts = split(rows)
     chosen = {name: parts == part for name, part in zip(SPLITS, (TRAIN, VALID, TEST))}
-    times = None if own is None else {name: own[mask] for name, mask in chosen.items()}
-    matrices = {name: _entries(dataset.train, rows.users, mask) for name, mask in chosen.items()}
-    return dataclasses.replace(dataset, times=times, **matrices)
+    columns: dict[str, Any] = {
+        field: {name: values["train"][mask] for name, mask in chosen.items()}
+        for field, values in dataset.entry_columns.items()
+    }
+    matrices = {name: select_entries(dataset.train, rows.users, mask) for name, mask in chosen.items()}
+    return dataclasses.replace(dataset, **columns, **matrices)
 
 
 def hold_out_users(
@@ -198,13 +200,6 @@ def hold_out_users(
     split = split_dataset(dataset, by_users(ratios, input_share=input_share, seed=seed))
     held_out = np.flatnonzero(np.diff(split.valid.indptr) + np.diff(split.test.indptr))
     return dataclasses.replace(split, held_out_users=held_out)
-
-
-def _entries(matrix: sparse.csr_array, users: np.ndarray, chosen: np.ndarray) -> sparse.csr_array:
-    """A matrix with some of the stored entries, in their order."""
-    counts = np.bincount(users[chosen], minlength=matrix.shape[0])
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    return sparse.csr_array((matrix.data[chosen], matrix.indices[chosen], indptr), shape=matrix.shape)
 
 
 def split_by_time(dataset: Dataset, ratios: Sequence[float] = (7, 1, 2)) -> Dataset:

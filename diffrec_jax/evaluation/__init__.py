@@ -16,16 +16,19 @@ from diffrec_jax.evaluation.ranking import (
     evaluate_dataset,
     top_k_items,
 )
+from diffrec_jax.evaluation.rating_errors import RATING_METRICS, RatingErrors, goodness
 from diffrec_jax.evaluation.significance import PairedComparison, compare_users, holm
 
 __all__ = [
     "DEFAULT_KS",
     "FULL_RANKING",
     "METRICS",
+    "RATING_METRICS",
     "AveragingMode",
     "Evaluation",
     "Evaluator",
     "PairedComparison",
+    "RatingErrors",
     "SampledCandidates",
     "ScoresError",
     "SplitResult",
@@ -36,6 +39,7 @@ __all__ = [
     "evaluate_dataset",
     "evaluate_lists",
     "evaluate_scores",
+    "goodness",
     "holm",
     "parse_metric",
     "top_k_items",

@@ -35,7 +35,7 @@ class SampledCandidates:
 
         A user with fewer unseen items has all of them.
         """
-        relevant = getattr(dataset, split)
+        relevant = dataset.relevant(split)
         rng, rows = np.random.default_rng(self.seed), []
         for user in range(dataset.num_users):
             own = [

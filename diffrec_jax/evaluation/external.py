@@ -135,7 +135,7 @@ def evaluate_lists(
 def _of_lists(
     top: np.ndarray, dataset: Dataset, split: str, ks: tuple[int, ...], batch_size: int = 4096
 ) -> SplitResult:
-    relevant, tables, counts = getattr(dataset, split), [], []
+    relevant, tables, counts = dataset.relevant(split), [], []
     for start in range(0, len(top), batch_size):
         places = np.arange(start, min(start + batch_size, len(top)))
         batch, found = make_row_batch(relevant, places), jnp.asarray(top[places])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffrec_jax.evaluation.ranking import AveragingMode, SplitResult
+from diffrec_jax.evaluation.rating_errors import RATING_METRICS
 from diffrec_jax.evaluation.significance import bootstrap_interval
 
 FULL_RANKING = "full ranking"
@@ -34,11 +35,16 @@ class Evaluation:
         return bootstrap_interval(self.per_user(metric, split).astype(np.float64))
 
     def __str__(self) -> str:
-        """Recall and NDCG with their intervals, a line each; another protocol than full ranking is named first."""
+        """Recall and NDCG with their intervals, and errors of ratings, a line each.
+
+        Another protocol than full ranking is named first.
+        """
         lines = []
         for split, result in self.splits.items():
             for metric, mean in result.mean(self.mode).items():
                 if metric.startswith(("recall@", "ndcg@")):
                     low, high = self.interval(metric, split)
                     lines.append(f"{split} {metric}: {mean:.4f} [{low:.4f}, {high:.4f}]")
+                elif metric in RATING_METRICS:
+                    lines.append(f"{split} {metric}: {mean:.4f}")
         return "\n".join(([] if self.protocol == FULL_RANKING else [f"protocol: {self.protocol}"]) + lines)

@@ -3,20 +3,23 @@
 The metrics of each user are computed on the device; only they and the top K ids come back, never scores.
 """
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids
 from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, check_structure
-from diffrec_jax.data.recency import NO_RECENCY, Recency
+from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.evaluation.candidates import SampledCandidates
 from diffrec_jax.evaluation.metrics import METRICS
+from diffrec_jax.evaluation.rating_errors import RatingErrors, rating_errors
 from diffrec_jax.prng import make_key
 from diffrec_jax.rows import mask_scores, num_entries, row_keys, to_mask
 from diffrec_jax.top_k import top_k
@@ -31,15 +34,17 @@ class ScoresError(ValueError):
 
 
 class SplitTask(NamedTuple):
-    """What one split asks: rank all items but the ``seen`` ones, and find the ``relevant`` ones. Both are [U, I].
+    """What one split asks: rank all items but the ``seen`` ones, and find the ``relevant`` ones. All are [U, I].
 
-    What is stored counts, whatever its value.
+    What is stored counts, whatever its value; of ``rated`` the value is the rating.
     """
 
     seen: sparse.csr_array
     relevant: sparse.csr_array
     candidates: sparse.csr_array | None = None
     """Rank these items alone; None for all items."""
+    rated: sparse.csr_array | None = None
+    """Ratings that the scores are to be compared with; None for none."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,13 @@ class SplitResult:
     """Metrics by name (``recall@20``), [U] float32."""
     top_items: np.ndarray
     """[U, largest K] int32, best first; -1 where no unseen item is left."""
+    rating_errors: RatingErrors | None = None
+    """Where ratings were predicted."""
 
     def mean(self, mode: AveragingMode = "official") -> dict[str, float]:
         """Averages over users: ``official`` counts those without relevant items as 0, ``relevant_users`` does not.
+
+        RMSE and MAE, where ratings were predicted, are over all held-out ratings of the users, in either mode.
 
         Raises:
           ValueError: no user is left to average over, or there is no such mode.
@@ -63,7 +72,8 @@ class SplitResult:
         chosen = np.ones(len(self.user_ids), bool) if mode == "official" else self.num_relevant > 0
         if not chosen.any():
             raise ValueError(f"no user has relevant items, so mode {mode!r} has nothing to average")
-        return {name: float(np.mean(values[chosen], dtype=np.float64)) for name, values in self.per_user.items()}
+        means = {name: float(np.mean(values[chosen], dtype=np.float64)) for name, values in self.per_user.items()}
+        return means | (self.rating_errors.mean() if self.rating_errors else {})
 
 
 def _check_mode(mode: str) -> None:
@@ -95,16 +105,23 @@ def metrics_of_hits(hits: Array, num_relevant: Array, ks: tuple[int, ...]) -> di
     return {f"{name}@{k}": METRICS[name](hits, num_relevant, k) for name in METRICS for k in ks}
 
 
-def _split_metrics(
-    scores: Array, batches: tuple[RowBatch, ...], ks: tuple[int, ...], top_k: TopK
-) -> tuple[Array, Array, Array]:
-    """Of the batches of a SplitTask's parts: metrics [B, names], number of relevant items [B], best items."""
-    num_items, (seen, relevant, *candidates) = scores.shape[1], batches
-    if candidates:
-        scores = jnp.where(to_mask(candidates[0], num_items), scores, -jnp.inf)
-    items, recommended = top_k_items(scores, seen, max(ks), top_k)
-    hits = jnp.take_along_axis(to_mask(relevant, num_items), items, axis=1) & recommended
-    num_relevant = num_entries(relevant, num_items)
+class _Batches(NamedTuple):
+    """The parts of a SplitTask for some users."""
+
+    seen: RowBatch
+    relevant: RowBatch
+    candidates: RowBatch | None
+    rated: RowBatch | None
+
+
+def _split_metrics(scores: Array, batches: _Batches, ks: tuple[int, ...], top_k: TopK) -> tuple[Array, Array, Array]:
+    """Metrics [B, names], number of relevant items [B], best items."""
+    num_items = scores.shape[1]
+    if batches.candidates is not None:
+        scores = jnp.where(to_mask(batches.candidates, num_items), scores, -jnp.inf)
+    items, recommended = top_k_items(scores, batches.seen, max(ks), top_k)
+    hits = jnp.take_along_axis(to_mask(batches.relevant, num_items), items, axis=1) & recommended
+    num_relevant = num_entries(batches.relevant, num_items)
     table = jnp.stack(list(metrics_of_hits(hits, num_relevant, ks).values()), axis=1)
     return table, num_relevant, jnp.where(recommended, items, -1)
 
@@ -118,6 +135,8 @@ class Evaluator:
       ks: list lengths.
       batch_size: rows scored at once, over all devices.
       devices: what it runs on.
+      rating_range: the least and the largest rating, where scores are predicted ratings: those that a task has are
+        compared with them, clipped to the range.
     """
 
     score_fn: ScoreFn
@@ -125,15 +144,22 @@ class Evaluator:
     batch_size: int = 400
     devices: DeviceStrategy = SINGLE_DEVICE
     make_key: Callable[[], Key] = lambda: make_key(0)
+    rating_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         """Compiles lazily, once per shape."""
 
-        def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, tuple[RowBatch, ...]]):
+        def errors_of(scores: Array, rated: RowBatch | None) -> RatingErrors | None:
+            return (
+                None if rated is None or self.rating_range is None else rating_errors(scores, rated, self.rating_range)
+            )
+
+        def evaluate_batch(scoring_state: Any, inputs: RowBatch, splits: dict[str, _Batches]):
             scores = self.score_fn(scoring_state, inputs, row_keys(self.make_key(), inputs))
             can_be_ranked = jnp.all(scores < jnp.inf, axis=1)  # false for NaN; -inf is "never recommend"
             return can_be_ranked, {
-                name: _split_metrics(scores, batches, self.ks, self.devices.top_k) for name, batches in splits.items()
+                name: (_split_metrics(scores, batches, self.ks, self.devices.top_k), errors_of(scores, batches.rated))
+                for name, batches in splits.items()
             }
 
         object.__setattr__(self, "_evaluate_batch", self.devices.compile(evaluate_batch, gives_rows=True))
@@ -166,28 +192,34 @@ class Evaluator:
         if not checked:
             _check_tasks(inputs, tasks)
         user_ids = _checked_users(user_ids, inputs.shape[0])
-        collected: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in tasks}
+        collected: dict[str, list[Any]] = {name: [] for name in tasks}
         for users in iterate_user_ids(user_ids, self.batch_size):
 
             def block(matrix: sparse.csr_array, users: np.ndarray = users) -> RowBatch:
                 return self.devices.make_batch(matrix, users, batch_size=self.batch_size)
 
-            splits = {name: tuple(block(part) for part in task if part is not None) for name, task in tasks.items()}
+            splits = {
+                name: _Batches(*(None if part is None else block(part) for part in task))  # type: ignore[arg-type]
+                for name, task in tasks.items()
+            }
             found = self._evaluate_batch(scoring_state, block(inputs), splits)  # type: ignore[attr-defined]
             can_be_ranked, values = self.devices.fetch_rows(found)
             _check_ranked(can_be_ranked[: len(users)], users)
+            without_padding = operator.itemgetter(slice(len(users)))
             for name, found in values.items():
-                collected[name].append(tuple(part[: len(users)] for part in found))  # without the padding
+                collected[name].append(jax.tree.map(without_padding, found))
             on_batch(len(users))
         names = [f"{metric}@{k}" for metric in METRICS for k in self.ks]
         results = {}
         for name in tasks:
-            table, num_relevant, top_items = (np.concatenate(parts) for parts in zip(*collected[name]))
+            found = jax.tree.map(lambda *parts: np.concatenate(parts), *collected[name])
+            (table, num_relevant, top_items), errors = found
             results[name] = SplitResult(
                 user_ids=user_ids,
                 num_relevant=num_relevant,
                 per_user={metric: table[:, column] for column, metric in enumerate(names)},
                 top_items=top_items,
+                rating_errors=errors,
             )
         return results
 
@@ -243,7 +275,7 @@ def check_relevant(dataset: Dataset, mode: AveragingMode, user_ids: np.ndarray |
             "in the other split: use mode relevant_users"
         )
     for split in dataset.evaluated_splits:
-        counts = np.diff(getattr(dataset, split).indptr)[user_ids]
+        counts = np.diff(dataset.relevant(split).indptr)[user_ids]
         if not counts.any():
             raise ValueError(
                 f"none of the {len(counts):,} evaluated users has relevant items in {split}, so mode {mode!r} has "
@@ -256,7 +288,7 @@ def evaluate_dataset(
     scoring_state: Any,
     dataset: Dataset,
     *,
-    recency: Recency = NO_RECENCY,
+    weighting: RowWeighting = NO_WEIGHTING,
     test_with_valid_input: bool = False,
     user_ids: np.ndarray | None = None,
     candidates: SampledCandidates | None = None,
@@ -264,20 +296,24 @@ def evaluate_dataset(
 ) -> dict[str, SplitResult]:
     """Validation and test by the released protocol: the model sees the training row, scored once for both splits.
 
-    ``recency`` weighs that row; what was seen is masked whatever its weight. With ``test_with_valid_input`` the test is
-    scored a second time, from training and validation items. A split without interactions has no result.
+    ``weighting.infer`` weighs that row; what was seen is masked whatever its weight. With ``test_with_valid_input`` the
+    test is scored a second time, from training and validation items. A split without interactions has no result.
     ``candidates`` are another protocol: they alone are ranked. Without ``user_ids`` it is of the users that are held
-    out or, where none are, of all.
+    out or, where none are, of all. Where the evaluator has a ``rating_range``, all ratings of the split are compared
+    with the scores, whatever is relevant.
 
     Reference: arXiv:2304.04971, section 4.1.
     """
     user_ids = dataset.evaluated_users if user_ids is None else user_ids
     run = {"user_ids": user_ids, "on_batch": on_batch, "checked": True}
     tasks = {
-        "valid": SplitTask(seen=dataset.train, relevant=dataset.valid),
-        "test": SplitTask(seen=dataset.train_and_valid, relevant=dataset.test),
+        split: SplitTask(
+            seen=dataset.train if split == "valid" else dataset.train_and_valid,
+            relevant=dataset.relevant(split),
+            rated=dataset.rated(split) if evaluator.rating_range else None,
+        )
+        for split in dataset.evaluated_splits
     }
-    tasks = {split: tasks[split] for split in dataset.evaluated_splits}
     if candidates is not None:
         tasks = {split: task._replace(candidates=candidates.draw(dataset, split)) for split, task in tasks.items()}
     by_input: dict[bool, dict[str, SplitTask]] = {}
@@ -286,6 +322,6 @@ def evaluate_dataset(
     results = {}
     for with_valid, own in by_input.items():
         known = "train_and_valid" if with_valid else "train"
-        inputs = recency.weigh(getattr(dataset, known), dataset.times_of(known))
+        inputs = weighting.rows(dataset, known, weighting.infer)
         results |= evaluator(scoring_state, inputs, own, **run)
     return results

@@ -81,7 +81,7 @@ def _parts_of_low(rows: Rows, high: np.ndarray, parts: np.ndarray) -> np.ndarray
 def add_random_items(rows: Labelled, rate: float, num_items: int, seed: int) -> Labelled:
     """Train and valid with ``rate`` random items for each of a user's interactions there, by ``draw_random_items``.
 
-    A random item has the time of the interaction it stands behind, and no rating.
+    A random item has the time of the interaction it stands behind, and no rating (NaN).
     """
     known = rows.users.astype(np.int64) * num_items + rows.items
     parts, places = [rows], []
@@ -90,7 +90,7 @@ def add_random_items(rows: Labelled, rate: float, num_items: int, seed: int) -> 
         drawn_for = Rows(rows.users[of_part], rows.times[of_part])
         behind, items = draw_random_items(drawn_for, known, rate, num_items, seed=seed, part=part)
         noise = rows.where(of_part[behind])
-        parts.append(replace(noise, items=items.astype(np.int32), ratings=np.zeros(len(items))))
+        parts.append(replace(noise, items=items.astype(np.int32), ratings=np.full(len(items), np.nan)))
         known = np.concatenate([known, noise.users.astype(np.int64) * num_items + items])
         places.append(of_part[behind])
     joined = Labelled(**{name: np.concatenate([vars(part)[name] for part in parts]) for name in vars(rows)})

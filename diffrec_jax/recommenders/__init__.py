@@ -8,6 +8,7 @@ from diffrec_jax.recommenders.autoencoders import (
     make_autoencoder,
 )
 from diffrec_jax.recommenders.base import FittedRecommender, Recommender, StepContext
+from diffrec_jax.recommenders.biases import BiasesConfig, GlobalMeanConfig, make_biases, make_global_mean
 from diffrec_jax.recommenders.bpr import LightGCNConfig, MFConfig, make_bpr
 from diffrec_jax.recommenders.diffrec import DiffRecConfig, make_diffrec
 from diffrec_jax.recommenders.flowcf import FlowCFConfig, make_flowcf
@@ -34,11 +35,13 @@ from diffrec_jax.recommenders.linear_denoiser import (
     fit_linear_factors,
 )
 from diffrec_jax.recommenders.popularity import PopularityConfig, make_popularity
+from diffrec_jax.recommenders.rating_rows import RatingRows, RowValues, on_ratings, rating_rows, values_of
 from diffrec_jax.recommenders.s_diffrec import SDiffRecConfig, make_s_diffrec
 from diffrec_jax.recommenders.sasrec import SASRecConfig, make_sasrec
 from diffrec_jax.recommenders.window_ridge import WindowRidgeConfig, make_window_ridge
 
 __all__ = [
+    "BiasesConfig",
     "CDAEConfig",
     "DiffRecConfig",
     "EaseConfig",
@@ -47,6 +50,7 @@ __all__ = [
     "FlowCFConfig",
     "GFCFConfig",
     "GiffCFConfig",
+    "GlobalMeanConfig",
     "IALSConfig",
     "ItemKNNConfig",
     "LDiffRecConfig",
@@ -59,7 +63,9 @@ __all__ = [
     "MultiVAEConfig",
     "PopularityConfig",
     "RP3betaConfig",
+    "RatingRows",
     "Recommender",
+    "RowValues",
     "SASRecConfig",
     "SDiffRecConfig",
     "SlimConfig",
@@ -68,12 +74,14 @@ __all__ = [
     "fit_linear_denoiser",
     "fit_linear_factors",
     "make_autoencoder",
+    "make_biases",
     "make_bpr",
     "make_diffrec",
     "make_ease",
     "make_flowcf",
     "make_gfcf",
     "make_giffcf",
+    "make_global_mean",
     "make_ials",
     "make_item_knn",
     "make_l_diffrec",
@@ -83,4 +91,7 @@ __all__ = [
     "make_sasrec",
     "make_slim",
     "make_window_ridge",
+    "on_ratings",
+    "rating_rows",
+    "values_of",
 ]

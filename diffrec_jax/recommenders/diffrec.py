@@ -105,6 +105,11 @@ class DiffRecConfig(DiffusionConfig):
         "matrix, no such block, and fastest where a device's share of the batch is far larger than the last layer.",
     )
     loss_block_size: int = setting(4096, "Items at a time with loss_impl=blocked.", at_least=1)
+    unobserved_error_weight: float = setting(
+        1.0,
+        "Weight of the squared error at items that are not in the row; 0: learn only what is (ratings).",
+        at_least=0,
+    )
     linear_rank: int = setting(
         0,
         "Start from a fitted linear denoiser of this rank and learn what it leaves; 0: do not. The fit takes 44 bytes "
@@ -119,12 +124,12 @@ class DiffRecConfig(DiffusionConfig):
             raise ValueError(
                 "noise_sketch and loss_impl need x_0 prediction: a prediction of the noise needs the whole noise"
             )
-        if self.is_lean and (self.linear_rank or self.observed_error_weight != 1):
-            raise ValueError("linear_rank and observed_error_weight need loss_impl dense, without noise_sketch")
+        if self.is_lean and (self.linear_rank or self.weighs_errors):
+            raise ValueError("linear_rank and (un)observed_error_weight need loss_impl dense, without noise_sketch")
         if self.linear_rank and (self.normalize or self.prediction_type != "x0"):
             raise ValueError("linear_rank needs x_0 prediction from rows that are not normalised: what it is fitted to")
-        if self.observed_error_weight != 1 and self.prediction_type != "x0":
-            raise ValueError("observed_error_weight needs x_0 prediction: the noise does not tell of single items")
+        if self.weighs_errors and self.prediction_type != "x0":
+            raise ValueError("(un)observed_error_weight needs x_0 prediction: the noise does not tell of single items")
         if self.noise_sketch and self.noise_law != GAUSSIAN:
             raise ValueError(f"noise_sketch draws Gaussian noise: leave it out, or noise_law {self.noise_law!r}")
         if self.noise_law == BERNOULLI and self.prediction_type != "x0":
@@ -141,6 +146,11 @@ class DiffRecConfig(DiffusionConfig):
     def has_linear_part(self) -> bool:
         """Whether training starts from a fitted linear denoiser."""
         return self.linear_rank > 0
+
+    @property
+    def weighs_errors(self) -> bool:
+        """Whether the squared errors of some items count more than others'."""
+        return self.observed_error_weight != 1 or self.unobserved_error_weight != 1
 
     @property
     def is_lean(self) -> bool:
@@ -282,11 +292,12 @@ def make_diffrec(
         return with_linear_part(model, params, fitted)
 
     def error_weights(batch: RowBatch, row_keys: RowKeys):
-        if config.observed_error_weight == 1:
+        if not config.weighs_errors:
             return None
-        dropout_keys = fold_each(row_keys, DROPOUT_PLACE)
-        shown = to_mask(batch, num_items) & row_bernoulli(dropout_keys, 1.0 - config.dropout, num_items)
-        return jnp.where(shown, config.observed_error_weight, 1.0)
+        dropout_keys, observed = fold_each(row_keys, DROPOUT_PLACE), to_mask(batch, num_items)
+        shown = observed & row_bernoulli(dropout_keys, 1.0 - config.dropout, num_items)
+        of_others = jnp.where(observed, 1.0, config.unobserved_error_weight)
+        return jnp.where(shown, config.observed_error_weight, of_others)
 
     def loss_fn(params: Params, history: LossHistory, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         if config.is_lean:

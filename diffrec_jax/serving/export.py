@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.assembly import make_evaluator
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data.batching import CAPACITY_UNIT, RowBatch
 from diffrec_jax.data.recency import Recency
@@ -46,11 +45,13 @@ def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serv
             "an exported file reads items without their times, and this model weighs them by days: set "
             "infer_recency to linear or exp"
         )
+    if model.config.recency.hold_ratings:
+        raise ConfigError("an exported file reads items without their ratings, and this model's rows hold ratings")
     num_items = model.dataset.num_items
     functions = model.functions
     state = jax.tree.map(jnp.asarray, jax.device_get(model.scoring_state))
     score_fn = functions.score_new_fn or functions.score_fn
-    recency, draw = model.config.recency.make().infer, make_evaluator(model.config, score_fn, model.devices).make_key
+    recency, draw = model.config.recency.make().infer, model.config.make_key
 
     def recommend(items: Array) -> tuple[Array, Array]:
         # With an empty row at the end: two rows are scored sooner than one (``LEAST_ROWS``).

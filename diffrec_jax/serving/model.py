@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffrec_jax.assembly import make_evaluator, score_fn_for
+from diffrec_jax.assembly import score_fn_for
 from diffrec_jax.config import RunConfig
 from diffrec_jax.data import Dataset
 from diffrec_jax.data.batching import RowBatch
@@ -71,7 +71,6 @@ class Model:
         Whether each row's scores can be ranked, the best scores and their places.
         """
         devices, functions = self.devices, self.functions
-        draw = make_evaluator(self.config, functions.score_fn, devices).make_key
 
         @cache
         def rank_of(k: int, of_new_users: bool) -> Any:
@@ -79,7 +78,7 @@ class Model:
             score_fn = score_fn or score_fn_for(functions, self.dataset, self.family)
 
             def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
-                scores = score_fn(state, inputs, row_keys(draw(), inputs))
+                scores = score_fn(state, inputs, row_keys(self.config.make_key(), inputs))
                 can_be_ranked = jnp.all(scores < jnp.inf, axis=1)
                 masked = mask_scores(jnp.where(allowed[None], scores, -jnp.inf), seen)
                 return can_be_ranked, *devices.top_k(masked, k)

@@ -75,7 +75,8 @@ def recommend(
 
     Raises:
       DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
-      ConfigError: the model has nothing for new users (one from outside, without a score_new_fn), or k is below 1.
+      ConfigError: the model has nothing for new users (one from outside, without a score_new_fn; one whose rows hold
+        ratings), or k is below 1.
       ScoresError: a score is NaN or infinite.
     """
     if users is not None and histories is not None:
@@ -90,17 +91,21 @@ def recommend(
     )
     if block is not None:
         allowed[_places(block, model, "item")] = False
+    weighting = model.config.recency.make()
     if histories is not None:
+        if weighting.of_ratings:
+            raise ConfigError("histories have no ratings, and this model's rows hold them: recommend by users")
         histories, row_times = _in_time_order(histories, times)
         names, rows = _history_rows(model, histories)
         row_ids = np.arange(len(names), dtype=np.int32)
+        inputs = weighting.infer.weigh(rows, row_times)
     else:
         rows, known = model.dataset.train, model.dataset.original_user_ids
-        row_times = model.dataset.times_of("train")
+        inputs = weighting.rows(model.dataset, "train", weighting.infer)
         row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
         names = known[row_ids]
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
-    inputs, seen = model.config.recency.make().infer.weigh(rows, row_times), rows if exclude_seen else nothing
+    seen = rows if exclude_seen else nothing
     devices, k = model.devices, min(k, len(items))
     size = -(-min(batch_size, max(len(row_ids), LEAST_ROWS)) // devices.num_row_shards) * devices.num_row_shards
     scores, places, placed = [], [], devices.place(allowed)

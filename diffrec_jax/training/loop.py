@@ -1,7 +1,7 @@
 """The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy, any_stops, from_primary
 from diffrec_jax.evaluation.candidates import SampledCandidates
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
+from diffrec_jax.evaluation.rating_errors import goodness
 from diffrec_jax.recommenders.base import Recommender
 from diffrec_jax.training.checkpoints import (
     CheckpointError,
@@ -118,8 +119,8 @@ class Trainer:
             holds_params=self.recommender.holds_params,
         )
         learnt, target = self.dataset.learnt, self.weighting.target
-        self.train_rows = self.weighting.train.weigh(learnt.train, learnt.times_of("train"))
-        self.targets = None if target is None else target.weigh(learnt.train, learnt.times_of("train")).data
+        self.train_rows = self.weighting.rows(learnt, "train", self.weighting.train)
+        self.targets = None if target is None else self.weighting.rows(learnt, "train", target).data
         self.steps_per_epoch = steps_per_epoch(learnt.num_users, self.config.batch_size)
         self.total_steps = self.config.total_steps(learnt.num_users)
         self._key = self.devices.make(self.config.make_key)()
@@ -247,7 +248,7 @@ class Trainer:
                 self.evaluator,
                 self.scoring_state(state),
                 self.dataset,
-                recency=self.weighting.infer,
+                weighting=self.weighting,
                 test_with_valid_input=test_with_valid_input,
                 user_ids=self.eval_user_ids,
                 candidates=candidates,
@@ -304,9 +305,13 @@ class Trainer:
         if self.config.keep_best == 1 or not self.run_directory.writes:
             return tuple(selected)
         records = [record for record in self.run_directory.records() if record["event"] == "evaluation"]
-        values = {record["step"]: record["valid"][self.config.metric] for record in records}
+        values = {record["step"]: self._goodness(record) for record in records}
         ranked = sorted((step for step in values if np.isfinite(values[step])), key=lambda step: -values[step])
         return tuple(selected.union(ranked[: self.config.keep_best]))
+
+    def _goodness(self, means: Mapping[str, Any]) -> float:
+        """What states are selected by, of an evaluation's means by split."""
+        return goodness(self.config.metric, means["valid"][self.config.metric])
 
     def _log_clock(self, step: int, *, saved: bool = False) -> None:
         self.run_directory.log_clock(step, self.clock.seconds, saved=saved)  # type: ignore[union-attr]
@@ -460,7 +465,7 @@ class Trainer:
         means = {split: result.mean(self.mode) for split, result in self.evaluate(state).items()}
         epoch = step / self.steps_per_epoch
         before = self.best(state)
-        selection = select(before, means["valid"][self.config.metric], step, epoch)
+        selection = select(before, self._goodness(means), step, epoch)
         record = {"event": "evaluation", "step": step, "epoch": epoch, **means} | ({} if scheduled else OFF_SCHEDULE)
         self.run_directory.log(record)
         improved = selection is not before

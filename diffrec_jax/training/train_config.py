@@ -6,6 +6,7 @@ import optax
 
 from diffrec_jax.data.batching import steps_per_epoch
 from diffrec_jax.evaluation.metrics import METRICS
+from diffrec_jax.evaluation.rating_errors import RATING_METRICS
 from diffrec_jax.prng import default_prng_impl, make_key
 from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.training.step import ComputeDtype, OnNonfinite
@@ -56,7 +57,8 @@ class TrainConfig:
     patience: int = setting(20, "Stop after so many epochs without a new best; 0: never.", at_least=0)
     metric: str = setting(
         "recall@20",
-        f"Validation metric to select by: {', '.join(METRICS)} @K (default: recall at 20, or at the largest K of ks).",
+        f"Validation metric to select by: {', '.join(METRICS)} @K (default: recall at 20, or at the largest K of ks); "
+        f"{' or '.join(RATING_METRICS)}, the least, where ratings are predicted.",
     )
     seed: int = seed_setting(1, "Seed of everything that is drawn.")
     prng_impl: str = setting(

@@ -10,6 +10,7 @@ from diffrec_jax.data import (
     DataError,
     Dataset,
     Recency,
+    RowWeighting,
     csr_from_pairs,
     find_dataset_folder,
     make_row_batch,
@@ -97,12 +98,12 @@ def test_recency_weighs_the_input_and_leaves_the_mask_alone():
     evaluator = Evaluator(score_fn, ks=(1, 2), batch_size=2)
     recency = Recency("linear", w_min=0.0, w_max=1.0)
     dataset = Dataset("tiny", train, valid, test)
-    results = evaluate_dataset(evaluator, None, dataset, recency=recency)
+    results = evaluate_dataset(evaluator, None, dataset, weighting=RowWeighting(infer=recency))
     jax.effects_barrier()
     np.testing.assert_array_equal(inputs[0], [[0, 0.5, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
     assert results["valid"].per_user["hit_rate@1"][0] == 1  # item 4, for 3 was seen
 
-    evaluate_dataset(evaluator, None, dataset, recency=recency, test_with_valid_input=True)
+    evaluate_dataset(evaluator, None, dataset, weighting=RowWeighting(infer=recency), test_with_valid_input=True)
     jax.effects_barrier()
     np.testing.assert_allclose(inputs[-1][0], [0, 1 / 3, 2 / 3, 0, 1, 0], rtol=1e-6)
 

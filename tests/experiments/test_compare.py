@@ -110,6 +110,33 @@ def test_users_metrics_have_to_be_those_of_the_results(tmp_path):
     assert load_run(path).results == results
 
 
+def test_errors_of_ratings_stand_beside_the_ranking_where_there_are_any(tmp_path):
+    """The least is the best; users' errors have to be those of the results."""
+    paths = [make_run(tmp_path / name, model) for name, model in (("a", "diffrec"), ("b", "ease"), ("c", "itemknn"))]
+    counts, errors = np.arange(30), np.random.default_rng(0).random((2, 30))
+    for path, scale in zip(paths[:2], (1.0, 1.1)):
+        file, results = path / "per_user_test.npz", json.loads((path / "results.json").read_text())
+        with np.load(file) as archive:
+            kept = dict(archive)
+        sums = {"num_ratings": counts, "squared_error": scale * errors[0], "absolute_error": scale * errors[1]}
+        np.savez(file, **kept, **sums)
+        with pytest.raises(ConfigError, match="is not of the results beside it: .*rmse is"):
+            (path / "results.json").write_text(json.dumps(results | {"test": results["test"] | {"rmse": 0.2}}))
+            load_run(path)
+        found = {"rmse": (scale * errors[0].sum() / 435) ** 0.5, "mae": scale * errors[1].sum() / 435}
+        (path / "results.json").write_text(json.dumps(results | {"test": results["test"] | found}))
+    groups = group_runs([load_run(path) for path in paths])
+    measured = measure(Comparison(groups, "recall@20", 0, [None] * 3, [1.0] * 3))
+    shown = {column.heading: column for column in make_columns(measured)}
+    rows = {row.label: row for row in measured.rows}
+    assert shown["rmse"].best == "DiffRec" and shown["recall@20"].best is not None
+    assert [shown["mae"].text(rows[label]) for label in ("DiffRec", "EASE", "ItemKNN")] == [
+        f"{found['mae'] / 1.1:.4f}", f"{found['mae']:.4f}", "-",
+    ]  # fmt: skip
+    of_knn = next(csv.DictReader(to_csv(list(shown.values()), [rows["ItemKNN"]]).splitlines()))
+    assert of_knn["rmse"] == of_knn["mae std"] == ""
+
+
 def test_tables_hold_any_name(tmp_path):
     groups = group_runs([load_run(make_run(tmp_path / r"a|b_$\{^}~[red]")), load_run(make_run(tmp_path / "b", lr=0.5))])
     measured = measure(Comparison(groups, "recall@20", 0, [None, None], [1.0, 0.02]))

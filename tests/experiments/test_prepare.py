@@ -90,3 +90,19 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path):
     log = [f"--raw={tmp_path}/u.data", "--format=ml-100k"]
     failed = run(tmp_path, "prepare", "--name=x", *log, f"--out={tmp_path}/data", expect=2)
     assert len(failed.stderr.splitlines()) == 1 and str(tmp_path / "data") in failed.stderr
+
+
+def test_from_a_log_to_predicted_ratings(tmp_path):
+    make_log(tmp_path / "u.data")
+    made = f"--raw={tmp_path / 'u.data'}", "--format=ml-100k", f"--out={tmp_path / 'data'}"
+    run(tmp_path, "prepare", "--name=rated", *made)
+    path, data = tmp_path / "run", ["--dataset=rated", f"--data_dir={tmp_path / 'data'}", "--ratings"]
+    learns = ["--row_values=residuals", "--dims=8", "--epochs=2", "--eval_every=1", "--metric=rmse", "--ks=5"]
+    shown = run(tmp_path, "train", *data, *learns, "--min_relevant_rating=4", f"--run_dir={path}").stdout
+    assert "relevant from a rating of 4" in shown and "│ Biases" in shown
+    results = json.loads((path / "results.json").read_text())
+    assert set(results["baselines"]) == {"popularity", "biases", "global_mean"}
+    assert 0.5 < results["test"]["mae"] < results["test"]["rmse"] < 2
+    assert f"{results['test']['rmse']:.4f}" in run(tmp_path, "evaluate", f"--run_dir={path}").stdout
+    again = run(tmp_path, "train", "--resume", f"--run_dir={path}", "--min_relevant_rating=3", expect=2)
+    assert "data_sha256" in again.stderr

@@ -171,7 +171,7 @@ def test_a_latent_run_keeps_its_item_groups(tmp_path):
     assert results["item_groups"]["sizes"] == np.bincount(groups).tolist()
     assert sum(results["item_groups"]["latent_sizes"]) == 12 and len(results["item_groups"]["latent_sizes"]) == 3
     assert json.loads((path / "config.json").read_text())["recency"] == {
-        "train_recency": "linear:0:1", "target_recency": None, "infer_recency": None,
+        "train_recency": "linear:0:1", "target_recency": None, "infer_recency": None, "row_values": "ones",
     }  # fmt: skip
     embeddings.unlink()
     run(tmp_path, "train", f"--run_dir={path}", "--resume", "--max_steps=20")

@@ -91,8 +91,10 @@ def test_the_history_holds_the_weighted_losses_before_importance(train):
         ({"num_timesteps": 0}, "must be"),
         ({"observed_error_weight": -0.1}, "observed_error_weight must be at least 0"),
         ({"observed_error_weight": 0.0, "prediction_type": "epsilon"}, "observed_error_weight needs x_0 prediction"),
+        ({"unobserved_error_weight": 0.5, "prediction_type": "epsilon"}, "observed_error_weight needs x_0 prediction"),
+        ({"unobserved_error_weight": 0.5, "loss_impl": "gram"}, "observed_error_weight need loss_impl dense"),
         ({"linear_rank": 3, "normalize": True}, "linear_rank needs x_0 prediction from rows that are not normalised"),
-        ({"linear_rank": 3, "loss_impl": "gram"}, "linear_rank and observed_error_weight need loss_impl dense"),
+        ({"linear_rank": 3, "loss_impl": "gram"}, "linear_rank and .*observed_error_weight need loss_impl dense"),
         ({"linear_l2": 0.0}, "linear_l2 must be above 0"),
     ],
 )
@@ -207,8 +209,8 @@ def test_a_linear_part_is_where_training_starts_from_and_stays_as_fitted(train):
         assert np.all(np.any(table[:, :12] != before[:, :12], axis=0))
 
 
-@pytest.mark.parametrize("observed_error_weight", [0.0, 0.5])
-def test_errors_at_shown_items_count_as_they_should(train, observed_error_weight):
+@pytest.mark.parametrize(("shown_weight", "unobserved_weight"), [(0.0, 1.0), (0.5, 1.0), (1.0, 0.0), (0.5, 0.3)])
+def test_errors_of_single_items_count_as_they_should(train, shown_weight, unobserved_weight):
     """The difference to the plain loss is theirs, by dropout's draws and the network's own prediction."""
     config = dataclasses.replace(CONFIG, num_timesteps=1, noise_scale=1e-27, beta_fixed=False)
     num_items = train.shape[1]
@@ -225,10 +227,10 @@ def test_errors_at_shown_items_count_as_they_should(train, observed_error_weight
     prediction = model.apply(params, x_0, jnp.zeros(30, jnp.int32), fold_each(keys, DROPOUT_PLACE))
     shown = (x_0 > 0) & row_bernoulli(fold_each(keys, DROPOUT_PLACE), 1 - config.dropout, num_items)
     assert 0.3 < shown.sum() / x_0.sum() < 0.7
-    theirs = jnp.where(shown, jnp.square(prediction - x_0), 0).sum(axis=1) / num_items
-    np.testing.assert_allclose(
-        losses() - losses(observed_error_weight=observed_error_weight), (1 - observed_error_weight) * theirs, rtol=1e-4
-    )
+    left_out = jnp.where(shown, 1 - shown_weight, jnp.where(x_0 > 0, 0, 1 - unobserved_weight))
+    theirs = (left_out * jnp.square(prediction - x_0)).sum(axis=1) / num_items
+    weighted = losses(observed_error_weight=shown_weight, unobserved_error_weight=unobserved_weight)
+    np.testing.assert_allclose(losses() - weighted, theirs, rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", [{}, {"loss_impl": "gram"}], ids=str)

@@ -4,7 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.data import find_dataset_folder, make_row_batch, parse_recency, read_official, similarity
+from diffrec_jax.data import (
+    RowWeighting,
+    find_dataset_folder,
+    make_row_batch,
+    parse_recency,
+    read_official,
+    similarity,
+)
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.evaluation import Evaluator, evaluate_dataset
 from diffrec_jax.recommenders import (
@@ -131,7 +138,7 @@ def test_ease_on_ml_1m_gives_the_independently_computed_figures(data_dir, recenc
     recommender = make_ease(EaseConfig(l2=1000.0))
     state = jnp.asarray(recommender.fit(dataset.train))
     results = evaluate_dataset(
-        Evaluator(recommender.score_fn, ks=(20,)), state, dataset, recency=parse_recency(recency)
+        Evaluator(recommender.score_fn, ks=(20,)), state, dataset, weighting=RowWeighting(infer=parse_recency(recency))
     )
     means = results["test"].mean()
     np.testing.assert_allclose((means["recall@20"], means["ndcg@20"]), expected, atol=1e-4)
