@@ -58,8 +58,15 @@ class Group:
         return statistics.mean(run.results["test"][metric] for run in self.runs)
 
     def per_user(self, metric: str) -> np.ndarray:
-        """Each user's test metric, averaged over seeds."""
-        return np.stack([run.per_user[metric] for run in self.runs]).mean(axis=0, dtype=np.float64)
+        """Each user's test metric, averaged over seeds; errors of ratings, of the users who gave some."""
+        return np.stack([_of_users(run.per_user, metric) for run in self.runs]).mean(axis=0, dtype=np.float64)
+
+
+def _of_users(per_user: dict[str, np.ndarray], metric: str) -> np.ndarray:
+    if metric not in RATING_METRICS:
+        return per_user[metric]
+    sums = RatingErrors(*(per_user[name][per_user["num_ratings"] > 0] for name in RatingErrors._fields))
+    return sums.of_users()[metric]
 
 
 def load_run(path: Path) -> Run:

@@ -48,6 +48,8 @@ class ModelFamily:
     """Whether ``score_fn`` looks at a user's number: new users then need a ``score_new_fn``."""
     predicts_values: bool = False
     """Whether scores are estimates of what the row holds, so that they are ratings where that is ratings."""
+    needs_ratings: bool = False
+    """Whether rows of ones, which are all alike, tell it nothing."""
 
     @property
     def learns_weights(self) -> bool:
@@ -123,10 +125,20 @@ MODELS: dict[str, ModelFamily] = {
     ),
     "ials": ModelFamily("iALS", made.IALSConfig, _alone(made.make_ials), is_trained=False),
     "biases": ModelFamily(
-        "Biases", made.BiasesConfig, _alone(made.make_biases), is_trained=False, predicts_values=True
+        "Biases",
+        made.BiasesConfig,
+        _alone(made.make_biases),
+        is_trained=False,
+        predicts_values=True,
+        needs_ratings=True,
     ),
     "global_mean": ModelFamily(
-        "Global mean", made.GlobalMeanConfig, _global_mean, is_trained=False, predicts_values=True
+        "Global mean",
+        made.GlobalMeanConfig,
+        _global_mean,
+        is_trained=False,
+        predicts_values=True,
+        needs_ratings=True,
     ),
 }
 

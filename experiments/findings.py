@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diffrec_jax.comparison import Group, compare_groups, load_run
-from diffrec_jax.evaluation import compare_users, holm
+from diffrec_jax.evaluation import compare_users, goodness, holm
 from diffrec_jax.files import write_atomically
 
 from .measured import COSTS, Measured, measure
@@ -45,9 +45,10 @@ class ClaimFound:
         better, worse = self.values
         if adjusted is None:
             return CONFIRMED if better < worse else REFUTED
+        ahead = goodness(self.metric, better) - goodness(self.metric, worse)
         if self.at_least:
-            return REFUTED if better < worse and adjusted < LEVEL else CONFIRMED
-        return CONFIRMED if better > worse and adjusted < LEVEL else REFUTED
+            return REFUTED if ahead < 0 and adjusted < LEVEL else CONFIRMED
+        return CONFIRMED if ahead > 0 and adjusted < LEVEL else REFUTED
 
 
 @dataclass(frozen=True)

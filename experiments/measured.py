@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class Row:
 
     @property
     def num_seeds(self) -> int:
-        """How many runs it is made of."""
+        """How many runs it is made of; 0 of figures from elsewhere."""
         return len(self.runs)
 
     def mean(self, metric: str) -> float:
@@ -125,6 +125,17 @@ def measure(compared: Comparison) -> Measured:
     devices = sorted({run.results.get("devices", "unknown") for run in runs})
     rows = [_row(compared, number) for number in range(len(compared.groups))]
     return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows)
+
+
+def beside(measured: Measured, published: Mapping[str, Mapping[str, float]]) -> Measured:
+    """The comparison with rows of figures from elsewhere, which nothing is tested with: test metrics by label."""
+    rows = [
+        Row(label, [], [], "", {}, {name: [value] for name, value in test.items()}, {}, {}, None, None, {})
+        for label, test in published.items()
+    ]
+    return dataclasses.replace(
+        measured, rows=sorted([*measured.rows, *rows], key=lambda row: -row.mean(measured.metric))
+    )
 
 
 def _row(compared: Comparison, number: int) -> Row:

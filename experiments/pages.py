@@ -10,7 +10,8 @@ from diffrec_jax.files import write_atomically
 
 from .figures import for_file, for_page
 from .findings import Findings
-from .sections import Block, Cell, Command, Heading, Paragraph, Picture, TableBlock
+from .sections import Block, Cell, Command, Heading, Paragraph, Picture, TableBlock, with_published
+from .studies import STUDIES
 from .tables import make_columns
 
 STYLE = """
@@ -107,9 +108,13 @@ def filled(text: str, found: Mapping[str, Findings]) -> str:
       ConfigError: there is no such study, dataset or column.
     """
 
+    by_name = {study.name: study for study in STUDIES}
+
     def block(match: re.Match) -> str:
         try:
-            measured = found[match["study"]].by_data[match["data"]]
+            measured = with_published(
+                by_name[match["study"]], match["data"], found[match["study"]].by_data[match["data"]]
+            )
             columns = {column.heading: column for column in make_columns(measured)}
             chosen = [columns[heading] for heading in match["columns"].split(", ")]
         except KeyError as error:

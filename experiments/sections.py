@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from . import figures
 from .findings import CONFIRMED, METRIC, OPEN, REFUTED, ClaimFound, Findings, adjusted_p
-from .measured import COSTS, Measured, Row
+from .measured import COSTS, Measured, Row, beside
 from .protocols import SWITCHES
-from .studies import NOT_TESTABLE, STUDIES, Study
+from .studies import NOT_TESTABLE, PUBLISHED_METRICS, STUDIES, Study
 from .tables import Column, make_columns
 
 COMMAND = "python -m experiments.reproduce --studies={}"
@@ -120,7 +120,7 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     for data, measured in found.by_data.items():
         if len(found.by_data) > 1:
             yield Heading(f"{study.title}: {data}", 3)
-        yield study_table(study, measured)
+        yield study_table(study, data, measured)
         if plots and not study.data_axis:
             yield study_picture(study, data, measured)
         if study.protocols:
@@ -136,8 +136,15 @@ def ordered(study: Study, measured: Measured) -> list[Row]:
     return [measured.row(label) for label in study.variants if label in {row.label for row in measured.rows}]
 
 
-def study_table(study: Study, measured: Measured) -> TableBlock:
+def with_published(study: Study, data: str, measured: Measured) -> Measured:
+    """A comparison with the figures from elsewhere that belong beside it."""
+    published = study.published.get(data, {})
+    return beside(measured, {label: dict(zip(PUBLISHED_METRICS, values)) for label, values in published.items()})
+
+
+def study_table(study: Study, data: str, measured: Measured) -> TableBlock:
     """Accuracy, significance and costs."""
+    measured = with_published(study, data, measured)
     columns = make_columns(measured, study.costs)
     if not study.protocols:
         hidden = ("coverage", "gini", "popularity", "novelty", "capped")

@@ -1,11 +1,11 @@
 """The studies of the paper (arXiv:2304.04971) and of what it leaves open: what is trained, and what is claimed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffrec_jax.registry import MODELS
 
-CLEAN, NOISY, ML_100K, BEAUTY = "ml-1m clean", "ml-1m noisy", "ml-100k", "beauty"
+CLEAN, NOISY, ML_100K, RATED, BEAUTY = "ml-1m clean", "ml-1m noisy", "ml-100k", "ml-100k ratings", "beauty"
 QUICK = "synthetic"
 NOISE_RATES = {f"{rate:.0%} random": rate for rate in (0.1, 0.2, 0.3, 0.4, 0.5)}
 THREE_SEEDS, FIVE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
@@ -26,6 +26,10 @@ DATA = {
     NOISY: Data(("--dataset=ml-1m", "--setting=noisy")),
     **{name: Data(("--dataset=ml-1m", f"--random_noise={rate}")) for name, rate in NOISE_RATES.items()},
     ML_100K: Data(("--dataset=ml-100k",), "--name=ml-100k --download"),
+    RATED: Data(
+        ("--dataset=ml-100k-ratings", "--ratings", "--min_relevant_rating=4"),
+        "--name=ml-100k-ratings --raw=u.data --format=ml-100k --user_core=5 --item_core=5",
+    ),
     BEAUTY: Data(
         ("--dataset=beauty-loo", "--test_with_valid_input", "--ks=10,20"),
         "--name=beauty-loo --raw=beauty.txt --format=sequences --split=leave_one_out",
@@ -76,6 +80,8 @@ class Study:
     """Variants of ``--quick``; the first two by default."""
     protocols: bool = False
     """Whether its first seed is measured by other protocols, too."""
+    published: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=dict)
+    """By dataset and label: figures from elsewhere, of ``PUBLISHED_METRICS``, that stand beside ours."""
 
 
 def points(flag: str, *values: str | float, of: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -85,7 +91,14 @@ def points(flag: str, *values: str | float, of: tuple[str, ...]) -> dict[str, tu
 
 PLAIN, L_RELEASED = ("--model=diffrec", "--preset=plain"), ("--model=l_diffrec", "--preset=released")
 """The paper's models: the network alone, with our settings, and the trained autoencoders as released."""
-TITLES = {family.title: (f"--model={name}",) for name, family in MODELS.items()}
+TITLES = {family.title: (f"--model={name}",) for name, family in MODELS.items() if not family.needs_ratings}
+OF_RATINGS = ("--model=diffrec", "--lr=1e-3", "--batch_size=100", "--epochs=100", "--eval_every=5", "--patience=20")
+OF_RESIDUALS = (
+    *OF_RATINGS, "--row_values=residuals", "--metric=rmse", "--dims=50", "--dropout=0.8",
+    "--unobserved_error_weight=0.1", "--observed_error_weight=0",
+)  # fmt: skip
+
+PUBLISHED_METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 STUDIES = (
     Study(
@@ -123,6 +136,36 @@ STUDIES = (
         data=(CLEAN, NOISY),
         seeds=FIVE_SEEDS,
         costs=("best epoch", "training s", "parameters"),
+        published={
+            CLEAN: {
+                "GiffCF, its newest checkpoint": (0.1166, 0.1977, 0.1002, 0.1272),
+                "GiffCF, its paper's checkpoint": (0.1108, 0.1901, 0.0962, 0.1221),
+            },
+        },
+    ),
+    Study(
+        "published",
+        "Beside the published checkpoints",
+        "Do the released settings, trained here, reach the figures of the released checkpoints, and do ours?",
+        {
+            "DiffRec, tuned": ("--model=diffrec",),
+            "DiffRec, released settings": ("--model=diffrec", "--preset=released"),
+            "L-DiffRec, tuned": ("--model=l_diffrec",),
+            "L-DiffRec, released settings": ("--model=l_diffrec", "--preset=released"),
+        },
+        against="DiffRec, released settings",
+        data=(CLEAN, NOISY),
+        seeds=FIVE_SEEDS,
+        published={
+            CLEAN: {
+                "DiffRec, published checkpoint": (0.1058, 0.1787, 0.0901, 0.1148),
+                "L-DiffRec, published checkpoint": (0.1060, 0.1809, 0.0868, 0.1122),
+            },
+            NOISY: {
+                "DiffRec, published checkpoint": (0.0658, 0.1236, 0.0488, 0.0703),
+                "L-DiffRec, published checkpoint": (0.0665, 0.1272, 0.0493, 0.0710),
+            },
+        },
     ),
     Study(
         "random-noise",
@@ -266,7 +309,8 @@ STUDIES = (
         "noise-law",
         "Other noise than Gaussian",
         "Left open by the paper: does another law of the noise serve better?",
-        points("noise_law", "gaussian", "laplace", "student_t", "rademacher", of=PLAIN),
+        points("noise_law", "gaussian", "laplace", "student_t", "rademacher", of=PLAIN)
+        | {"bernoulli": (*PLAIN, "--noise_law=bernoulli", "--noise_scale=10", "--nobeta_fixed")},
         against="gaussian",
     ),
     Study(
@@ -288,6 +332,45 @@ STUDIES = (
             Claim("Communities of a graph are as good as k-means", "Leiden communities", "k-means, SVD", at_least=True),
         ),
         quick=("k-means, SVD", "random"),
+    ),
+    Study(
+        "ratings",
+        "Explicit feedback",
+        "Left open by the paper: x_0 made of ratings. Does diffusion predict ratings, and does it rank by them? "
+        "Items rated 4 or more are relevant; errors are of all ratings of the test.",
+        {
+            "DiffRec, ones": (*OF_RATINGS, "--dims=300"),
+            "DiffRec, ratings": (*OF_RATINGS, "--dims=300", "--row_values=ratings"),
+            "DiffRec, residuals": OF_RESIDUALS,
+            "DiffRec, residuals, s = 0": (*OF_RESIDUALS, "--num_timesteps=1", "--noise_scale=0"),
+            "DiffRec, residuals, rated items alone": (*OF_RESIDUALS, "--unobserved_error_weight=0"),
+            "EASE, ones": ("--model=ease", "--l2=200"),
+            "EASE, ratings": ("--model=ease", "--l2=100", "--row_values=ratings"),
+            "EASE, residuals": ("--model=ease", "--l2=200", "--row_values=residuals"),
+            "Biases": ("--model=biases",),
+            "Global mean": ("--model=global_mean",),
+        },
+        against="DiffRec, ones",
+        data=(RATED,),
+        claims=(
+            Claim(
+                "Rows of ratings rank better than rows of ones",
+                "DiffRec, ratings", "DiffRec, ones", data=RATED,
+            ),
+            Claim(
+                "Diffusion of residuals predicts ratings better than biases",
+                "DiffRec, residuals", "Biases", metric="rmse", data=RATED,
+            ),
+            Claim(
+                "and better than EASE",
+                "DiffRec, residuals", "EASE, residuals", metric="rmse", data=RATED,
+            ),
+            Claim(
+                "and better than the same network without diffusion",
+                "DiffRec, residuals", "DiffRec, residuals, s = 0", metric="rmse", data=RATED,
+            ),
+        ),
+        quick=("DiffRec, ones", "EASE, ones"),
     ),
 )  # fmt: skip
 

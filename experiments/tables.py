@@ -45,10 +45,11 @@ def accuracy_metrics(ks: Sequence[int]) -> tuple[str, ...]:
 def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[Column]:
     """The columns of the table."""
     rows = measured.rows
-    ks = sorted({int(name.partition("@")[2]) for name in rows[0].test if "@" in name})
-    shared = [name for name in accuracy_metrics(ks) if all(name in row.test for row in rows)]
+    own = [row for row in rows if row.num_seeds]
+    ks = sorted({int(name.partition("@")[2]) for name in own[0].test if "@" in name})
+    shared = [name for name in accuracy_metrics(ks) if all(name in row.test for row in own)]
     errors = [name for name in RATING_METRICS if any(name in row.test for row in rows)]
-    beyond = [name for kind in BEYOND_ACCURACY for name in rows[0].beyond if name.startswith(f"{kind}@")]
+    beyond = [name for kind in BEYOND_ACCURACY for name in own[0].beyond if name.startswith(f"{kind}@")]
     return [
         Column(
             "model",
@@ -59,7 +60,7 @@ def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[C
                 "data_sha256": lambda row: row.data_sha256,
             },
         ),
-        Column("seeds", lambda row: str(row.num_seeds), {"seeds": lambda row: row.num_seeds}),
+        Column("seeds", lambda row: str(row.num_seeds or NOTHING), {"seeds": lambda row: row.num_seeds}),
         *(_accuracy(rows, name) for name in (*shared, *errors)),
         *_significance(measured),
         *(_mean_of(name, lambda row, name=name: row.beyond.get(name, []), "{:.3f}".format) for name in beyond),
@@ -75,7 +76,9 @@ def _accuracy(rows: list[Row], name: str) -> Column:
             name: lambda row: row.mean(name) if name in row.test else None,
             f"{name} std": lambda row: statistics.stdev(row.test[name]) if len(row.test.get(name, ())) > 1 else None,
         },
-        best=max((row for row in rows if name in row.test), key=lambda row: goodness(name, row.mean(name))).label,
+        best=max(
+            (row for row in rows if name in row.test and row.num_seeds), key=lambda row: goodness(name, row.mean(name))
+        ).label,
         in_files_alone=name.startswith(CAPPED),
     )
 

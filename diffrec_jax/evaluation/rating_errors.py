@@ -27,10 +27,15 @@ class RatingErrors(NamedTuple):
 
     def mean(self) -> dict[str, float]:
         """RMSE and MAE: every rating counts the same, whoever gave it. NaN where there is none."""
-        count, squared, absolute = (np.sum(part, dtype=np.float64) for part in self)
-        if not count:
+        total = RatingErrors(*(np.sum(part, dtype=np.float64) for part in self))
+        if not total.num_ratings:
             return dict.fromkeys(RATING_METRICS, float("nan"))
-        return {"rmse": float(np.sqrt(squared / count)), "mae": float(absolute / count)}
+        return {name: float(value) for name, value in total.of_users().items()}
+
+    def of_users(self) -> dict[str, np.ndarray]:
+        """RMSE and MAE of each user, who has to have a rating."""
+        mse, mae = (part / self.num_ratings for part in (self.squared_error, self.absolute_error))
+        return {"rmse": np.sqrt(mse), "mae": mae}
 
 
 def rating_errors(scores: Array, rated: RowBatch, rating_range: tuple[float, float]) -> RatingErrors:
