@@ -484,13 +484,26 @@ def try_fault(number: int, names: list[str], runs: dict[str, tuple[dict[str, Any
     return Outcome(number, model, name, outcome, failed, [line.replace(str(folder), "...") for line in scene.said])
 
 
+def done_before(path: Path | None, names: list[str]) -> list[Outcome]:
+    """What a former call with the same seed has left in --out."""
+    lines = path.read_text().splitlines() if path and path.exists() else []
+    records = [json.loads(line) for line in lines]
+    found = [Outcome(**record) for record in records if record.pop("seed") == FLAGS.seed]
+    return [own for own in found if own.number < FLAGS.faults and own.fault == names[own.number % len(names)]]
+
+
 def main() -> None:
     """Strikes until the time is over or all faults are done."""
     console = make_console()
     names = [name for name in FAULTS if not FLAGS.only or any(part in name for part in FLAGS.only)]
     if not names:
         raise ConfigError(f"--only={','.join(FLAGS.only)} names no fault: {', '.join(FAULTS)}")
-    done: dict[str, list[Outcome]] = {name: [] for name in names}
+    out = Path(FLAGS.out) if FLAGS.out else None
+    before = done_before(out, names)
+    done = {name: [found for found in before if found.fault == name] for name in names}
+    left = sorted(set(range(FLAGS.faults)) - {found.number for found in before})
+    if before:
+        console.print(f"{len(before)} faults are done already: {out}")
     ends = time.monotonic() + 60 * FLAGS.minutes
     with tempfile.TemporaryDirectory(prefix="chaos-") as temporary, ThreadPoolExecutor(FLAGS.jobs) as workers:
         runs = {model: undisturbed(model, Path(temporary)) for model in MODELS}
@@ -498,11 +511,11 @@ def main() -> None:
         def one(number: int) -> Outcome | None:
             return try_fault(number, names, runs, Path(temporary) / str(number)) if time.monotonic() < ends else None
 
-        for found in filter(None, workers.map(one, range(FLAGS.faults))):
+        for found in filter(None, workers.map(one, left)):
             done[found.fault].append(found)
             console.print(f"{found.number + 1:>4} {found.model:<10} {found.fault}: {found.outcome}")
-            if FLAGS.out:
-                with Path(FLAGS.out).open("a") as file:
+            if out:
+                with out.open("a") as file:
                     file.write(json.dumps({"seed": FLAGS.seed} | asdict(found)) + "\n")
     failures = sum(found.failed for own in done.values() for found in own)
     table = Table(title=f"{sum(map(len, done.values()))} faults, seed {FLAGS.seed}, {failures} did harm")
@@ -524,5 +537,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("jobs", 1, "Faults at once.", lower_bound=1)
     flags.DEFINE_integer("seed", 1, "Of the moments and places.", lower_bound=0)
     flags.DEFINE_list("only", [], "Faults whose names hold one of these words.")
-    flags.DEFINE_string("out", None, "A line of JSON for each fault is added to this file.")
+    flags.DEFINE_string(
+        "out", None, "A line of JSON for each fault is added to this file; those that are there are not done again."
+    )
     start(main, __doc__ or "")

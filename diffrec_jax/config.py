@@ -307,6 +307,11 @@ class RunConfig:
         """Of the run; None where nothing is drawn."""
         return self.training.seed if self.training else getattr(self.recommender, "seed", None)
 
+    @property
+    def uses_seed(self) -> bool:
+        """Whether another seed gives another result."""
+        return self.seed is not None and getattr(self.recommender, "uses_seed", True)
+
     def make_key(self) -> Key:
         """The root of what is drawn, in scoring too."""
         return self.training.make_key() if self.training else make_key(0)

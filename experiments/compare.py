@@ -18,11 +18,12 @@ from diffrec_jax.registry import MODELS
 
 from . import flags
 from .cli import start
+from .config import new_run_config
 from .console import make_console, table_title
 from .flags import FLAGS
 from .measured import measure
 from .plots import plot_comparison
-from .runs import cut_train_flags, run_all
+from .runs import cut_train_flags, parse_train_flags, run_all
 from .tables import accuracy_metrics, make_columns, to_csv, to_latex, to_markdown, to_terminal
 
 
@@ -51,14 +52,11 @@ def make_runs(models: list[str], seeds: tuple[int, ...], folder: Path, train_fla
     for model in models:
         if model not in MODELS:
             raise ConfigError(f"--models: {model} is unknown: choose among {', '.join(MODELS)}")
-        for seed in seeds if MODELS[model].is_seeded else seeds[:1]:
-            runs[folder / f"{model}_seed={seed}"] = [
-                *train_flags,
-                f"--model={model}",
-                f"--seed={seed}",
-                "--per_user",
-                "--nobaseline",
-            ]
+        for seed in seeds:
+            given = [*train_flags, f"--model={model}", f"--seed={seed}"]
+            runs[folder / f"{model}_seed={seed}"] = [*given, "--per_user", "--nobaseline"]
+            if not new_run_config(parse_train_flags(given)).uses_seed:
+                break
     run_all(runs)
     return list(runs)
 

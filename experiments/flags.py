@@ -418,6 +418,7 @@ def define_study_flags(values: flags.FlagValues = FLAGS) -> Define:
 def define_reproduce_flags(values: flags.FlagValues = FLAGS) -> None:
     """Which studies are done, and how."""
     define = define_study_flags(values)
+    define("list", "data", [], "On these datasets alone, by the names that the plan shows: 'ml-1m clean'.")
     define("integer", "jobs", 1, "Runs at once.", lower_bound=1)
     define("float", "budget_minutes", 0.0, "Stop after so long; what was begun is saved. 0: go on to the end.",
             lower_bound=0.0)  # fmt: skip

@@ -1,6 +1,6 @@
 """What the studies need: each run once, by what it is, and whether it is there already."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from diffrec_jax.config import DataConfig, RunConfig
@@ -40,9 +40,9 @@ def _load(data: DataConfig) -> Dataset:
     return _LOADED[repr(data)]
 
 
-def datasets_of(study: Study, *, quick: bool) -> tuple[str, ...]:
-    """Names of ``studies.DATA``."""
-    return (QUICK,) if quick else study.data
+def datasets_of(study: Study, *, quick: bool, data: Collection[str] = ()) -> tuple[str, ...]:
+    """Names of ``studies.DATA``; of those in ``data`` alone where there are any."""
+    return (QUICK,) if quick else tuple(name for name in study.data if not data or name in data)
 
 
 def variants_of(study: Study, *, quick: bool) -> tuple[str, ...]:
@@ -50,17 +50,17 @@ def variants_of(study: Study, *, quick: bool) -> tuple[str, ...]:
     return (study.quick or tuple(study.variants)[:2]) if quick else tuple(study.variants)
 
 
-def plan(studies: Iterable[Study], *, quick: bool) -> tuple[list[Planned], dict[str, str]]:
-    """The runs of studies, and of each dataset that is missing, how to make it."""
+def plan(studies: Iterable[Study], *, quick: bool, data: Collection[str] = ()) -> tuple[list[Planned], dict[str, str]]:
+    """The runs of studies, on some data or all, and of each dataset that is missing, how to make it."""
     planned: list[Planned] = []
     missing: dict[str, str] = {}
     for study in studies:
-        for data in datasets_of(study, quick=quick):
-            if data not in missing:
+        for name in datasets_of(study, quick=quick, data=data):
+            if name not in missing:
                 try:
-                    planned += _of_study(study, data, quick=quick)
+                    planned += _of_study(study, name, quick=quick)
                 except DataError as error:
-                    missing[data] = str(error)
+                    missing[name] = str(error)
     return planned, missing
 
 
@@ -72,10 +72,11 @@ def _of_study(study: Study, data: str, *, quick: bool) -> list[Planned]:
         if quick:
             given = [flag for flag in given if not flag.startswith("--preset=")]
             given += QUICK_TRAINING if family.is_trained else ()
-        seeds = QUICK_SEEDS if quick else study.seeds
-        for seed in seeds if family.is_seeded else seeds[:1]:
+        for seed in QUICK_SEEDS if quick else study.seeds:
             flags = (*given, f"--seed={seed}")
             config = new_run_config(parse_train_flags(list(flags)))
             of = identity(config.to_dict(_load(config.data)))
             found.append(Planned(study, data, variant, (*flags, "--per_user", "--nobaseline"), config, of))
+            if not config.uses_seed:
+                break
     return found

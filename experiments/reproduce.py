@@ -114,7 +114,10 @@ def main() -> None:
     """Flags to finished runs."""
     console, studies, folder = make_console(), chosen_studies(FLAGS.studies), Path(FLAGS.runs_dir)
     ends_at = time.monotonic() + 60 * FLAGS.budget_minutes if FLAGS.budget_minutes else float("inf")
-    planned, missing = plan(studies, quick=FLAGS.quick)
+    unknown = [name for name in FLAGS.data if name not in DATA]
+    if unknown:
+        raise ConfigError(f"--data: {unknown[0]} is unknown: choose among {', '.join(DATA)}")
+    planned, missing = plan(studies, quick=FLAGS.quick, data=FLAGS.data)
     store = Store(folder)
     console.print(show_plan(studies, planned, store))
     for data, why in missing.items():

@@ -42,6 +42,11 @@ class WindowRidgeConfig:
         """Checks every value."""
         check_settings(self)
 
+    @property
+    def uses_seed(self) -> bool:
+        """Whether the seed changes anything: it is that of the factors."""
+        return self.rank > 0
+
 
 class WindowRidgeState(NamedTuple):
     """Scores are the sum over scales s of x_s F W_s, x_s the row weighted by the age of its items."""

@@ -349,10 +349,11 @@ class Checkpoints:
         """
         target = self.folder / str(step)
         try:
-            expected = _read_manifest(target).files
+            expected, found = _read_manifest(target).files, _sums(target / ARRAYS)
         except DamagedCheckpointError as error:
             return str(error)
-        found = _sums(target / ARRAYS)
+        except FileNotFoundError as error:  # a running process removes an old step meanwhile
+            return f"file {Path(error.filename).relative_to(target / ARRAYS)} is missing"
         for name in sorted({*expected, *found}):
             if expected.get(name) != found.get(name):
                 kind = "missing" if name not in found else "unexpected" if name not in expected else "damaged"

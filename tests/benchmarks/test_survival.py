@@ -1,5 +1,8 @@
 """The chaos and the fuzz benchmark in a small form, and that they would notice."""
 
+import json
+import types
+
 import numpy as np
 import pytest
 
@@ -32,3 +35,15 @@ def test_a_fault_is_survived_and_a_wrong_end_noticed(tmp_path):
     scene = chaos.Scene("diffrec", tmp_path / "run", np.random.default_rng(1), {"valid": None}, 5.0)
     with pytest.raises(chaos.FailedError, match="wrong: valid differ"):
         chaos.FAULTS["a file where checkpoints belong"](scene)
+
+
+def test_faults_that_are_done_are_not_done_again(tmp_path, monkeypatch):
+    names = list(chaos.FAULTS)
+    told = {"model": "diffrec", "outcome": "", "failed": False, "said": []}
+    lines = [
+        {"seed": seed, "number": number, "fault": names[number], **told} for seed, number in ((1, 0), (1, 2), (2, 1))
+    ]
+    (tmp_path / "out.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(chaos, "FLAGS", types.SimpleNamespace(seed=1, faults=2))
+    assert [found.number for found in chaos.done_before(tmp_path / "out.jsonl", names)] == [0]
+    assert chaos.done_before(tmp_path / "none", names) == chaos.done_before(None, names) == []

@@ -48,6 +48,18 @@ def test_damage_is_found(checkpoints):
     assert "is missing" in str(checkpoints.damage(2))
 
 
+def test_a_file_that_goes_while_it_is_read_is_missing(checkpoints, monkeypatch):
+    """A running process removes an old step that another one looks at."""
+    checkpoints.save(1, state(1), best_steps=())
+
+    def read(path):
+        path.unlink()
+        return path.read_bytes()
+
+    monkeypatch.setattr(module, "_sha256", read)
+    assert "is missing" in checkpoints.damage(1)
+
+
 def test_every_flipped_bit_is_found(checkpoints):
     """Of the arrays, of Orbax' own files and of the manifest."""
     checkpoints.save(1, state(1), best_steps=(1,), bits=[int(value) for value in bit_sums(state(1))])
