@@ -166,6 +166,7 @@ class Benchmark:
       select_users: the part of the dataset that is used.
       sides: headings of the two sides.
       keeps_memory: whether a process does what ``keep_freed_memory`` does, by the side that it runs, None for all.
+      more_sides: others that ``make_side`` knows, which are timed in a process of their own.
     """
 
     name: str
@@ -175,6 +176,7 @@ class Benchmark:
     select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
     sides: tuple[str, str] = SIDES
     keeps_memory: Callable[[str | None], bool] = lambda side: False
+    more_sides: tuple[str, ...] = ()
 
 
 def _status_bytes(name: str) -> int:
@@ -301,7 +303,12 @@ def _define_flags(benchmark: Benchmark) -> None:
     flags.DEFINE_integer("threads", 2, "CPU threads of either side.", lower_bound=1)
     flags.DEFINE_boolean("memory", True, "Measure the peak memory of either side, in processes of their own.")
     flags.DEFINE_string("out", None, "Append the rows to this file, a JSON object per line.")
-    flags.DEFINE_enum("side", None, SIDES, "Run this side alone and print its peak memory: what --memory starts.")
+    flags.DEFINE_enum(
+        "side",
+        None,
+        [*SIDES, *benchmark.more_sides],
+        "Run this side alone and print its peak memory: what --memory starts.",
+    )
     flags.DEFINE_boolean("on_demand", False, "With --side: work once for every line of the standard input.")
     GROUPS["Benchmark"] = ["shape", *own, "repeats", "threads", "memory", "out", "side", "on_demand"]
 

@@ -62,6 +62,31 @@ def endless(loader: DataLoader) -> Iterator[Tensor]:
         yield from loader
 
 
+class DeviceRows:
+    """All rows as CSR arrays on a device; those of a batch are made dense there."""
+
+    def __init__(self, matrix: sparse.csr_array, device: str):
+        self.num_items = matrix.shape[1]
+        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
+        self.indices = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
+
+    def batch(self, user_ids: Tensor) -> Tensor:
+        """Rows [B, I] of users [B]."""
+        starts, lengths = self.indptr[user_ids], self.indptr[user_ids + 1] - self.indptr[user_ids]
+        rows = torch.repeat_interleave(torch.arange(len(user_ids), device=user_ids.device), lengths)
+        within = torch.arange(len(rows), device=rows.device) - (torch.cumsum(lengths, 0) - lengths)[rows]
+        dense = torch.zeros(len(user_ids), self.num_items, device=user_ids.device)
+        dense[rows, self.indices[starts[rows] + within]] = 1.0
+        return dense
+
+    def endless(self, batch_size: int) -> Iterator[Tensor]:
+        """Batch after batch of shuffled users, epoch after epoch."""
+        num_users, device = len(self.indptr) - 1, self.indptr.device
+        while True:
+            for user_ids in torch.randperm(num_users, device=device).split(batch_size):
+                yield self.batch(user_ids)
+
+
 def timestep_embedding(t: Tensor, size: int) -> Tensor:
     """Sinusoidal embedding, cosines then sines, [B, size]."""
     half = size // 2
@@ -154,11 +179,15 @@ class Diffusion:
                 self.history[step, self.counts[step]] = loss
                 self.counts[step] += 1
 
+    def losses(self, model: nn.Module, x_0: Tensor, t: Tensor) -> Tensor:
+        """Each row's weighted loss at its timestep, [B]."""
+        x_t = self._at(self.sqrt_abar, t) * x_0 + self._at(self.sqrt_one_minus, t) * torch.randn_like(x_0)
+        return self.loss_weights[t].float() * torch.mean((model(x_t, t) - x_0) ** 2, dim=1)
+
     def training_loss(self, model: nn.Module, x_0: Tensor) -> Tensor:
         """The batch's loss, a scalar; updates the loss history."""
         t, divisor = self.sample_timesteps(len(x_0))
-        x_t = self._at(self.sqrt_abar, t) * x_0 + self._at(self.sqrt_one_minus, t) * torch.randn_like(x_0)
-        losses = self.loss_weights[t].float() * torch.mean((model(x_t, t) - x_0) ** 2, dim=1)
+        losses = self.losses(model, x_0, t)
         self.update_history(t, losses.detach())
         return (losses / divisor).mean()
 
@@ -172,7 +201,41 @@ class Diffusion:
         return x_t
 
 
-def make_peer(config: DiffRecConfig, num_items: int, device: str = "cpu") -> tuple[Diffusion, Denoiser]:
+class LoopFreeDiffusion(Diffusion):
+    """The same with a loss history that is kept by array operations, and nothing that waits for the device.
+
+    The history is that of the loop: the last ten losses of each timestep, the newest at the end.
+    """
+
+    def sample_timesteps(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """t [B] and T p_t [B]: uniform until every timestep has its history."""
+        weights = torch.sqrt(torch.mean(self.history**2, dim=-1))
+        uniform = torch.full_like(weights, 1.0 / self.num_timesteps)
+        known = weights / weights.sum() * (1 - UNIFORM_MIX) + UNIFORM_MIX / self.num_timesteps
+        probabilities = torch.where((self.counts == HISTORY_LENGTH).all(), known, uniform)
+        t = torch.multinomial(probabilities, num_samples=batch_size, replacement=True)
+        return t, (probabilities[t] * self.num_timesteps).float()
+
+    def update_history(self, t: Tensor, losses: Tensor) -> None:
+        """Appends each row's loss to the list of its timestep."""
+        fresh = torch.bincount(t, minlength=self.num_timesteps)
+        places = torch.arange(HISTORY_LENGTH, device=t.device) + fresh[:, None]
+        old = self.history.gather(1, places.clamp(max=HISTORY_LENGTH - 1))
+        shifted = torch.where(places < HISTORY_LENGTH, old, 0.0)
+        order = torch.argsort(t, stable=True)
+        of = t[order]
+        rank = torch.arange(len(t), device=t.device) - (torch.cumsum(fresh, 0) - fresh)[of]
+        # Column 0 takes what is older than the list is long.
+        place = (HISTORY_LENGTH - fresh[of] + rank + 1).clamp(min=0)
+        padded = nn.functional.pad(shifted, (1, 0))
+        padded[of, place] = losses[order].double()
+        self.history = padded[:, 1:].contiguous()
+        self.counts = (self.counts + fresh).clamp(max=HISTORY_LENGTH)
+
+
+def make_peer(
+    config: DiffRecConfig, num_items: int, device: str = "cpu", of: type[Diffusion] = Diffusion
+) -> tuple[Diffusion, Denoiser]:
     """The peer of a DiffRec over ``num_items`` items, on a PyTorch device.
 
     Raises:
@@ -191,9 +254,7 @@ def make_peer(config: DiffRecConfig, num_items: int, device: str = "cpu") -> tup
     )
     if config != known:
         raise ValueError(f"the peer has no such model: {config}")
-    diffusion = Diffusion(
-        config.num_timesteps, config.noise_scale, config.noise_min, config.noise_max, config.beta_fixed
-    )
+    diffusion = of(config.num_timesteps, config.noise_scale, config.noise_min, config.noise_max, config.beta_fixed)
     model = Denoiser(num_items, config.dims, config.time_embedding_size, config.dropout)
     return diffusion.to(device), model.to(device)
 

@@ -10,7 +10,17 @@ from diffrec_jax.files import write_atomically
 
 from .figures import for_file, for_page
 from .findings import Findings
-from .sections import Block, Cell, Command, Heading, Paragraph, Picture, TableBlock, with_published
+from .sections import (
+    Block,
+    Cell,
+    Command,
+    Heading,
+    Paragraph,
+    Picture,
+    TableBlock,
+    claims_table,
+    with_published,
+)
 from .studies import STUDIES
 from .tables import make_columns
 
@@ -62,6 +72,7 @@ for (const button of document.querySelectorAll("th button")) {
 BLOCK = re.compile(
     r"(<!-- table (?P<study>\S+) on (?P<data>.+?): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL
 )
+CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.DOTALL)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -102,7 +113,8 @@ def filled(text: str, found: Mapping[str, Findings]) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
-    columns, and ``<!-- end of table -->``.
+    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims -->`` and
+    ``<!-- end of claims -->``.
 
     Raises:
       ConfigError: there is no such study, dataset or column.
@@ -123,7 +135,10 @@ def filled(text: str, found: Mapping[str, Findings]) -> str:
         lines = markdown_table(TableBlock([column.heading for column in chosen], rows))
         return "\n".join([match[1], *lines, "", match[5]])
 
-    return BLOCK.sub(block, text)
+    def claims(match: re.Match) -> str:
+        return "\n".join([match[1], *markdown_table(claims_table(found)), "", match[2]])
+
+    return CLAIMS.sub(claims, BLOCK.sub(block, text))
 
 
 def to_html(title: str, blocks: Iterable[Block]) -> str:

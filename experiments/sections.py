@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import CONFIRMED, METRIC, OPEN, REFUTED, ClaimFound, Findings, adjusted_p
+from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, adjusted_p
 from .measured import COSTS, Measured, Row, beside
 from .protocols import SWITCHES
 from .studies import NOT_TESTABLE, PUBLISHED_METRICS, STUDIES, Study
@@ -67,35 +67,36 @@ Block = Heading | Paragraph | Command | TableBlock | Picture
 
 def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[Block]:
     """The whole report."""
-    studies = [study for study in STUDIES if study.name in found and found[study.name].by_data]
-    tested = [(study, claim) for study in studies for claim in found[study.name].claims]
-    adjusted = adjusted_p([claim for _, claim in tested])
-    verdicts = {id(claim): claim.verdict(p) for (_, claim), p in zip(tested, adjusted, strict=True)}
     yield Heading("Does the paper's claim hold?")
     yield Paragraph(
         "Each claim is tested on the test split, averaged over seeds: a difference in "
         f"{METRIC} counts where Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, "
         "has p < .05. Of costs, the means are compared."
     )
-    yield claims_table(tested, adjusted, verdicts)
+    yield claims_table(found)
     listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)
     yield Paragraph(f"Not testable here. {listed}.")
-    for study in studies:
+    for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
     yield from methods(found)
 
 
-def claims_table(
-    tested: list[tuple[Study, ClaimFound]], adjusted: list[float | None], verdicts: Mapping[int, str]
-) -> TableBlock:
+def measured_studies(found: Mapping[str, Findings]) -> list[Study]:
+    """Those with finished runs, in their order."""
+    return [study for study in STUDIES if study.name in found and found[study.name].by_data]
+
+
+def claims_table(found: Mapping[str, Findings]) -> TableBlock:
     """Each claim, the numbers, and what becomes of it."""
     order = (CONFIRMED, REFUTED, OPEN)
+    tested = [(study, claim) for study in measured_studies(found) for claim in found[study.name].claims]
+    adjusted = adjusted_p([claim for _, claim in tested])
     rows = []
     for (study, claim), p in zip(tested, adjusted, strict=True):
         shown = COSTS[claim.metric][1] if claim.metric in COSTS else "{:.4f}".format
         means = "-" if claim.values is None else " / ".join(shown(value) for value in claim.values)
         difference = "-" if claim.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*claim.difference)
-        verdict = verdicts[id(claim)]
+        verdict = claim.verdict(p)
         rows.append(
             [
                 Cell(claim.text, claim.text),

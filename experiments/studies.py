@@ -112,17 +112,20 @@ STUDIES = (
         costs=("best epoch", "training s", "s / 1,000 users", "parameters", "peak GiB"),
         claims=(
             *(
-                Claim(f"DiffRec is more accurate than {other} on clean data", "DiffRec", other)
+                Claim(f"DiffRec is more accurate than {other}", "DiffRec", other)
                 for other in ("MF", "LightGCN", "CDAE", "MultiDAE", "MultiVAE")
             ),
             *(
-                Claim(f"and on data with natural noise than {other}", "DiffRec", other, data=NOISY)
+                Claim(f"DiffRec is more accurate than {other} with natural noise", "DiffRec", other, data=NOISY)
                 for other in ("MF", "LightGCN", "CDAE", "MultiDAE", "MultiVAE")
             ),
             Claim("L-DiffRec is about as accurate as DiffRec", "L-DiffRec", "DiffRec", at_least=True),
-            Claim("and on data with natural noise", "L-DiffRec", "DiffRec", at_least=True, data=NOISY),
-            Claim("Recency weights help: T-DiffRec is more accurate than DiffRec", "T-DiffRec", "DiffRec"),
-            Claim("and LT-DiffRec than L-DiffRec", "LT-DiffRec", "L-DiffRec"),
+            Claim(
+                "L-DiffRec is about as accurate as DiffRec with natural noise",
+                "L-DiffRec", "DiffRec", at_least=True, data=NOISY,
+            ),
+            Claim("T-DiffRec, with recency weights, is more accurate than DiffRec", "T-DiffRec", "DiffRec"),
+            Claim("LT-DiffRec, with recency weights, is more accurate than L-DiffRec", "LT-DiffRec", "L-DiffRec"),
         ),
         quick=("DiffRec", "L-DiffRec", "EASE", "Popularity"),
         protocols=True,
@@ -196,9 +199,9 @@ STUDIES = (
         costs=("best epoch", "parameters", "s / epoch", "peak GiB"),
         claims=(
             Claim("L-DiffRec has fewer parameters than DiffRec", "L-DiffRec", "DiffRec", metric="parameters"),
-            Claim("L-DiffRec takes less memory", "L-DiffRec", "DiffRec", metric="peak GiB"),
+            Claim("L-DiffRec takes less memory than DiffRec", "L-DiffRec", "DiffRec", metric="peak GiB"),
             Claim("The network alone gains by recency weights", "T-DiffRec", "DiffRec"),
-            Claim("and so does the latent one", "LT-DiffRec", "L-DiffRec"),
+            Claim("The latent network alone gains by recency weights", "LT-DiffRec", "L-DiffRec"),
         ),
     ),
     Study(
@@ -210,7 +213,7 @@ STUDIES = (
         costs=("best epoch", "loss jitter"),
         claims=(
             Claim("Importance sampling is more accurate than uniform sampling", "importance", "uniform"),
-            Claim("Its training loss varies less", "importance", "uniform", metric="loss jitter"),
+            Claim("Importance sampling makes the loss vary less", "importance", "uniform", metric="loss jitter"),
         ),
     ),
     Study(
@@ -286,7 +289,7 @@ STUDIES = (
         costs=("best epoch", "parameters", "s / epoch", "peak GiB"),
         claims=(
             Claim("Two groups have fewer parameters than one", "2", "1", metric="parameters"),
-            Claim("and are about as accurate", "2", "1", at_least=True),
+            Claim("Two groups are about as accurate as one", "2", "1", at_least=True),
         ),
         quick=("1", "2"),
     ),
@@ -362,11 +365,11 @@ STUDIES = (
                 "DiffRec, residuals", "Biases", metric="rmse", data=RATED,
             ),
             Claim(
-                "and better than EASE",
+                "Diffusion of residuals predicts ratings better than EASE",
                 "DiffRec, residuals", "EASE, residuals", metric="rmse", data=RATED,
             ),
             Claim(
-                "and better than the same network without diffusion",
+                "Diffusion of residuals predicts ratings better than its network without diffusion",
                 "DiffRec, residuals", "DiffRec, residuals, s = 0", metric="rmse", data=RATED,
             ),
         ),

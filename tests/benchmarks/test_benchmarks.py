@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
 
+os.environ["TORCH_COMPILE_DISABLE"] = "1"  # it takes half a minute, here and in the processes that are started
 pytest.importorskip("torch", reason="the peer needs PyTorch: pip install 'diffrec-jax[bench]'")
 
 from benchmarks import (
@@ -43,6 +45,30 @@ def dataset():
 @pytest.fixture(scope="module")
 def params(dataset):
     return harness.init_rankable_params(SHAPE, dataset)
+
+
+def test_the_loss_history_without_a_loop_is_that_of_the_loop():
+    torch = torch_peer.torch
+    looped, free = (
+        torch_peer.make_peer(SHAPE.recommender, 10, of=of)[0]
+        for of in (torch_peer.Diffusion, torch_peer.LoopFreeDiffusion)
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        t = torch.from_numpy(rng.choice(7, 40, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]))
+        losses = torch.from_numpy(rng.random(40, np.float32))
+        looped.update_history(t, losses)
+        free.update_history(t, losses)
+        assert torch.equal(looped.counts, free.counts)
+        full = looped.counts == torch_peer.HISTORY_LENGTH
+        assert torch.equal(looped.history[full], free.history[full])
+    assert int(full.sum()) >= 5
+
+
+def test_rows_made_dense_on_the_device_are_the_rows(dataset):
+    users = np.array([3, 80, 3, 0])
+    rows = torch_peer.DeviceRows(dataset.train, "cpu").batch(torch_peer.torch.from_numpy(users))
+    np.testing.assert_array_equal(rows.numpy(), dataset.train[users].toarray())
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
