@@ -20,7 +20,7 @@ from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from diffrec_jax.training.train_config import TrainConfig
 from tests.experiments.scripts import run
-from tests.test_registry import RATED, SMALL
+from tests.test_registry import RATED, SMALL, each
 
 QUICK = {"epochs": 2, "eval_every": 1, "batch_size": 20, "ks": (5,)}
 
@@ -75,7 +75,7 @@ def test_the_whole_job_in_ten_lines(t_diffrec, tmp_path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", each(MODELS))
 def test_every_model_is_fitted_recommends_and_is_saved(model, tmp_path):
     """A training user's list is the same by its id and by its items, for every model that reads them."""
     fitted = dr.fit(model, SPLIT, **small(model))

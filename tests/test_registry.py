@@ -43,18 +43,16 @@ def small(model):
     return family.config_class(**{name: value for name, value in SMALL.items() if name in family.fields})
 
 
-EVERYWHERE = ("diffrec", "l_diffrec", "s_diffrec", "lightgcn", "multivae")
+EVERYWHERE = ("diffrec", "l_diffrec", "s_diffrec", "lightgcn", "multivae", "ease", "window_ridge", "biases")
 """Models that stand for the others where another interpreter is tried."""
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        name if name in EVERYWHERE else pytest.param(name, marks=pytest.mark.once)
-        for name, family in MODELS.items()
-        if family.is_trained
-    ],
-)
+def each(models):
+    """As parameters of a test: those that stand for the others, and the others once."""
+    return [name if name in EVERYWHERE else pytest.param(name, marks=pytest.mark.once) for name in models]
+
+
+@pytest.mark.parametrize("model", each(name for name, family in MODELS.items() if family.is_trained))
 def test_training_lowers_the_loss_of_every_model(model):
     """The loss of the same users with the same draws, before and after 40 steps."""
     recommender = MODELS[model].make(small(model), Context(DATASET, GROUPS))
