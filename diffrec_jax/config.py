@@ -360,7 +360,8 @@ def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:
     if stored.get("model") not in MODELS:
         return stored
     completed = dict(stored)
-    for part, config_class in (part_classes(MODELS[stored["model"]]) | {"data": DataConfig}).items():
+    everywhere = {"data": DataConfig, "recency": RecencyConfig}  # also of a model that leaves the recency as it is
+    for part, config_class in (everywhere | part_classes(MODELS[stored["model"]])).items():
         if isinstance(stored.get(part), dict):
             defaults = {name: field.default for name, field in fields_of(config_class).items()}
             known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}

@@ -23,6 +23,7 @@ from .sections import (
 )
 from .studies import STUDIES
 from .tables import make_columns
+from .timings import timings_table
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #ffffff; --line: #d0d7de; --soft: #f3f5f7; --link: #0b5cad; }
@@ -73,6 +74,7 @@ BLOCK = re.compile(
     r"(<!-- table (?P<study>\S+) on (?P<data>.+?): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL
 )
 CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.DOTALL)
+TIMINGS = re.compile(r"(<!-- timings (?P<file>\S+): (?P<rows>.+?) -->\n).*?(<!-- end of timings -->)", re.DOTALL)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -109,15 +111,16 @@ def markdown_table(table: TableBlock) -> list[str]:
     return [line(table.headings), line(rule), *(line(cell.text for cell in row) for row in table.rows)]
 
 
-def filled(text: str, found: Mapping[str, Findings]) -> str:
+def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
     columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims -->`` and
-    ``<!-- end of claims -->``.
+    ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE: train_step amazon-book -->``, with a file
+    below ``folder`` and benchmarks by name and shape, and ``<!-- end of timings -->``.
 
     Raises:
-      ConfigError: there is no such study, dataset or column.
+      ConfigError: there is no such study, dataset, column, file or benchmark.
     """
 
     by_name = {study.name: study for study in STUDIES}
@@ -138,7 +141,11 @@ def filled(text: str, found: Mapping[str, Findings]) -> str:
     def claims(match: re.Match) -> str:
         return "\n".join([match[1], *markdown_table(claims_table(found)), "", match[2]])
 
-    return CLAIMS.sub(claims, BLOCK.sub(block, text))
+    def timings(match: re.Match) -> str:
+        table = timings_table(folder / match["file"], match["rows"].split(", "))
+        return "\n".join([match[1], *markdown_table(table), "", match[4]])
+
+    return TIMINGS.sub(timings, CLAIMS.sub(claims, BLOCK.sub(block, text)))
 
 
 def to_html(title: str, blocks: Iterable[Block]) -> str:

@@ -54,7 +54,7 @@ def main() -> None:
     write_atomically(out / "report.md", to_markdown(TITLE, blocks, out))
     write_atomically(out / "report.html", to_html(TITLE, blocks))
     for page in map(Path, FLAGS.pages):
-        write_atomically(page, filled(page.read_text(), found))
+        write_atomically(page, filled(page.read_text(), found, page.parent))
     console.print(f"the report: {out / 'report.md'}, {out / 'report.html'}")
 
 

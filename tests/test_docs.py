@@ -14,7 +14,7 @@ from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
 from experiments import findings
-from experiments.pages import BLOCK, filled, to_markdown
+from experiments.pages import BLOCK, CLAIMS, TIMINGS, filled, to_markdown
 from experiments.report import TITLE
 from experiments.sections import sections
 
@@ -24,22 +24,34 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 
-REPORT = (
-    "python -m experiments.report --noruns --findings=docs/results --out=docs/report "
-    "--pages=README.md,docs/comparison.md"
-)
+PAGES = ("README.md", "docs/comparison.md", "docs/reproduction.md", "docs/how-to/ratings.md", "benchmarks/README.md")
+REPORT = f"python -m experiments.report --noruns --findings=docs/results --out=docs/report --pages={','.join(PAGES)}"
 
 
 def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
-    kept, pages = findings.read(DOCS / "results"), (ROOT / "README.md", DOCS / "comparison.md")
-    for page in pages:
-        assert filled(page.read_text(), kept) == page.read_text(), REPORT
-    assert any(BLOCK.search(page.read_text()) for page in pages)
+    kept = findings.read(DOCS / "results")
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text()
+        assert any(block.search(text) for block in (BLOCK, CLAIMS, TIMINGS))
+        assert filled(text, kept, page.parent) == text, REPORT
     assert to_markdown(TITLE, sections(kept), tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
     pictures = {path.name for path in tmp_path.glob("*.svg")}
     assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
-    with pytest.raises(ConfigError, match="table models on ml-1m clean: recall@7 -->: there is no 'recall@7' in the"):
-        filled("<!-- table models on ml-1m clean: recall@7 -->\n<!-- end of table -->", kept)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("<!-- table models on ml-1m clean: recall@7 -->\n<!-- end of table -->", "there is no 'recall@7' in the"),
+        ("<!-- table models on mars: recall@20 -->\n<!-- end of table -->", "there is no 'mars' in the"),
+        ("<!-- timings none.jsonl: train_step yelp -->\n<!-- end of timings -->", "none.jsonl cannot be read"),
+        ("<!-- timings a.jsonl: train_step mars -->\n<!-- end of timings -->", "a.jsonl has no 'train_step mars'"),
+    ],
+)
+def test_a_table_of_what_is_not_there_is_refused(text, message, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"benchmark": "train_step", "shape": "yelp", "row": "step", "peer_s": [1]}\n')
+    with pytest.raises(ConfigError, match=message):
+        filled(text, findings.read(DOCS / "results"), tmp_path)
 
 
 def test_the_reference_has_every_exported_name():

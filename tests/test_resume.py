@@ -21,8 +21,8 @@ def directory(tmp_path):
     return RunDirectory(tmp_path / "run")
 
 
-def config(data=DATA, **settings):
-    return make_run_config("diffrec", data, ks=(5,), **settings)
+def config(data=DATA, model="diffrec", **settings):
+    return make_run_config(model, data, ks=(5,), **settings)
 
 
 def test_an_empty_directory_begins_a_run(dataset, directory):
@@ -89,6 +89,14 @@ def test_settings_that_are_newer_than_a_run_count_as_their_defaults(dataset, dir
     assert plan_start(config(epochs=2), dataset, directory, resume=True).results is not None
     with pytest.raises(RunDirectoryError, match=r"training.on_nonfinite \(abort there, skip asked for\)"):
         plan_start(config(epochs=2, on_nonfinite="skip"), dataset, directory, resume=True)
+
+
+def test_settings_of_rows_that_are_newer_than_a_run_of_a_model_without_rows(dataset, directory):
+    plan_start(config(model="sasrec"), dataset, directory, resume=False).write()
+    stored = directory.config()
+    del stored["recency"]["row_values"]
+    directory.update_config(stored)
+    assert plan_start(config(model="sasrec"), dataset, directory, resume=True).resumes
 
 
 def test_a_run_of_other_ratings_is_refused(directory):
