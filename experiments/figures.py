@@ -106,6 +106,39 @@ def pareto_front(points: Mapping[str, tuple[float, float]]) -> list[str]:
     return front
 
 
+def label_offsets(
+    labels: Sequence[str], places: Sequence[Sequence[float]], sizes: Sequence[float]
+) -> list[tuple[float, float]]:
+    """Where labels go so that they cover neither each other nor a point: their lower left corners, from the points.
+
+    Args:
+      labels: texts, the most important first.
+      places: (x, y) of each point.
+      sizes: of the fonts; all in points, 1/72 inch.
+    """
+    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in places]
+    found = []
+    for label, (x, y), size in zip(labels, places, sizes, strict=True):
+        width = 0.6 * size * len(label)
+        ways = [(side, rise * size) for rise in (0.3, -1.1, 1.5, -2.3, 2.7, -3.5) for side in (5.0, -5.0 - width)]
+
+        def box(way: tuple[float, float], at: tuple[float, float] = (x, y), width: float = width, size: float = size):
+            left, low = at[0] + way[0], at[1] + way[1]
+            return left, low, left + width, low + size
+
+        best = min(ways, key=lambda way: sum(_overlap(box(way), other) for other in taken))
+        taken.append(box(best))
+        found.append(best)
+    return found
+
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
+    """The area that two boxes (left, low, right, high) share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
 def pareto(name: str, points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str) -> str:
     """Gain against cost, the front as a line; its points are named."""
     front = pareto_front(points)
@@ -116,12 +149,18 @@ def pareto(name: str, points: Mapping[str, tuple[float, float]], xlabel: str, yl
             axes.plot(*zip(*others, strict=True), "o", color=COLOURS[6], markersize=5)
         axes.step(*zip(*(points[label] for label in front), strict=True), where="post", color=COLOURS[0], alpha=0.6)
         axes.plot(*zip(*(points[label] for label in front), strict=True), "o", color=COLOURS[1], markersize=6)
-        for label, place in points.items():
-            is_best = label in front
-            size, alpha = (9, 1.0) if is_best else (7, 0.7)
-            text = label.replace("$", r"\$")
-            axes.annotate(text, place, xytext=(4, 3), textcoords="offset points", fontsize=size, alpha=alpha)
         axes.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
         axes.margins(x=0.12)
+        axes.figure.draw_without_rendering()  # settles where points lie
+        sizes = {label: 9.0 if label in front else 7.0 for label in [*front, *points]}
+        places = axes.transData.transform([points[label] for label in sizes]) * 72 / axes.figure.dpi
+        for label, offset in zip(sizes, label_offsets(list(sizes), places.tolist(), list(sizes.values()))):
+            text, alpha = label.replace("$", r"\$"), 1.0 if label in front else 0.7
+            is_far = abs(offset[1]) > 1.2 * sizes[label]
+            leader = {"arrowstyle": "-", "linewidth": 0.5, "alpha": 0.5, "edgecolor": INK} if is_far else None
+            axes.annotate(
+                text, points[label], xytext=offset, textcoords="offset points", fontsize=sizes[label], alpha=alpha,
+                arrowprops=leader,
+            )  # fmt: skip
 
     return _draw(name, 4.6, draw)

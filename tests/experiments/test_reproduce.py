@@ -18,7 +18,7 @@ from scipy import stats
 from diffrec_jax.config import ConfigError
 from experiments import findings
 from experiments.config import new_run_config
-from experiments.figures import dots, for_file, for_page, lines, pareto, pareto_front
+from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
 from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, ClaimFound, Findings
 from experiments.measured import Measured, Row
 from experiments.pages import to_html, to_markdown
@@ -144,6 +144,18 @@ def test_orders_and_fronts():
         a for a, b in itertools.permutations(labels, 2) if points[b][0] <= points[a][0] and points[b][1] >= points[a][1]
     }
     assert set(pareto_front(points)) == set(labels) - beaten
+
+
+def test_labels_cover_neither_each_other_nor_points_where_there_is_room():
+    rng = np.random.default_rng(0)
+    places, labels = rng.uniform(0, 400, (12, 2)).tolist(), [f"model {number}" for number in range(12)]
+    offsets = label_offsets(labels, places, [7.0] * 12)
+    boxes = [(x + dx, y + dy, x + dx + 0.6 * 7 * len(label), y + dy + 7)
+             for label, (x, y), (dx, dy) in zip(labels, places, offsets)]  # fmt: skip
+    for number, (left, low, right, high) in enumerate(boxes):
+        for other in boxes[:number]:
+            assert other[0] >= right or left >= other[2] or other[1] >= high or low >= other[3]
+        assert not any(left < x < right and low < y < high for x, y in places)
 
 
 def test_a_run_by_several_protocols(tmp_path):
