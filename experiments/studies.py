@@ -151,12 +151,12 @@ STUDIES = (
         "Beside the published checkpoints",
         "Do the released settings, trained here, reach the figures of the released checkpoints, and do ours?",
         {
-            "DiffRec, tuned": ("--model=diffrec",),
-            "DiffRec, released settings": ("--model=diffrec", "--preset=released"),
-            "L-DiffRec, tuned": ("--model=l_diffrec",),
-            "L-DiffRec, released settings": ("--model=l_diffrec", "--preset=released"),
+            "DiffRec (tuned)": ("--model=diffrec",),
+            "DiffRec (released settings)": ("--model=diffrec", "--preset=released"),
+            "L-DiffRec (tuned)": ("--model=l_diffrec",),
+            "L-DiffRec (released settings)": ("--model=l_diffrec", "--preset=released"),
         },
-        against="DiffRec, released settings",
+        against="DiffRec (released settings)",
         data=(CLEAN, NOISY),
         seeds=FIVE_SEEDS,
         published={

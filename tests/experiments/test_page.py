@@ -63,7 +63,7 @@ def test_tables_sort_by_a_click(page):
 
     before = column()
     button.click()
-    assert column() == sorted(before, reverse=True) and before != sorted(before, reverse=True)
+    assert column() == sorted(before, reverse=True) and len(set(before)) > 1
     assert button.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
     button.click()
     assert column() == sorted(before)
