@@ -419,7 +419,7 @@ def define_reproduce_flags(values: flags.FlagValues = FLAGS) -> None:
     """Which studies are done, and how."""
     define = define_study_flags(values)
     define("list", "data", [], "On these datasets alone, by the names that the plan shows: 'ml-1m clean'.")
-    define("integer", "jobs", 1, "Runs at once.", lower_bound=1)
+    define("integer", "jobs", 1, "Runs at once, each with its share of the cores.", lower_bound=1)
     define("float", "budget_minutes", 0.0, "Stop after so long; what was begun is saved. 0: go on to the end.",
             lower_bound=0.0)  # fmt: skip
     define("enum", "launch", "here", "here: run; list: print a command for each missing run; slurm: write a job array.",

@@ -1,6 +1,7 @@
 """Runs of experiments.train made by other scripts, each in its own process."""
 
 import contextlib
+import os
 import re
 import statistics
 import subprocess
@@ -74,6 +75,17 @@ def check_existing(runs: dict[Path, list[str]]) -> None:
             )
 
 
+def shares_of_cores(jobs: int) -> list[set[int] | None]:
+    """The cores of each of so many processes; None, any of them, where there is nothing to share out.
+
+    Processes that all take all cores wait for each other.
+    """
+    if jobs == 1 or not hasattr(os, "sched_setaffinity"):
+        return [None] * jobs
+    cores = sorted(os.sched_getaffinity(0))
+    return [set(cores[job::jobs]) or None for job in range(jobs)]
+
+
 def execute(
     commands: Mapping[Path, list[str]], *, jobs: int = 1, ends_at: float = float("inf")
 ) -> Generator[tuple[Path, int]]:
@@ -83,13 +95,14 @@ def execute(
 
     Args:
       commands: in the order they are started in.
-      jobs: processes at once.
+      jobs: processes at once, each with its share of the cores.
       ends_at: of ``time.monotonic``.
 
     Yields:
       The path of a command that ended, and its exit code; those stopped by the time are left out.
     """
     waiting, active = list(commands.items()), dict[Path, subprocess.Popen]()
+    free, taken = shares_of_cores(jobs), dict[Path, set[int] | None]()
     try:
         while (waiting or active) and time.monotonic() < ends_at:
             while waiting and len(active) < jobs:
@@ -98,9 +111,14 @@ def execute(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with log_of(path).open("w") as log:
                     active[path] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                taken[path] = cores = free.pop(0)
+                if cores:
+                    with contextlib.suppress(ProcessLookupError):  # it has ended already
+                        os.sched_setaffinity(active[path].pid, cores)
             for path, process in list(active.items()):
                 if process.poll() is not None:
                     del active[path]
+                    free.append(taken.pop(path))
                     yield path, process.returncode
             time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:

@@ -25,7 +25,7 @@ from experiments.pages import to_html, to_markdown
 from experiments.plan import plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
-from experiments.runs import execute, parse_train_flags
+from experiments.runs import execute, parse_train_flags, shares_of_cores
 from experiments.sections import kendall, sections
 from experiments.store import Store, identity
 from experiments.studies import DATA, QUICK, STUDIES
@@ -103,6 +103,23 @@ def test_commands_are_done_side_by_side_until_the_time_is_over(tmp_path):
     assert list(execute({tmp_path / "c": sleep(600, 0)}, ends_at=started + 0.5)) == []
     assert list(execute({tmp_path / "d": sleep(0, 0)}, ends_at=started)) == []
     assert not (tmp_path / "d.log").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity of processes to cores on this system")
+def test_jobs_share_the_cores(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {4, 5, 6, 9, 10})
+    assert shares_of_cores(1) == [None]
+    assert shares_of_cores(2) == [{4, 6, 10}, {5, 9}]
+    assert shares_of_cores(6)[4:] == [{10}, None]
+    monkeypatch.undo()
+    cores = os.sched_getaffinity(0)
+    tell = [sys.executable, "-c", "import os, time; time.sleep(0.3); print(*sorted(os.sched_getaffinity(0)))"]
+    paths = [tmp_path / name for name in "abc"]
+    assert dict(execute(dict.fromkeys(paths, tell), jobs=2)) == dict.fromkeys(paths, 0)
+    told = [{int(core) for core in path.with_suffix(".log").read_text().split()} for path in paths]
+    expected = shares_of_cores(2)
+    assert all(share in [each or cores for each in expected] for share in told)
+    assert told[0] | told[1] == cores
 
 
 def test_a_job_array_does_a_line_each(tmp_path):
