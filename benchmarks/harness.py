@@ -179,21 +179,27 @@ class Benchmark:
     more_sides: tuple[str, ...] = ()
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
+    """What the kernel says of this process: VmRSS, what is resident; VmHWM, its peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise ConfigError(f"/proc/self/status has no {name}: run with --nomemory")
 
 
+def clear_peak() -> None:
+    """VmHWM starts anew from what is resident now."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _print_peak_bytes(benchmark: Benchmark, side: str, shape: Shape, dataset: Dataset) -> None:
     """Prints how much more than libraries and dataset this process holds at most while one side works twice."""
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is resident now
-    before = _status_bytes("VmRSS")
+    clear_peak()
+    before = status_bytes("VmRSS")
     work = benchmark.make_side(side, shape, dataset)
     work()
     work()
-    print(json.dumps({"peak_bytes": _status_bytes("VmHWM") - before}))
+    print(json.dumps({"peak_bytes": status_bytes("VmHWM") - before}))
 
 
 def _peak_bytes(benchmark: Benchmark, side: str) -> int:

@@ -46,7 +46,8 @@ def _row(record: dict[str, Any]) -> list[Cell]:
     peer = statistics.median(record["peer_s"]) if record["peer_s"] else None
     of_peer = (NOTHING, NOTHING) if peer is None else (f"{peer:.3g}", f"{peer / ours:.1f}")
     of_floor = NOTHING if floor is None else f"{floor:.2f}"
-    given = [] if record["shape"] == "default" else [f"--shape={record['shape']}"]
-    command = " ".join(["python -m", f"benchmarks.{record['benchmark']}", *given, f"--repeats={len(record['ours_s'])}"])
+    of_shape = [] if record["shape"] == "default" else [f"--shape={record['shape']}"]
+    given = record.get("flags", [*of_shape, f"--repeats={len(record['ours_s'])}"])
+    command = " ".join(["python -m", f"benchmarks.{record['benchmark']}", *given])
     title = record["row"] if record["shape"] == "default" else f"{record['row']}, {record['shape']} shape"
     return [Cell(text, text) for text in (title, f"{ours:.3g}", *of_peer, of_floor, f"`{command}`")]

@@ -34,15 +34,33 @@ class RowBatch(NamedTuple):
     """[N] float32, what a model is to predict where that is not the row itself; None where it is."""
 
 
+class _Same:
+    """A value as a key of a cache, by its identity."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
+@functools.lru_cache(maxsize=4)
+def _mean_and_deviation(indptr: _Same) -> tuple[float, float]:
+    """Of the rows' lengths: gone through once, not for every batch."""
+    lengths = np.diff(indptr.value).astype(np.float64)
+    mean = lengths.mean()
+    return mean, np.sqrt(max(lengths @ lengths / len(lengths) - mean**2, 0.0))
+
+
 def _capacity(num_entries: int, matrix: sparse.csr_array, num_rows: int, margins: tuple[float, ...]) -> int:
     """Places for the entries of ``num_rows`` rows: the first of some sizes that holds them, or the last one doubled.
 
     Every size is compiled for, so they are few: by default one for nearly all batches of a matrix.
     """
-    # With the mean of the squared lengths from one dot product: this runs for every batch.
-    lengths = np.diff(matrix.indptr).astype(np.float64)
-    mean = lengths.mean()
-    deviation = np.sqrt(max(lengths @ lengths / len(lengths) - mean**2, 0.0))
+    mean, deviation = _mean_and_deviation(_Same(matrix.indptr))
     capacity = 0
     for margin in margins:
         usual = num_rows * mean + margin * np.sqrt(num_rows) * deviation

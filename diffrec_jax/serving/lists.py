@@ -20,7 +20,8 @@ from diffrec_jax.files import atomic_file
 from diffrec_jax.serving.model import Model
 from diffrec_jax.serving.recommend import Recommendations, recommend
 
-CHUNK_SIZE = 8192
+CHUNK_SIZE = 8000
+"""Users in memory at once: whole batches."""
 Write = Callable[[Recommendations], None]
 
 

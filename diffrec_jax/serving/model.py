@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 
 from diffrec_jax.assembly import score_fn_for
 from diffrec_jax.config import RunConfig
@@ -53,6 +54,12 @@ class Model:
         """Number by original id, of every ``user`` and ``item``."""
         ids = {"user": self.dataset.original_user_ids, "item": self.dataset.original_item_ids}
         return {kind: {value: number for number, value in enumerate(own.tolist())} for kind, own in ids.items()}
+
+    @cached_property
+    def known_rows(self) -> sparse.csr_array:
+        """What known users are scored from, [U, I]: their training rows, as the model sees them."""
+        weighting = self.config.recency.make()
+        return weighting.rows(self.dataset, "train", weighting.infer)
 
     @cached_property
     def scoring_state(self) -> Any:

@@ -91,8 +91,8 @@ def recommend(
     )
     if block is not None:
         allowed[_places(block, model, "item")] = False
-    weighting = model.config.recency.make()
     if histories is not None:
+        weighting = model.config.recency.make()
         if weighting.of_ratings:
             raise ConfigError("histories have no ratings, and this model's rows hold them: recommend by users")
         histories, row_times = _in_time_order(histories, times)
@@ -100,8 +100,7 @@ def recommend(
         row_ids = np.arange(len(names), dtype=np.int32)
         inputs = weighting.infer.weigh(rows, row_times)
     else:
-        rows, known = model.dataset.train, model.dataset.original_user_ids
-        inputs = weighting.rows(model.dataset, "train", weighting.infer)
+        rows, inputs, known = model.dataset.train, model.known_rows, model.dataset.original_user_ids
         row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
         names = known[row_ids]
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
