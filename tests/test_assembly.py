@@ -5,7 +5,6 @@ import pytest
 from scipy import sparse
 
 from diffrec_jax import assembly
-from diffrec_jax import config as configuration
 from diffrec_jax.config import (
     ConfigError,
     DataConfig,
@@ -15,6 +14,7 @@ from diffrec_jax.config import (
     RunConfig,
     baseline_config,
     baselines_of,
+    embedding_run_config,
     with_settings,
 )
 from diffrec_jax.data import DataError, parse_recency
@@ -34,14 +34,14 @@ EVALUATION = EvaluationConfig(ks=(5,))
 def test_item_embeddings_of_a_lightgcn_that_is_trained_for_them(tmp_path, monkeypatch):
     """The groups are those of k-means on its vectors, the same again, and nothing of it is left behind."""
     preset = {"epochs": 2, "eval_every": 1, "lr": 0.05, "embedding_size": 4, "num_layers": 1}
-    monkeypatch.setattr(configuration, "load_preset", lambda model, data, wanted: ("tuned", preset))
+    monkeypatch.setattr("diffrec_jax.config.presets.load_preset", lambda model, data, wanted: ("tuned", preset))
     config = RunConfig(
         "l_diffrec", "tuned", DATA, EVALUATION, LDiffRecConfig(), TrainConfig(metric="recall@5"),
         groups=GroupsConfig(num_groups=3, item_embeddings="lightgcn"),
     )  # fmt: skip
     dataset = DATA.load()
     groups = assembly.find_item_groups(config, dataset, RunDirectory(tmp_path / "run"), DeviceStrategy())
-    lightgcn = configuration.embedding_run_config(config, "lightgcn")
+    lightgcn = embedding_run_config(config, "lightgcn")
     vectors = assembly.trained_item_embeddings(lightgcn, dataset, DeviceStrategy(), None)
     assert vectors.shape == (40, 4) and vectors.std() > 0.01
     np.testing.assert_array_equal(groups, group_items("kmeans", 3, train=dataset.train, embeddings=vectors, seed=0))

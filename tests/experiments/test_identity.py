@@ -80,7 +80,7 @@ def test_every_part_of_a_configuration_counts(tmp_path, other, message):
 def test_the_version_of_the_project_counts(tmp_path, monkeypatch):
     config = new_run_config(parse_train_flags(TINY))
     RunDirectory(tmp_path / "r").create(config.to_dict(config.data.load()))
-    monkeypatch.setattr("diffrec_jax.config.__version__", "99.0")
+    monkeypatch.setattr("diffrec_jax.config.run_config.__version__", "99.0")
     with pytest.raises(ConfigError, match=r"version \(.* there, 99.0 asked for\)"):
         check_existing({tmp_path / "r": TINY})
 
