@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 
 from diffrec_jax.registry import MODELS
 
-CLEAN, NOISY, ML_100K, RATED, BEAUTY = "ml-1m clean", "ml-1m noisy", "ml-100k", "ml-100k ratings", "beauty"
+CLEAN, NOISY, ML_100K, RATED = "ml-1m clean", "ml-1m noisy", "ml-100k", "ml-100k ratings"
+SEQUENCES = ("beauty", "toys", "yelp")
+"""Files of a line for each user, items in the order of time."""
 QUICK = "synthetic"
 NOISE_RATES = {f"{rate:.0%} random": rate for rate in (0.1, 0.2, 0.3, 0.4, 0.5)}
 THREE_SEEDS, FIVE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
@@ -30,10 +32,13 @@ DATA = {
         ("--dataset=ml-100k-ratings", "--ratings", "--min_relevant_rating=4"),
         "--name=ml-100k-ratings --raw=u.data --format=ml-100k --user_core=5 --item_core=5",
     ),
-    BEAUTY: Data(
-        ("--dataset=beauty-loo", "--test_with_valid_input", "--ks=10,20"),
-        "--name=beauty-loo --raw=beauty.txt --format=sequences --split=leave_one_out",
-    ),
+    **{
+        f"{name} last items": Data(
+            (f"--dataset={name}-loo", "--test_with_valid_input"),
+            f"--name={name}-loo --raw={name}.txt --format=sequences --split=leave_one_out",
+        )
+        for name in SEQUENCES
+    },
     QUICK: Data(
         ("--dataset=synthetic", "--synthetic_users=200", "--synthetic_items=120", "--synthetic_interactions=5000"),
     ),
@@ -98,6 +103,13 @@ OF_RESIDUALS = (
     "--unobserved_error_weight=0.1", "--observed_error_weight=0",
 )  # fmt: skip
 
+OF_SEQUENCES = (
+    "--embedding_size=128", "--num_heads=2", "--max_length=50", "--dropout=0.5", "--num_negatives=512",
+    "--batch_size=128", "--lr=1e-3", "--weight_decay=0.01", "--ema_decay=0.99", "--future_horizon=0",
+    "--epochs=60", "--eval_every=5", "--patience=15", "--metric=ndcg@10",
+)  # fmt: skip
+"""Chosen on the validation of Beauty."""
+
 PUBLISHED_METRICS = ("recall@10", "recall@20", "ndcg@10", "ndcg@20")
 
 STUDIES = (
@@ -145,6 +157,26 @@ STUDIES = (
                 "GiffCF, its paper's checkpoint": (0.1108, 0.1901, 0.0962, 0.1221),
             },
         },
+    ),
+    Study(
+        "sequences",
+        "Short sequences",
+        "Which model predicts the next item best where users have few items? All items are ranked but those that the "
+        "user has already; recall@10 is HR@10.",
+        {
+            "S-DiffRec": (
+                "--model=s_diffrec", *OF_SEQUENCES, "--num_timesteps=0", "--linear_factors=512", "--linear_l2=3",
+                "--linear_scales=1,5",
+            ),
+            "SASRec": ("--model=sasrec", *OF_SEQUENCES),
+            "WindowRidge": ("--model=window_ridge", "--rank=512", "--l2=3", "--scales=1,5"),
+            "Popularity": ("--model=popularity",),
+        },
+        against="SASRec",
+        data=tuple(f"{name} last items" for name in SEQUENCES),
+        seeds=FIVE_SEEDS,
+        costs=("best epoch", "training s", "parameters"),
+        quick=("SASRec", "Popularity"),
     ),
     Study(
         "published",
