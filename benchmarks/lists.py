@@ -1,8 +1,7 @@
 """How long do lists of 20 items for all users take, to a Parquet file, and how much memory, as their number grows?
 
-Synthetic users of a dataset's catalogue and its released DiffRec, untrained, with as many interactions a user as there.
-Each number of users is a process of its own. Memory is what the process holds at most while it writes, beyond
-libraries, data and model.
+Synthetic users with 20 interactions each, a dataset's items, and its released DiffRec, untrained. Each number of users
+is a process of its own. Memory is what the process holds at most while it writes, beyond libraries, data and model.
 
 python -m benchmarks.lists --shape=ml-1m --users=100000,1000000
 """
@@ -39,13 +38,12 @@ from experiments.console import make_console
 from experiments.versions import versions
 
 FLAGS = flags.FLAGS
-K = 20
+K, INTERACTIONS = 20, 20
 
 
 def of_users(shape: Shape, num_users: int) -> Shape:
-    """The shape with another number of users, each with as many interactions."""
-    interactions = round(shape.spec.num_interactions * num_users / shape.spec.num_users)
-    spec = dataclasses.replace(shape.spec, num_users=num_users, num_interactions=interactions)
+    """The shape with another number of users."""
+    spec = dataclasses.replace(shape.spec, num_users=num_users, num_interactions=INTERACTIONS * num_users)
     return dataclasses.replace(shape, spec=spec)
 
 
