@@ -251,8 +251,9 @@ STUDIES = (
     Study(
         "noise-scale",
         "Scale of the noise",
-        "How much noise is best? s = 0 is a denoising autoencoder: no diffusion.",
-        points("noise_scale", 0, 0.0001, 0.001, 0.005, 0.05, 0.5, 2, of=PLAIN),
+        "How much noise is best? s = 0 is a denoising autoencoder: no diffusion, so T = 1.",
+        {"0": (*PLAIN, "--noise_scale=0", "--steps=1")}
+        | points("noise_scale", 0.0001, 0.001, 0.005, 0.05, 0.5, 2, of=PLAIN),
         against="0",
         axis="s",
         claims=(

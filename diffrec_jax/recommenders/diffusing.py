@@ -52,7 +52,9 @@ class DiffusionConfig:
     dims: tuple[int, ...] = setting((1000,), "Hidden layer sizes of the way out: 200,600 is items-600-200-600-items.")
     num_timesteps: int = setting(5, "T, diffusion steps.", at_least=1, aliases=("steps",))
     noise_schedule: ScheduleKind = setting("linear-var", "How the noise grows with t.")
-    noise_scale: float = setting(1e-4, "s, scale of the noise; 0: no noise, a plain autoencoder.", at_least=0)
+    noise_scale: float = setting(
+        1e-4, "s, scale of the noise; 0: none, an autoencoder that is applied T times: take T = 1.", at_least=0
+    )
     noise_min: float = setting(5e-4, "Noise variance at the first step, before the scale.")
     noise_max: float = setting(5e-3, "Noise variance at the last step, before the scale.")
     noise_law: str = setting(

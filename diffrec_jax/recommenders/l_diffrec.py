@@ -48,7 +48,9 @@ class LDiffRecConfig(DiffusionConfig):
     dims: tuple[int, ...] = setting(
         (300,), "Hidden layer sizes of the latent denoiser's way out.", aliases=("mlp_dims",)
     )
-    noise_scale: float = setting(0.5, "s, scale of the noise; 0: no noise, a plain autoencoder.", at_least=0)
+    noise_scale: float = setting(
+        0.5, "s, scale of the noise; 0: none, an autoencoder that is applied T times: take T = 1.", at_least=0
+    )
     noise_min: float = setting(0.001, "Noise variance at the first step, before the scale.")
     noise_max: float = setting(0.005, "Noise variance at the last step, before the scale.")
     beta_fixed: bool = setting(False, "Replace the first beta by 1e-5.")
