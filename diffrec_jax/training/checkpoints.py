@@ -202,7 +202,7 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def _orbax(folder: Path) -> Iterator[tuple[Any, Path]]:
     """A checkpointer, and the path of an existing folder that it takes."""
-    # Imported here: it takes a quarter of the time in which a command starts, and most of them write no checkpoint.
+    # Imported here: that takes long, and most commands neither read nor write a checkpoint.
     from orbax.checkpoint import StandardCheckpointer
 
     with _as_orbax_takes_it(folder) as taken, StandardCheckpointer() as checkpointer:
