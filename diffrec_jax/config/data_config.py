@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from diffrec_jax.data import (
-    NAMED_SPECS,
-    DataError,
-    Dataset,
-    add_random_noise,
-    make_synthetic,
-    read_official,
-)
+from diffrec_jax.data import NAMED_SPECS, DataError, Dataset, add_random_noise, make_synthetic, read_official
 from diffrec_jax.seeds import check_seed
 
 
