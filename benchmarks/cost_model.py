@@ -19,11 +19,11 @@ from diffrec_jax.products import product, whole_products
 from diffrec_jax.recommenders.diffusing import row_normals
 
 FLOAT_BYTES = 4
-BLOCK_PASSES = 8
-"""Reads and writes of a block [batch, items] outside products and draws: x_0, x_t, prediction, error, gradient."""
-ADAM_PASSES = 9
-"""Reads and writes of every parameter: gradient written and read, parameter and two moments read and written, and the
-gradient's and the parameter's part in the products' own traffic."""
+BLOCK_PASSES = 6
+"""Reads and writes of a block [batch, items] outside products and draws: x_0 is written, it and the prediction are read
+for the loss and again for its gradient, which is written."""
+ADAM_PASSES = 7
+"""Reads and writes of every parameter outside products: its gradient read, it and its two moments read and written."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,24 @@ class Job:
         return FLOAT_BYTES * (blocks + ADAM_PASSES * self.num_params / self.item_shards)
 
     @property
+    def num_gradients(self) -> float:
+        """Numbers in the gradients of one device: its own, and where rows are split their sums, which lie beside."""
+        return (1 if self.data_shards == 1 else 2) * self.num_params / self.item_shards
+
+    @property
     def fresh_bytes(self) -> float:
-        """Memory that one device asks for anew at each step: gradients and a block; what sums take, their rate has."""
-        return FLOAT_BYTES * (self.num_params / self.item_shards + self.batch * self.items / self.num_devices)
+        """Memory that one device asks for anew at each step: gradients and a block."""
+        return FLOAT_BYTES * (self.num_gradients + self.batch * self.items / self.num_devices)
+
+    @property
+    def held_bytes(self) -> float:
+        """Memory that one device needs: parameters and two moments, and what gradients need with it.
+
+        The last layer's, half of all, needs x_t and the error; the first layer's, beside the last one's, x_t alone.
+        """
+        parameters, block = self.num_params / self.item_shards, self.batch * self.items / self.num_devices
+        own = max(parameters / 2 + 2 * block, self.num_gradients + block)
+        return FLOAT_BYTES * (3 * parameters + own)
 
     @property
     def link_bytes(self) -> float:
@@ -108,11 +123,14 @@ class Machine:
 
 LARGE, SUMMED = 2**26, 2**25
 """Numbers in the array that is passed over, and in what each device sends when links are timed."""
+BLOCK = 400 * 33_000
+"""Numbers in a block that is large enough to have the rates of larger ones."""
 
 
 def _share(job: Job) -> tuple[int, int]:
-    """Rows and items of one device in the works below: a part of large ones has the same rates."""
-    return min(job.batch // job.data_shards, 400), min(job.items // job.item_shards, 32_768)
+    """Rows and items of one device in the works below: a part of large ones."""
+    rows = min(job.batch // job.data_shards, 400)
+    return rows, min(job.items // job.item_shards, BLOCK // rows)
 
 
 def rate_works(make_key: Callable[[], jax.Array], job: Job, *, whole: bool = False) -> dict[str, Callable[[], Any]]:
@@ -131,12 +149,13 @@ def rate_works(make_key: Callable[[], jax.Array], job: Job, *, whole: bool = Fal
             predicted, gradients = jax.vjp(lambda of: product(product(block, of[0]), of[1], 1), kernels)
             return predicted, gradients(block)[0]
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def draw(block: jax.Array) -> jax.Array:
         keys = jax.random.split(make_key(), 2 * rows).reshape(2, rows)
         return row_dropout(keys[1], block + row_normals(keys[0], columns), 0.5)
 
     results, large = jax.tree.map(jnp.zeros_like, (block, kernels)), jnp.ones(LARGE)
+    drawn = jnp.zeros_like(block)
     scale = jax.jit(lambda large: 1.0001 * large, donate_argnums=0)
     scale_anew = jax.jit(lambda large: 1.0001 * large)
 
@@ -144,13 +163,17 @@ def rate_works(make_key: Callable[[], jax.Array], job: Job, *, whole: bool = Fal
         nonlocal results
         results = jax.block_until_ready(multiply(results, kernels, block))
 
+    def draw_over() -> None:
+        nonlocal drawn
+        drawn = jax.block_until_ready(draw(drawn))
+
     def pass_over() -> None:
         nonlocal large
         large = jax.block_until_ready(scale(large))
 
     works = {
         "products": multiply_over,
-        "draws": lambda: jax.block_until_ready(draw(block)),
+        "draws": draw_over,
         "pass": pass_over,
         "pass anew": lambda: jax.block_until_ready(scale_anew(large)),
     }
@@ -194,12 +217,10 @@ def main() -> None:
     for items in (1_000_000, 10_000_000):
         for rows, shards in ((8, 1), (2, 4), (1, 8)):
             job = job_of(3200, items, (1000,), data_shards=rows, item_shards=shards)
-            held = 4 * FLOAT_BYTES * job.num_params / shards / 2**30  # parameters, gradients, two moments
-            block = FLOAT_BYTES * job.batch / rows * items / shards / 2**30
-            seconds = ACCELERATOR.seconds(job)
+            held, block = job.held_bytes / 2**30, FLOAT_BYTES * job.batch / rows * items / shards / 2**30
             print(
-                f"{items:>10,} items, {rows} x {shards}: {seconds:.3f} s a step of 3,200 users, {held:.0f} GiB of "
-                f"parameters and moments a device, {block:.1f} GiB a block of rows and items"
+                f"{items:>10,} items, {rows} x {shards}: {ACCELERATOR.seconds(job):.3f} s a step of 3,200 users, "
+                f"{held:.0f} GiB a device, {block:.1f} of them for each block of rows and items"
             )
 
 

@@ -19,6 +19,7 @@ import torch
 from absl import flags
 from rich.table import Table
 
+from benchmarks.records import clear_peak, keep, measured_apart, status_bytes
 from diffrec_jax.config import ConfigError, DataConfig, RunConfig, make_run_config
 from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
 from diffrec_jax.memory import keep_freed_memory
@@ -28,7 +29,6 @@ from diffrec_jax.typing import Params
 from experiments.cli import start
 from experiments.console import make_console
 from experiments.flags import FLAGS, GROUPS
-from experiments.versions import versions
 
 SHAPES = ("ml-1m", "yelp", "amazon-book", "small")
 SIDES = ("ours", "peer")
@@ -179,19 +179,6 @@ class Benchmark:
     more_sides: tuple[str, ...] = ()
 
 
-def status_bytes(name: str) -> int:
-    """What the kernel says of this process: VmRSS, what is resident; VmHWM, its peak."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return int(line.split()[1]) * 1024
-    raise ConfigError(f"/proc/self/status has no {name}: run with --nomemory")
-
-
-def clear_peak() -> None:
-    """VmHWM starts anew from what is resident now."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
 def _print_peak_bytes(benchmark: Benchmark, side: str, shape: Shape, dataset: Dataset) -> None:
     """Prints how much more than libraries and dataset this process holds at most while one side works twice."""
     clear_peak()
@@ -204,11 +191,7 @@ def _print_peak_bytes(benchmark: Benchmark, side: str, shape: Shape, dataset: Da
 
 def _peak_bytes(benchmark: Benchmark, side: str) -> int:
     """The same, measured in a process of its own with the flags of this one."""
-    command = [sys.executable, "-m", f"benchmarks.{benchmark.name}", *sys.argv[1:], f"--side={side}"]
-    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if run.returncode:
-        raise ConfigError(f"{' '.join(command)} failed with status {run.returncode}; --nomemory leaves it out")
-    return json.loads(run.stdout.splitlines()[-1])["peak_bytes"]
+    return measured_apart(benchmark.name, [*sys.argv[1:], f"--side={side}"])["peak_bytes"]
 
 
 def _check_room(num_bytes: int) -> None:
@@ -333,8 +316,6 @@ def _main(benchmark: Benchmark) -> None:
         keep_freed_memory()  # before there are threads: each has a heap of its own then
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)
-    if FLAGS.out:
-        Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
     if FLAGS.on_demand and not FLAGS.side:
         raise ConfigError("--on_demand needs --side")
     shape = make_shape(FLAGS.shape)
@@ -364,20 +345,18 @@ def _main(benchmark: Benchmark) -> None:
     )
     for note in measurement.notes:
         console.print(note)
-    if FLAGS.out:
-        about = {
-            "benchmark": benchmark.name,
-            "shape": shape.name,
-            "num_users": dataset.num_users,
-            "recommender": dataclasses.asdict(shape.recommender),
-            "threads": FLAGS.threads,
-            "matmul_flops_per_s": rate,
-            "notes": measurement.notes,
-            "versions": versions() | {"torch": torch.__version__},
-            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
-        with Path(FLAGS.out).open("a") as file:
-            file.writelines(json.dumps(about | record) + "\n" for record in records)
+    keep(
+        FLAGS.out,
+        records,
+        packages={"torch": torch.__version__},
+        benchmark=benchmark.name,
+        shape=shape.name,
+        num_users=dataset.num_users,
+        recommender=dataclasses.asdict(shape.recommender),
+        threads=FLAGS.threads,
+        matmul_flops_per_s=rate,
+        notes=measurement.notes,
+    )
 
 
 def run(benchmark: Benchmark, usage: str | None) -> None:

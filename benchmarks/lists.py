@@ -8,8 +8,6 @@ python -m benchmarks.lists --shape=ml-1m --users=100000,1000000
 
 import dataclasses
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,22 +18,13 @@ import numpy as np
 from absl import flags
 from rich.table import Table
 
-from benchmarks.harness import (
-    SHAPES,
-    Shape,
-    clear_peak,
-    init_rankable_params,
-    make_shape,
-    released_config,
-    status_bytes,
-)
+from benchmarks.harness import SHAPES, Shape, init_rankable_params, make_shape, released_config
+from benchmarks.records import clear_peak, keep, measured_apart, status_bytes
 from diffrec_jax import Model, write_recommendations
-from diffrec_jax.config import ConfigError
 from diffrec_jax.data import make_synthetic
 from diffrec_jax.memory import GIB
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.versions import versions
 
 FLAGS = flags.FLAGS
 K, INTERACTIONS = 20, 20
@@ -71,13 +60,7 @@ def main() -> None:
     if FLAGS.one:
         print(json.dumps(measure(of_users(shape, FLAGS.one))))
         return
-    found = []
-    for number in FLAGS.users:
-        command = [sys.executable, "-m", "benchmarks.lists", f"--shape={shape.name}", f"--one={number}"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-        if done.returncode:
-            raise ConfigError(f"{' '.join(command)} ended with {done.returncode}")
-        found.append(json.loads(done.stdout.splitlines()[-1]))
+    found = [measured_apart("lists", [f"--shape={shape.name}", f"--one={number}"]) for number in FLAGS.users]
     table = Table(title=f"lists of {K} of {shape.spec.num_items:,} items to Parquet")
     for heading in ("users", "s", "users / s", "memory GiB", "file GiB"):
         table.add_column(heading, justify="right")
@@ -91,14 +74,9 @@ def main() -> None:
             f"{row['file_bytes'] / GIB:.3f}",
         )
     make_console().print(table)
-    if FLAGS.out:
-        given = [f"--shape={shape.name}", f"--users={','.join(FLAGS.users)}"]
-        about = {"benchmark": "lists", "shape": shape.name, "flags": given, "versions": versions()}
-        about |= {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        with Path(FLAGS.out).open("a") as file:
-            for row in found:
-                title = f"lists of {row['users']:,} users to Parquet"
-                file.write(json.dumps(about | {"row": title, "peer_s": []} | row) + "\n")
+    rows = [{"row": f"lists of {row['users']:,} users to Parquet", "peer_s": []} | row for row in found]
+    given = [f"--shape={shape.name}", f"--users={','.join(FLAGS.users)}"]
+    keep(FLAGS.out, rows, benchmark="lists", shape=shape.name, flags=given)
 
 
 if __name__ == "__main__":

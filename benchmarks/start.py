@@ -6,7 +6,6 @@ data), done; "cold" finds no compiled programs, "warm" those of the run before.
 python -m benchmarks.start --repeats=5
 """
 
-import json
 import os
 import statistics
 import subprocess
@@ -18,10 +17,10 @@ from pathlib import Path
 from absl import flags
 from rich.table import Table
 
+from benchmarks.records import keep
 from diffrec_jax.config import ConfigError
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.versions import versions
 
 FLAGS = flags.FLAGS
 FIRST_STEP = """
@@ -82,12 +81,8 @@ def main() -> None:
     for name, seconds in found.items():
         table.add_row(name, f"{statistics.median(seconds):.2f} ({min(seconds):.2f})")
     make_console().print(table)
-    if FLAGS.out:
-        about = {"benchmark": "start", "shape": "default", "versions": versions()}
-        about |= {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-        with Path(FLAGS.out).open("a") as file:
-            for name, seconds in found.items():
-                file.write(json.dumps(about | {"row": name, "ours_s": seconds, "peer_s": []}) + "\n")
+    rows = [{"row": name, "ours_s": seconds, "peer_s": []} for name, seconds in found.items()]
+    keep(FLAGS.out, rows, benchmark="start", shape="default")
 
 
 if __name__ == "__main__":

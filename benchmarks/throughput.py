@@ -23,6 +23,7 @@ from absl import flags
 from benchmarks.cost_model import Job, job_of, machine_of, rate_works
 from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate, time_interleaved
 from benchmarks.latent_step import make_training
+from benchmarks.records import keep
 from benchmarks.sampling import PeerSampling
 from benchmarks.train_step import OurTraining, PeerTraining
 from diffrec_jax.config import ConfigError
@@ -36,7 +37,6 @@ from diffrec_jax.rows import row_keys
 from experiments.cli import start
 from experiments.console import make_console
 from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
-from experiments.versions import versions
 
 K = 100
 MODELS = ("diffrec", "l_diffrec")
@@ -295,8 +295,6 @@ def main() -> None:
     for case in cases:  # complains of a wrong one before anything is measured
         _ = case.loss_fields
         make_devices(case.way, make_shape(case.shape).spec.num_items)
-    if FLAGS.out:
-        Path(FLAGS.out).parent.mkdir(parents=True, exist_ok=True)
     # Both sides multiply alike: PyTorch's own default is float32, JAX's the fastest that the device has.
     jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
     torch.set_float32_matmul_precision("highest" if FLAGS.matmul_precision == "float32" else "high")
@@ -312,12 +310,9 @@ def main() -> None:
             peers[case.shape, case.batch] = measure_peer(shape, dataset)
         record = measure(case, dataset, rates[case.shape, case.batch])
         record |= peers.get((case.shape, case.batch), {}) if case.model == "diffrec" else {}
-        record |= {"versions": versions() | {"torch": torch.__version__}, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         records.append(record)
         console.print(f"{' '.join(map(str, case))}: {record['train_users_per_s']:,.0f} users/s in training")
-        if FLAGS.out:
-            with Path(FLAGS.out).open("a") as file:
-                file.write(json.dumps(record) + "\n")
+        keep(FLAGS.out, [record], packages={"torch": torch.__version__})
     print(markdown(records))
     if old is not None:
         found = regressions(old, records)

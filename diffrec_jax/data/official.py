@@ -70,6 +70,26 @@ def _read_ratings(path: Path, pairs: np.ndarray) -> np.ndarray:
     return ratings.astype(np.float32)[np.argsort(pairs[:, 0], kind="stable")]
 
 
+def _distinct(ids: list[np.ndarray]) -> np.ndarray:
+    """The ids, at least 0, that occur, in ascending order."""
+    largest = max((int(own.max()) for own in ids if len(own)), default=-1)
+    if largest > sum(map(len, ids)):
+        return np.unique(np.concatenate(ids))
+    occurs = np.zeros(largest + 1, bool)  # several times faster than to sort or hash them
+    for own in ids:
+        occurs[own] = True
+    return np.flatnonzero(occurs)
+
+
+def _places(of: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The place of each id among ids in ascending order."""
+    if ids[-1] > 2 * len(ids) + len(of):
+        return np.searchsorted(ids, of)
+    table = np.zeros(ids[-1] + 1, np.int64)
+    table[ids] = np.arange(len(ids))
+    return table[of]
+
+
 def read_official(
     folder: str | Path, *, name: str | None = None, strict_ids: bool = False, ratings: bool = False
 ) -> Dataset:
@@ -95,13 +115,13 @@ def read_official(
     has_valid = paths["valid"].exists() or not paths["train"].exists()
     pairs = {split: _read_pairs(path) for split, path in paths.items() if split != "valid" or has_valid}
     pairs = {"valid": np.zeros((0, 2), np.int64)} | pairs
-    user_ids, item_ids = (np.unique(np.concatenate([split[:, axis] for split in pairs.values()])) for axis in range(2))
+    user_ids, item_ids = (_distinct([split[:, axis] for split in pairs.values()]) for axis in range(2))
     gaps = gap_warnings(user_ids, item_ids)
     if gaps and strict_ids:
         raise DataError(f"{folder}: {'; '.join(gaps)} (--strict_ids): number users and items from 0 without gaps")
     for split in pairs.values() if gaps else ():
         for axis, ids in enumerate((user_ids, item_ids)):
-            split[:, axis] = np.searchsorted(ids, split[:, axis])
+            split[:, axis] = _places(split[:, axis], ids)
     splits = {split: csr_from_pairs(array, len(user_ids), len(item_ids)) for split, array in pairs.items()}
     try:
         return Dataset(

@@ -31,6 +31,15 @@ def test_splitting_rows_leaves_the_parameters_and_splitting_items_does_not():
     assert items.link_bytes == pytest.approx(4 * 4 * 3 / 4 * 400 * 1000)
 
 
+def test_gradients_take_their_memory_one_after_the_other():
+    parameters, block = 2 * 94_949 * 1000, 400 * 94_949
+    assert AMAZON.held_bytes == 4 * (4 * parameters + block)  # both gradients, and x_t for the first layer's
+    wide = job_of(4000, 94_949, (1000,))
+    assert wide.held_bytes == 4 * (3.5 * parameters + 20 * block)  # one gradient, x_t and the error
+    split = dataclasses.replace(AMAZON, data_shards=2, item_shards=2)
+    assert split.held_bytes == 4 * (5 * parameters / 2 + block / 4)  # sums of gradients beside the gradients
+
+
 def test_seconds_add_up_and_forced_devices_share_the_machine():
     split = dataclasses.replace(AMAZON, item_shards=4)
     alone = MACHINE.seconds(AMAZON)

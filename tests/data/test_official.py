@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.data import DataError, find_dataset_folder, read_official
+from diffrec_jax.data import DataError, find_dataset_folder, official, read_official
 
 GOOD = {
     "train": np.array([[0, 1], [0, 0], [1, 2], [2, 1]]),
@@ -15,6 +15,15 @@ def write(folder, splits):
     for name, pairs in splits.items():
         np.save(folder / f"{name}_list.npy", pairs)
     return folder
+
+
+@pytest.mark.parametrize("largest", [10, 60, 10**9])
+def test_ids_are_found_and_numbered_alike_whether_they_lie_close_or_far_apart(largest):
+    rng = np.random.default_rng(largest)
+    ids = [rng.integers(largest + 1, size=size) for size in (40, 0, 30)]
+    expected, places = np.unique(np.concatenate(ids), return_inverse=True)
+    np.testing.assert_array_equal(official._distinct(ids), expected)
+    np.testing.assert_array_equal(official._places(np.concatenate(ids), expected), places)
 
 
 def test_reads_the_layout_in_time_order(tmp_path):
