@@ -165,7 +165,7 @@ class Benchmark:
       repeats: timed turns unless --repeats says otherwise.
       select_users: the part of the dataset that is used.
       sides: headings of the two sides.
-      keeps_memory: whether a process does what ``keep_freed_memory`` does, by the side that it runs, None for all.
+      peer_is_ours: whether both sides are the library's.
       more_sides: others that ``make_side`` knows, which are timed in a process of their own.
     """
 
@@ -175,7 +175,7 @@ class Benchmark:
     repeats: int
     select_users: Callable[[Shape, Dataset], Dataset] = lambda shape, dataset: dataset
     sides: tuple[str, str] = SIDES
-    keeps_memory: Callable[[str | None], bool] = lambda side: False
+    peer_is_ours: bool = False
     more_sides: tuple[str, ...] = ()
 
 
@@ -298,8 +298,10 @@ def _define_flags(benchmark: Benchmark) -> None:
         [*SIDES, *benchmark.more_sides],
         "Run this side alone and print its peak memory: what --memory starts.",
     )
+    flags.DEFINE_boolean("peer_keeps_memory", False, "Let a peer in a process of its own, too, use freed memory again.")
     flags.DEFINE_boolean("on_demand", False, "With --side: work once for every line of the standard input.")
-    GROUPS["Benchmark"] = ["shape", *own, "repeats", "threads", "memory", "out", "side", "on_demand"]
+    last = ["repeats", "threads", "memory", "peer_keeps_memory", "out", "side", "on_demand"]
+    GROUPS["Benchmark"] = ["shape", *own, *last]
 
 
 def _limit_threads(num_threads: int) -> None:
@@ -312,8 +314,8 @@ def _limit_threads(num_threads: int) -> None:
 
 
 def _main(benchmark: Benchmark) -> None:
-    if benchmark.keeps_memory(FLAGS.side):
-        keep_freed_memory()  # before there are threads: each has a heap of its own then
+    if FLAGS.side != "peer" or FLAGS.peer_keeps_memory or benchmark.peer_is_ours:
+        keep_freed_memory()  # as our scripts do; before there are threads, since each has a heap of its own then
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)
     if FLAGS.on_demand and not FLAGS.side:

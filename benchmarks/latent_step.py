@@ -85,9 +85,7 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     )
 
 
-BENCHMARK = Benchmark(
-    "latent_step", make_side, measure, repeats=5, sides=("L-DiffRec", "DiffRec"), keeps_memory=lambda side: True
-)
+BENCHMARK = Benchmark("latent_step", make_side, measure, repeats=5, sides=("L-DiffRec", "DiffRec"), peer_is_ours=True)
 
 if __name__ == "__main__":
     run(BENCHMARK, __doc__)

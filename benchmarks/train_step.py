@@ -19,7 +19,6 @@ import time
 import jax
 import numpy as np
 import torch
-from absl import flags
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector
 
@@ -41,7 +40,6 @@ from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.state import init_train_state
 from diffrec_jax.training.step import make_train_step
 from diffrec_jax.training.train_config import TrainConfig
-from experiments.flags import FLAGS, GROUPS
 
 BEST_PEER = "best_peer"
 MAX_LOADING_SHARE = 0.05
@@ -209,16 +207,7 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     )
 
 
-BENCHMARK = Benchmark(
-    "train_step",
-    make_side,
-    measure,
-    repeats=5,
-    keeps_memory=lambda side: side != "peer" or FLAGS.peer_keeps_memory,
-    more_sides=(BEST_PEER,),
-)
+BENCHMARK = Benchmark("train_step", make_side, measure, repeats=5, more_sides=(BEST_PEER,))
 
 if __name__ == "__main__":
-    flags.DEFINE_boolean("peer_keeps_memory", False, "Let the peer, too, use again the memory that a step freed.")
-    GROUPS["Benchmark"] = ["peer_keeps_memory"]
     run(BENCHMARK, __doc__)

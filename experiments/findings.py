@@ -46,9 +46,11 @@ class ClaimFound:
         if adjusted is None:
             return CONFIRMED if better < worse else REFUTED
         ahead = goodness(self.metric, better) - goodness(self.metric, worse)
+        # The test is about most users, the interval about their mean: each alone can speak for what the other denies.
+        counts = adjusted < LEVEL and self.difference is not None and self.difference[1] * self.difference[2] > 0
         if self.at_least:
-            return REFUTED if ahead < 0 and adjusted < LEVEL else CONFIRMED
-        return CONFIRMED if ahead > 0 and adjusted < LEVEL else REFUTED
+            return REFUTED if ahead < 0 and counts else CONFIRMED
+        return CONFIRMED if ahead > 0 and counts else REFUTED
 
 
 @dataclass(frozen=True)

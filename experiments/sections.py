@@ -71,7 +71,7 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
     yield Paragraph(
         "Each claim is tested on the test split, averaged over seeds: a difference in "
         f"{METRIC} counts where Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, "
-        "has p < .05. Of costs, the means are compared."
+        "has p < .05 and the interval of the mean difference is without 0. Of costs, the means are compared."
     )
     yield claims_table(found)
     listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)

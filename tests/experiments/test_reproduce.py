@@ -131,23 +131,32 @@ def test_a_job_array_does_a_line_each(tmp_path):
     assert [path.exists() for path in done] == [False, True]
 
 
+CLEAR, UNCLEAR = (0.05, 0.15), (-0.01, 0.2)
+"""Ends of the interval of a mean difference."""
+
+
 @pytest.mark.parametrize(
-    ("values", "at_least", "p", "verdict"),
+    ("values", "at_least", "p", "interval", "verdict"),
     [
-        ([0.3, 0.2], False, 0.01, CONFIRMED),
-        ([0.3, 0.2], False, 0.2, REFUTED),
-        ([0.2, 0.3], False, 0.01, REFUTED),
-        ([0.2, 0.3], True, 0.01, REFUTED),
-        ([0.2, 0.3], True, 0.2, CONFIRMED),
-        ([0.3, 0.2], True, 0.01, CONFIRMED),
-        ([10.0, 20.0], False, None, CONFIRMED),  # a cost: less is better
-        ([20.0, 10.0], False, None, REFUTED),
-        (None, False, None, OPEN),
+        ([0.3, 0.2], False, 0.01, CLEAR, CONFIRMED),
+        ([0.3, 0.2], False, 0.2, CLEAR, REFUTED),
+        ([0.3, 0.2], False, 0.01, UNCLEAR, REFUTED),  # most users gain, but not their mean
+        ([0.2, 0.3], False, 0.01, CLEAR, REFUTED),
+        ([0.2, 0.3], True, 0.01, CLEAR, REFUTED),
+        ([0.2, 0.3], True, 0.01, UNCLEAR, CONFIRMED),
+        ([0.2, 0.3], True, 0.2, CLEAR, CONFIRMED),
+        ([0.3, 0.2], True, 0.01, CLEAR, CONFIRMED),
+        ([10.0, 20.0], False, None, None, CONFIRMED),  # a cost: less is better
+        ([20.0, 10.0], False, None, None, REFUTED),
+        (None, False, None, None, OPEN),
     ],
 )
-def test_what_becomes_of_a_claim(values, at_least, p, verdict):
+def test_what_becomes_of_a_claim(values, at_least, p, interval, verdict):
     assert LEVEL == 0.05
-    assert ClaimFound("", "", "recall@20", at_least, "a", "b", values).verdict(p) == verdict
+    sign = -1 if values and values[0] < values[1] else 1
+    difference = [sign * 0.1, *sorted(sign * end for end in interval)] if interval else None
+    claim = ClaimFound("", "", "recall@20", at_least, "a", "b", values, difference)
+    assert claim.verdict(p) == verdict
 
 
 def test_orders_and_fronts():
