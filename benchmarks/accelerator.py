@@ -24,7 +24,7 @@ from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.flags import FLAGS, GROUPS
+from experiments.flags import FLAGS
 from experiments.versions import versions
 
 ROOT = Path(__file__).parents[1]
@@ -208,7 +208,6 @@ def define_flags() -> None:
     flags.DEFINE_string("out", None, "Folder of the report.", required=True)
     flags.DEFINE_string("data_dir", None, "Folder of the datasets, for the run on ML-1M (default: $DIFFREC_DATA_DIR).")
     flags.DEFINE_list("test_paths", [], "Tests to run (default: those that touch devices).")
-    GROUPS["Accelerator"] = ["out", "data_dir", "test_paths"]
 
 
 if __name__ == "__main__":

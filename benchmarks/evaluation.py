@@ -32,7 +32,7 @@ from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.evaluation import DEFAULT_KS, Evaluator, evaluate_dataset
 from diffrec_jax.recommenders import make_diffrec
 from diffrec_jax.typing import Params
-from experiments.flags import FLAGS, GROUPS
+from experiments.flags import FLAGS
 
 MAX_DIFFERENCE = 1e-4
 SAMPLE_USERS = 2000
@@ -130,7 +130,6 @@ def select_users(shape: Shape, dataset: Dataset) -> Dataset:
 BENCHMARK = Benchmark("evaluation", make_side, measure, repeats=3, select_users=select_users)
 
 if __name__ == "__main__":
-    GROUPS["Benchmark"] = ["users"]
     flags.DEFINE_integer(
         "users", 0, f"Users to evaluate; 0 for all of ml-1m and {SAMPLE_USERS} of the others.", lower_bound=0
     )

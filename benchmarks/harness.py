@@ -286,7 +286,6 @@ def make_table(title: str, records: list[dict[str, Any]], sides: tuple[str, str]
 
 
 def _define_flags(benchmark: Benchmark) -> None:
-    own = GROUPS.pop("Benchmark", [])
     flags.DEFINE_enum("shape", "ml-1m", SHAPES, "Size of a clean dataset, with its released settings, batch 400.")
     flags.DEFINE_integer("repeats", benchmark.repeats, "Timed turns; each side runs once a turn.", lower_bound=1)
     flags.DEFINE_integer("threads", 2, "CPU threads of either side.", lower_bound=1)
@@ -300,8 +299,8 @@ def _define_flags(benchmark: Benchmark) -> None:
     )
     flags.DEFINE_boolean("peer_keeps_memory", False, "Let a peer in a process of its own, too, use freed memory again.")
     flags.DEFINE_boolean("on_demand", False, "With --side: work once for every line of the standard input.")
-    last = ["repeats", "threads", "memory", "peer_keeps_memory", "out", "side", "on_demand"]
-    GROUPS["Benchmark"] = ["shape", *own, *last]
+    names = ["shape", "repeats", "threads", "memory", "peer_keeps_memory", "out", "side", "on_demand"]
+    GROUPS["Benchmark"] = names
 
 
 def _limit_threads(num_threads: int) -> None:

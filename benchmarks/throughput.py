@@ -36,7 +36,7 @@ from diffrec_jax.recommenders.diffrec import LossImpl
 from diffrec_jax.rows import row_keys
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.flags import FLAGS, GROUPS, IntListParser, IntListSerializer
+from experiments.flags import FLAGS, IntListParser, IntListSerializer
 
 K = 100
 MODELS = ("diffrec", "l_diffrec")
@@ -336,19 +336,6 @@ def define_flags() -> None:
     flags.DEFINE_boolean("peer", True, "Measure the PyTorch peer, once a shape and batch size.")
     flags.DEFINE_string("out", None, "Append a JSON object a case to this file.")
     flags.DEFINE_string("compare", None, "A file that --out wrote: print what has become slower by more than a tenth.")
-    GROUPS["Throughput"] = [
-        "models",
-        "shapes",
-        "batch_sizes",
-        "ways",
-        "dtypes",
-        "losses",
-        "repeats",
-        "matmul_precision",
-        "peer",
-        "out",
-        "compare",
-    ]
 
 
 if __name__ == "__main__":

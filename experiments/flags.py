@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import re
+import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
@@ -468,9 +469,11 @@ def define_inspect_flags(values: flags.FlagValues = FLAGS) -> None:
 
 
 def grouped_help(usage: str) -> str:
-    """The text of --help: the usage, then the defined flags by group."""
+    """The text of --help: the usage, then the defined flags by group, those that the program adds itself first."""
     lines = [usage.strip(), ""]
-    for group, names in GROUPS.items():
+    for group, names in ({"Own flags": _own_flags()} | GROUPS).items():
+        if not names:
+            continue
         lines.append(f"{group}:")
         for name in names:
             flag = FLAGS[name]
@@ -480,3 +483,10 @@ def grouped_help(usage: str) -> str:
             lines += textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="      ")
         lines.append("")
     return "\n".join(lines)
+
+
+def _own_flags() -> list[str]:
+    """Flags that the started module defines, in its order; absl knows that module by its file."""
+    grouped = {name for names in (*GROUPS.values(), *ALIASES.values()) for name in names}
+    own = FLAGS.flags_by_module_dict().get(sys.argv[0], [])
+    return [flag.name for flag in own if flag.name not in grouped]
