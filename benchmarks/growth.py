@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.cost_model import Job, job_of, machine_of, rate_works
 from benchmarks.harness import make_shape, time_interleaved
-from benchmarks.records import clear_peak, keep, measured_apart, status_bytes
+from benchmarks.records import clear_peak, keep, make_folder_of, measured_apart, status_bytes
 from benchmarks.throughput import make_devices
 from benchmarks.train_step import OurTraining
 from diffrec_jax import Dataset, read_official
@@ -43,7 +43,7 @@ PER_USER, ITEMS = 50, 2000
 READ_BYTES = 48
 """Memory of an interaction while a dataset is read: two ids as they are in the file (16), its place in the matrix with
 a weight (8), its code and the codes in order (16), and half of the file's ids once more (8)."""
-FIRST = 10_000_000
+RATE_FROM = 10_000_000
 """Interactions whose reading gives the rate for all."""
 SMALL = 2000
 """Items of the training that is not measured."""
@@ -77,7 +77,7 @@ def parse_step(text: str) -> Step:
 
 
 def splits_of(num_users: int, num_items: int) -> dict[str, np.ndarray]:
-    """Pairs [n, 2] by split: the items of a user lie his own stride apart, so that none occurs twice."""
+    """Pairs [n, 2] by split: the items of a user lie a stride of its own apart, so that none occurs twice."""
     rng = np.random.default_rng(0)
     first = rng.integers(num_items, size=(num_users, 1))
     stride = rng.integers(1, max(2, num_items // PER_USER), size=(num_users, 1))
@@ -158,7 +158,7 @@ def measure_reading(num_interactions: int, folder: Path, repeats: int) -> dict[s
 
 def with_predicted_seconds(read: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Sorting is what takes long: n log n, by the rate of the case that is nearest to ten million interactions."""
-    known = min(read, key=lambda row: abs(math.log(row["interactions"] / FIRST)))
+    known = min(read, key=lambda row: abs(math.log(row["interactions"] / RATE_FROM)))
     rate = statistics.median(known["ours_s"]) / (known["interactions"] * math.log(known["interactions"]))
     return [row | {"predicted_s": rate * row["interactions"] * math.log(row["interactions"])} for row in read]
 
@@ -191,6 +191,7 @@ def main() -> None:
         return
     for text in FLAGS.steps:  # complains of a wrong one before anything is measured
         parse_step(text)
+    make_folder_of(FLAGS.out)
     found = [step_apart(text) for text in FLAGS.steps]
     if FLAGS.interactions:
         found += with_predicted_seconds([apart(f"--reading={number}") for number in FLAGS.interactions])

@@ -19,7 +19,7 @@ import torch
 from absl import flags
 from rich.table import Table
 
-from benchmarks.records import clear_peak, keep, measured_apart, status_bytes
+from benchmarks.records import clear_peak, keep, make_folder_of, measured_apart, status_bytes
 from diffrec_jax.config import ConfigError, DataConfig, RunConfig, make_run_config
 from diffrec_jax.data import NAMED_SPECS, Dataset, SyntheticSpec, make_synthetic
 from diffrec_jax.memory import keep_freed_memory
@@ -317,6 +317,7 @@ def _main(benchmark: Benchmark) -> None:
         keep_freed_memory()  # as our scripts do; before there are threads, since each has a heap of its own then
     jax.config.update("jax_platforms", "cpu")
     _limit_threads(FLAGS.threads)
+    make_folder_of(FLAGS.out)
     if FLAGS.on_demand and not FLAGS.side:
         raise ConfigError("--on_demand needs --side")
     shape = make_shape(FLAGS.shape)

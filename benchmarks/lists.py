@@ -19,7 +19,7 @@ from absl import flags
 from rich.table import Table
 
 from benchmarks.harness import SHAPES, Shape, init_rankable_params, make_shape, released_config
-from benchmarks.records import clear_peak, keep, measured_apart, status_bytes
+from benchmarks.records import clear_peak, keep, make_folder_of, measured_apart, status_bytes
 from diffrec_jax import Model, write_recommendations
 from diffrec_jax.data import make_synthetic
 from diffrec_jax.memory import GIB
@@ -60,6 +60,7 @@ def main() -> None:
     if FLAGS.one:
         print(json.dumps(measure(of_users(shape, FLAGS.one))))
         return
+    make_folder_of(FLAGS.out)
     found = [measured_apart("lists", [f"--shape={shape.name}", f"--one={number}"]) for number in FLAGS.users]
     table = Table(title=f"lists of {K} of {shape.spec.num_items:,} items to Parquet")
     for heading in ("users", "s", "users / s", "memory GiB", "file GiB"):

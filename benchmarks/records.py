@@ -12,6 +12,12 @@ from diffrec_jax.config import ConfigError
 from experiments.versions import versions
 
 
+def make_folder_of(path: str | None) -> None:
+    """Makes the folder of a file for ``keep``, so that a wrong path shows before anything is measured."""
+    if path:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
 def keep(
     path: str | None, records: Iterable[Mapping[str, Any]], *, packages: dict[str, str] | None = None, **about: Any
 ) -> None:
@@ -22,7 +28,7 @@ def keep(
     if not path:
         return
     about |= {"versions": versions() | (packages or {}), "time": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    make_folder_of(path)
     with Path(path).open("a") as file:
         file.writelines(json.dumps(about | dict(record)) + "\n" for record in records)
 

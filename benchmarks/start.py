@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from rich.table import Table
 
-from benchmarks.records import keep
+from benchmarks.records import keep, make_folder_of
 from diffrec_jax.config import ConfigError
 from experiments.cli import start
 from experiments.console import make_console
@@ -74,6 +74,7 @@ def measure(repeats: int) -> dict[str, list[float]]:
 
 def main() -> None:
     """Measures, shows and keeps."""
+    make_folder_of(FLAGS.out)
     found = measure(FLAGS.repeats)
     table = Table(title=f"start: seconds, median (minimum) of {FLAGS.repeats}")
     for heading in ("", "s"):

@@ -23,7 +23,7 @@ from absl import flags
 from benchmarks.cost_model import Job, job_of, machine_of, rate_works
 from benchmarks.harness import SHAPES, Shape, make_shape, matmul_rate, time_interleaved
 from benchmarks.latent_step import make_training
-from benchmarks.records import keep
+from benchmarks.records import keep, make_folder_of
 from benchmarks.sampling import PeerSampling
 from benchmarks.train_step import OurTraining, PeerTraining
 from diffrec_jax.config import ConfigError
@@ -295,6 +295,7 @@ def main() -> None:
     for case in cases:  # complains of a wrong one before anything is measured
         _ = case.loss_fields
         make_devices(case.way, make_shape(case.shape).spec.num_items)
+    make_folder_of(FLAGS.out)
     # Both sides multiply alike: PyTorch's own default is float32, JAX's the fastest that the device has.
     jax.config.update("jax_default_matmul_precision", FLAGS.matmul_precision)
     torch.set_float32_matmul_precision("highest" if FLAGS.matmul_precision == "float32" else "high")
