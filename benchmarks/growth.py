@@ -28,13 +28,14 @@ from benchmarks.throughput import make_devices
 from benchmarks.train_step import OurTraining
 from diffrec_jax import Dataset, read_official
 from diffrec_jax.config import ConfigError
-from diffrec_jax.data.interactions import SPLITS, csr_from_pairs
+from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.data.matrices import csr_from_pairs
 from diffrec_jax.devices import DeviceStrategy, MeshStrategy
 from diffrec_jax.memory import GIB, keep_freed_memory
 from diffrec_jax.recommenders import make_diffrec
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.flags import IntListParser, IntListSerializer
+from experiments.flag_parsers import IntListParser, IntListSerializer
 
 FLAGS = flags.FLAGS
 FORCED_DEVICES = 4

@@ -25,7 +25,7 @@ from diffrec_jax.memory import GIB
 from diffrec_jax.preparation import PrepareConfig
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.flags import IntListParser, IntListSerializer
+from experiments.flag_parsers import IntListParser, IntListSerializer
 
 FLAGS = flags.FLAGS
 CORE, MIN_RATING, RATIOS = 5, 1.0, (7, 1, 2)

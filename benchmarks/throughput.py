@@ -36,7 +36,8 @@ from diffrec_jax.recommenders.diffrec import LossImpl
 from diffrec_jax.rows import row_keys
 from experiments.cli import start
 from experiments.console import make_console
-from experiments.flags import FLAGS, IntListParser, IntListSerializer
+from experiments.flag_parsers import IntListParser, IntListSerializer
+from experiments.flags import FLAGS
 
 K = 100
 MODELS = ("diffrec", "l_diffrec")

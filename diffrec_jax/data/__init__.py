@@ -3,8 +3,9 @@
 from diffrec_jax.data.batching import RowBatch, make_row_batch, steps_per_epoch, training_user_ids
 from diffrec_jax.data.clustering import EMBEDDING_GROUPINGS, GroupingMethod, group_items
 from diffrec_jax.data.embeddings import normalised_interactions, read_item_embeddings, svd_item_embeddings
-from diffrec_jax.data.interactions import DataError, Dataset, append_rows, csr_from_pairs, item_counts, item_shares
+from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.logs import from_interactions
+from diffrec_jax.data.matrices import DataError, append_rows, csr_from_pairs, item_counts, item_shares
 from diffrec_jax.data.noise import add_random_noise
 from diffrec_jax.data.official import find_dataset_folder, read_official
 from diffrec_jax.data.recency import NO_RECENCY, NO_WEIGHTING, RECENCY_FORMS, Recency, RowWeighting, parse_recency

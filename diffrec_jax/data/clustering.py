@@ -7,7 +7,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.communities import find_communities, nearest_items_graph
-from diffrec_jax.data.interactions import DataError, item_counts
+from diffrec_jax.data.matrices import DataError, item_counts
 from diffrec_jax.seeds import check_seed, sklearn_seed
 
 GroupingMethod = Literal["kmeans", "spherical_kmeans", "spectral", "leiden", "popularity", "random"]

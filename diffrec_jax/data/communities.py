@@ -3,7 +3,7 @@
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError
+from diffrec_jax.data.matrices import DataError
 from diffrec_jax.data.similarity import nearest_items
 
 NUM_NEIGHBOURS = 20

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError, item_counts
+from diffrec_jax.data.matrices import DataError, item_counts
 from diffrec_jax.files import UNREADABLE
 from diffrec_jax.seeds import sklearn_seed
 

@@ -5,7 +5,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError, Dataset, as_ids, csr_from_pairs
+from diffrec_jax.data.interactions import Dataset, as_ids
+from diffrec_jax.data.matrices import DataError, csr_from_pairs
 
 Repeats = Literal["first", "last", "sum", "error"]
 

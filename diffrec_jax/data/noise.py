@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, pair_codes
+from diffrec_jax.data.interactions import SPLITS, Dataset
+from diffrec_jax.data.matrices import DataError, pair_codes
 from diffrec_jax.data.splits import TRAIN, VALID, Rows, hashed, rows_of
 from diffrec_jax.seeds import check_seed
 

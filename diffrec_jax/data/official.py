@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, csr_from_pairs, gap_warnings
+from diffrec_jax.data.interactions import SPLITS, Dataset, gap_warnings
+from diffrec_jax.data.matrices import DataError, csr_from_pairs
 from diffrec_jax.files import UNREADABLE
 
 META = "meta.json"

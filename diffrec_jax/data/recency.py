@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import DataError, Dataset
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.matrices import DataError
 
 RecencyKind = Literal["none", "linear", "exp", "days"]
 SECONDS_A_DAY = 86_400.0

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from diffrec_jax.data.interactions import SPLITS, DataError, Dataset, select_entries
+from diffrec_jax.data.interactions import SPLITS, Dataset
+from diffrec_jax.data.matrices import DataError, select_entries
 
 TRAIN, VALID, TEST = 0, 1, 2
 SplitName = Literal["by_time", "leave_one_out", "global_time", "random", "users", "given"]

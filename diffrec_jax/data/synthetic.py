@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from diffrec_jax.data.interactions import DataError, Dataset, csr_from_pairs
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.matrices import DataError, csr_from_pairs
 from diffrec_jax.seeds import check_seed
 
 

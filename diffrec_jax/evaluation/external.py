@@ -8,7 +8,8 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import iterate_user_ids, make_row_batch
-from diffrec_jax.data.interactions import DataError, Dataset
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.matrices import DataError
 from diffrec_jax.evaluation.outcome import Evaluation
 from diffrec_jax.evaluation.ranking import (
     DEFAULT_KS,

@@ -14,7 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, iterate_user_ids
-from diffrec_jax.data.interactions import DataError, Dataset, check_no_repeats, check_structure
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.matrices import DataError, check_no_repeats, check_structure
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.evaluation.candidates import SampledCandidates

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
-from diffrec_jax.data.interactions import Dataset, csr_from_pairs
+from diffrec_jax.data.interactions import Dataset
+from diffrec_jax.data.matrices import csr_from_pairs
 from diffrec_jax.models.autoencoder import Autoencoder
 from diffrec_jax.models.likelihood import bernoulli_nll, gaussian_kl, multinomial_nll, squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
-from diffrec_jax.data.interactions import item_shares
+from diffrec_jax.data.matrices import item_shares
 from diffrec_jax.diffusion.flow import flow_sample, follow_flow
 from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.models.mlp import ACTIVATIONS, MLPDenoiser

@@ -13,7 +13,7 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_column_factors
-from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.data.matrices import item_counts
 from diffrec_jax.data.similarity import BLOCK_BYTES, item_blocks
 from diffrec_jax.diffusion.heat import sharpen_loop, smoothed
 from diffrec_jax.models.graph_denoiser import GraphDenoiser

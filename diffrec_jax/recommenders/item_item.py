@@ -13,7 +13,7 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
-from diffrec_jax.data.interactions import item_counts
+from diffrec_jax.data.matrices import item_counts
 from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbours, item_blocks, nearest_items, strongest
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.linear_denoiser import LinearFit, fit_linear_denoiser

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
-from diffrec_jax.data.interactions import csr_from_pairs
+from diffrec_jax.data.matrices import csr_from_pairs
 from diffrec_jax.diffusion import BERNOULLI, LossHistory, init_loss_history
 from diffrec_jax.models.grouped_vae import GroupedVAE, split_size
 from diffrec_jax.models.likelihood import gaussian_kl, squared_error

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch, make_row_batch
-from diffrec_jax.data.interactions import DataError
+from diffrec_jax.data.matrices import DataError
 from diffrec_jax.recommenders.base import FittedRecommender, Recommender, StepContext
 from diffrec_jax.recommenders.biases import Biases, BiasesConfig, bias_errors, fit_biases, predict
 from diffrec_jax.typing import Array, Params, RowKeys, ScoreFn

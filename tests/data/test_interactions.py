@@ -9,25 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
-from diffrec_jax.data import DataError, Dataset, append_rows, csr_from_pairs, from_interactions, split_by_time
-from diffrec_jax.data.interactions import coverage_warnings, split_rows
-
-
-def test_rows_keep_the_order_of_time():
-    pairs = np.array([[1, 4], [0, 3], [1, 0], [1, 2], [0, 1]])
-    matrix = csr_from_pairs(pairs, 3, 5)
-    np.testing.assert_array_equal(matrix.indptr, [0, 2, 5, 5])
-    np.testing.assert_array_equal(matrix.indices, [3, 1, 4, 0, 2])
-    assert matrix.data.dtype == np.float32
-
-
-def test_appended_rows_come_after_the_first_in_their_order():
-    first = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 0]]), 3, 5)
-    second = csr_from_pairs(np.array([[0, 0], [1, 4], [2, 4], [2, 2]]), 3, 5)
-    both = append_rows(first, second)
-    np.testing.assert_array_equal(both.indptr, [0, 3, 4, 7])
-    np.testing.assert_array_equal(both.indices, [3, 1, 0, 4, 0, 4, 2])
-    np.testing.assert_array_equal(both.toarray(), first.toarray() + second.toarray())
+from diffrec_jax.data import DataError, Dataset, csr_from_pairs, from_interactions, split_by_time
+from diffrec_jax.data.interactions import coverage_warnings
+from diffrec_jax.data.matrices import split_rows
 
 
 def test_what_training_does_not_know_is_counted():

@@ -6,7 +6,8 @@ from scipy import stats
 
 from diffrec_jax.config import DataConfig
 from diffrec_jax.data import DataError, Dataset, add_random_noise, csr_from_pairs, from_interactions, split_by_time
-from diffrec_jax.data.interactions import SPLITS, pair_codes
+from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.data.matrices import pair_codes
 from diffrec_jax.data.noise import draw_random_items
 from diffrec_jax.data.splits import VALID, Rows, hashed, rows_of
 

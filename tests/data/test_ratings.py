@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from diffrec_jax.data import DataError, Dataset, from_interactions, hold_out_users, read_official, split_by_time
-from diffrec_jax.data.interactions import SPLITS, split_rows
+from diffrec_jax.data.interactions import SPLITS
+from diffrec_jax.data.matrices import split_rows
 from diffrec_jax.data.recency import RowWeighting, parse_recency
 from diffrec_jax.preparation import PrepareConfig
 from diffrec_jax.preparation.pipeline import prepare

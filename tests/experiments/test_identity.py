@@ -18,7 +18,7 @@ from diffrec_jax.data import SyntheticSpec, add_random_noise, make_synthetic, re
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.training.run_directory import RunDirectory
 from experiments.config import new_run_config, resumed_run_config
-from experiments.flags import IntListParser
+from experiments.flag_parsers import IntListParser
 from experiments.runs import check_existing, parse_train_flags
 from experiments.sweep import default_metrics, run_name
 from tests.experiments.scripts import ROOT, TINY, environment, run

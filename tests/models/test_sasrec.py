@@ -40,6 +40,7 @@ def test_future_means_agree_with_plain_loops(window, horizon):
             assert not np.any(means[place])
 
 
+@pytest.mark.once
 def test_a_place_sees_its_rows_past_alone():
     model = SASRecEncoder(num_items=20, max_length=4, embedding_size=8, num_heads=2)
     items, rows = jnp.array([3, 7, 1, 9, 2, 20]), jnp.array([0, 0, 0, 1, 1, 1])

@@ -280,6 +280,7 @@ pipeline.prepare(sys.argv[1], "shop", sys.argv[2], PrepareConfig(rating_col="rat
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("at", ["write_spool", "order_log", "write_ids", "write_meta"])
 def test_a_killed_process_leaves_nothing_that_counts_and_the_next_cleans_up(tmp_path, at):
     make_log(tmp_path / "log.csv")
@@ -305,6 +306,7 @@ except (DataError, OSError) as error:
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(("engine", "size"), [("polars", 100), ("polars", 8_000), ("duckdb", 8_000)])
 def test_files_that_cannot_be_written_end_in_an_error_and_leave_nothing(tmp_path, engine, size):
     """No file may grow beyond a size: as on a full disk, a write fails in the middle."""

@@ -162,17 +162,20 @@ def test_normalised_encoders_take_no_notice_of_a_rows_scale_and_reconstruct_the_
     assert np.all(losses_and_scores(1, 2 * TRAIN.data)[0] > losses)
 
 
-# Every number of groups, with and without out_dims, and every activation: few, because each case is compiled.
-CASES = list(zip([1, 2, 3, 4, 5, 2], [(), (10,)] * 3, ACTIVATIONS))
+# One group, some and many, with and without out_dims, and every activation: few, because each case is compiled.
+CASES = list(zip([1, 5, 3], [(), (10,), (10,)], zip(list(ACTIVATIONS)[::2], list(ACTIVATIONS)[1::2])))
 
 
 def test_the_cases_have_every_activation():
-    assert {activation for _, _, activation in CASES} == set(ACTIVATIONS)
+    assert {activation for _, _, activations in CASES for activation in activations} == set(ACTIVATIONS)
 
 
-@pytest.mark.parametrize(("num_groups", "out_dims", "activation"), CASES, ids=str)
-def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_groups, out_dims, activation):
-    config = dataclasses.replace(CONFIG, out_dims=out_dims, activation=activation, encoder_activation=activation)
+@pytest.mark.parametrize(("num_groups", "out_dims", "activations"), CASES, ids=str)
+def test_a_step_is_trained_saved_restored_and_scores_the_same(tmp_path, num_groups, out_dims, activations):
+    activation, encoder_activation = activations
+    config = dataclasses.replace(
+        CONFIG, out_dims=out_dims, activation=activation, encoder_activation=encoder_activation
+    )
     recommender = make_l_diffrec(config, group_items("random", num_groups, train=TRAIN))
     training = TrainConfig(lr=1e-2, denoiser_lr=1e-3)
     optimizer = training.make_optimizer(recommender.denoiser_params)

@@ -83,7 +83,7 @@ LINEAR = dataclasses.replace(
 
 def make_latent_trainer(path, config=LATENT, **changes):
     """LT-DiffRec with two optimisers; both annealings are under way when it ends."""
-    groups = group_items("random", 3, train=DATASET.train)
+    groups = group_items("random", 2, train=DATASET.train)
     recommender = make_l_diffrec(config, groups, functools.partial(fit_linear_factors, DATASET.train))
     return make_trainer(path, recommender=recommender, weighting=TEMPORAL, denoiser_lr=3e-3, **changes)
 

@@ -228,6 +228,7 @@ def test_the_best_items_of_the_shares_are_the_best_of_all(way):
     np.testing.assert_array_equal(items, expected_items)
 
 
+@pytest.mark.once
 def test_each_device_holds_its_share_of_weights_and_moments(tmp_path):
     trainer = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x4"], epochs=1)
     state = trainer.run()
@@ -252,6 +253,7 @@ def test_each_device_holds_its_share_of_every_group(tmp_path):
     )
 
 
+@pytest.mark.once
 def test_padding_stays_zero(tmp_path):
     """It is updated with the rest: a checkpoint of another way would find what came up there."""
     state = make_trainer(tmp_path / "run", devices=WAYS["mesh 1x3"], epochs=2).run()
@@ -263,6 +265,7 @@ def test_padding_stays_zero(tmp_path):
         assert np.all(np.any(table[:NUM_ITEMS] != 0, axis=1))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 1x4", "mesh 1x3"])
 def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     devices = WAYS[way] if way else DeviceStrategy()
