@@ -25,9 +25,18 @@ def laplace(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def student_t(key: Key, shape: tuple[int, ...]) -> Array:
-    """Student's t noise of 5 degrees of freedom, scaled to variance 1: heavy tails, fourth moment 9."""
-    scale = jnp.sqrt((STUDENT_DEGREES - 2.0) / STUDENT_DEGREES)
-    return jax.random.t(key, STUDENT_DEGREES, shape) * scale
+    """Student's t noise of 5 degrees of freedom, scaled to variance 1: heavy tails, fourth moment 9.
+
+    A radius and an angle of its own for each number, as Box and Muller's for the normal: without the rejections of
+    ``jax.random.t``, which on a CPU takes tens of times as long.
+
+    Reference: Bailey, Mathematics of Computation 62 (1994), 779-781.
+    """
+    radius_key, angle_key = jax.random.split(key)
+    # Of all 32 bits: the tail is where the share is near 0, and uniform() knows multiples of 2^-23 alone.
+    share = (jax.random.bits(radius_key, shape, jnp.uint32).astype(jnp.float32) + 0.5) * 2.0**-32
+    radius = jnp.sqrt((STUDENT_DEGREES - 2.0) * jnp.expm1(-2.0 / STUDENT_DEGREES * jnp.log(share)))
+    return radius * jnp.cos(2.0 * jnp.pi * jax.random.uniform(angle_key, shape))
 
 
 def rademacher(key: Key, shape: tuple[int, ...]) -> Array:

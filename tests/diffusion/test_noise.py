@@ -26,6 +26,16 @@ def test_every_law_has_mean_0_and_variance_1_and_is_what_it_is_called(name):
         assert set(noise.tolist()) == {-1.0, 1.0}
 
 
+@pytest.mark.parametrize("name", KNOWN)
+def test_tails_are_as_heavy_as_the_law_says(name):
+    noise = np.abs(np.asarray(NOISE_LAWS[name](jax.random.key(5), (1000, 1000)), np.float64).ravel())
+    assert np.all(np.isfinite(noise))
+    for share in (1e-3, 1e-4):
+        beyond = np.sum(noise > KNOWN[name].ppf(1 - share / 2))
+        assert abs(beyond - share * len(noise)) < 4 * (share * len(noise)) ** 0.5
+    assert noise.max() < KNOWN[name].ppf(1 - 1e-11)  # in a million draws, once in 50,000 times
+
+
 def test_a_law_is_added_once():
     register_noise_law("of this test", lambda key, shape: jnp.ones(shape))
     try:
