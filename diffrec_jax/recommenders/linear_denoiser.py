@@ -11,6 +11,7 @@ import numpy as np
 from scipy import linalg, sparse
 
 from diffrec_jax.data.similarity import BLOCK_BYTES, item_blocks
+from diffrec_jax.recommenders.positive_definite import invert_in_place
 from diffrec_jax.settings import check_settings, setting
 
 
@@ -61,16 +62,16 @@ def fit_linear_denoiser(train: sparse.csr_array, fit: LinearFit) -> np.ndarray:
     gram = _gram(user_weighted(train, fit.user_weight_power))
     num_items = len(gram)
     gram[np.diag_indices(num_items)] += fit.l2 + fit.dropout / (1 - fit.dropout) * gram.diagonal()
-    factor, info = linalg.lapack.dpotrf(gram, lower=1, overwrite_a=1)
-    inverse, info_inverse = linalg.lapack.dpotri(factor, lower=1, overwrite_c=1)
-    if info or info_inverse:
-        raise np.linalg.LinAlgError(f"the Gram matrix is not positive definite with l2 = {fit.l2}")
-    weights, diagonal = np.empty((num_items, num_items), np.float32), inverse.diagonal().copy()
+    try:
+        invert_in_place(gram)
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(f"the Gram matrix is not positive definite with l2 = {fit.l2}") from error
+    weights, diagonal = np.empty((num_items, num_items), np.float32), gram.diagonal().copy()
     for block in item_blocks(num_items):  # the inverse is stored below its diagonal only
-        rows = inverse[block.start :, block]
+        rows = gram[block.start :, block]
         weights[block.start :, block] = -rows / diagonal[None, block]
         weights[block, block.start :] = -rows.T / diagonal[None, block.start :]
-        square = inverse[block, block]
+        square = gram[block, block]
         weights[block, block] = -(np.tril(square) + np.tril(square, -1).T) / diagonal[None, block]
     weights[np.diag_indices(num_items)] = 0.0
     return weights

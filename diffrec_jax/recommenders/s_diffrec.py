@@ -26,6 +26,8 @@ from diffrec_jax.rows import fold_each
 from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
+MOST_WHOLE_ITEMS, USUAL_FACTORS = 6000, 512
+"""Items up to which the linear part is whole, which takes a minute for so many, and its rank beyond."""
 TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key is folded with, beside dropout's
 
 
@@ -34,11 +36,6 @@ class SDiffRecConfig(SASRecConfig):
     """S-DiffRec: a SASRec's network, the diffusion and the linear part; with T = 0 there is no diffusion."""
 
     less_memory: ClassVar[str] = "give the linear part factors (linear_factors 256, say), or linear_weight 0"
-    future_horizon: float = setting(
-        3.0,
-        "H: x_0 are the items after a place, the k-th with weight exp(-(k-1)/H); 0: the next one alone.",
-        at_least=0,
-    )
     num_timesteps: int = setting(5, "T, diffusion steps.", at_least=0, aliases=("steps",))
     noise_schedule: ScheduleKind = setting("cosine", "How the noise grows with t.")
     noise_scale: float = setting(1.0, "s, scale of the noise, of the schedules that have one.", above=0)
@@ -54,7 +51,12 @@ class SDiffRecConfig(SASRecConfig):
     linear_scales: tuple[int, ...] = setting((1, 5, 30), "Recency scales of the linear part, as of window_ridge.")
     linear_horizon: float = setting(2.0, "Its horizon.", above=0)
     linear_l2: float = setting(1000.0, "L2 regularisation of the fitted linear part.", above=0)
-    linear_factors: int = setting(0, "Its rank, as of window_ridge; 0: whole.", at_least=0)
+    linear_factors: int | None = setting(
+        None,
+        f"Its rank, as of window_ridge; 0: whole. By default whole for up to {MOST_WHOLE_ITEMS:,} items, "
+        f"{USUAL_FACTORS} of more.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -77,15 +79,16 @@ class SDiffRecConfig(SASRecConfig):
             noise_max=self.noise_max,
         )
 
-    def linear_part(self) -> WindowRidgeConfig:
-        """The linear part's own configuration."""
-        return WindowRidgeConfig(
-            scales=self.linear_scales, horizon=self.linear_horizon, l2=self.linear_l2, rank=self.linear_factors
-        )
+    def linear_part(self, train: sparse.csr_array) -> WindowRidgeConfig:
+        """The linear part's own configuration, for a training split."""
+        rank = self.linear_factors
+        if rank is None:
+            rank = 0 if train.shape[1] <= MOST_WHOLE_ITEMS else min(USUAL_FACTORS, train.shape[0])
+        return WindowRidgeConfig(scales=self.linear_scales, horizon=self.linear_horizon, l2=self.linear_l2, rank=rank)
 
     def linear_bytes(self, train: sparse.csr_array) -> int:
         """What fitting the linear part takes at its peak."""
-        return make_window_ridge(self.linear_part()).fit_bytes(train) if self.has_linear_part else 0
+        return make_window_ridge(self.linear_part(train)).fit_bytes(train) if self.has_linear_part else 0
 
 
 def vector_scale(item_vectors: Array) -> Array:
@@ -100,16 +103,17 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
       ValueError: the linear part has more factors than there are users or items.
     """
     num_items, size = train.shape[1], config.embedding_size
-    sequences, linear = make_sequence_model(config, train), make_window_ridge(config.linear_part())
+    linear_config = config.linear_part(train)
+    sequences, linear = make_sequence_model(config, train), make_window_ridge(linear_config)
     denoiser = ConditionalDenoiser(config.dims, config.time_embedding_size)
     diffuses = config.num_timesteps > 0
     schedule = config.make_schedule() if diffuses else None
     most = min(train.shape[0], train.shape[1])
-    if config.linear_factors > most:
+    if linear_config.rank > most:
         raise ValueError(
-            f"linear_factors must be at most {most}, the smaller of users and items, got {config.linear_factors}"
+            f"linear_factors must be at most {most}, the smaller of users and items, got {linear_config.rank}"
         )
-    width = (len(config.linear_scales), config.linear_factors or num_items, num_items)
+    width = (len(config.linear_scales), linear_config.rank or num_items, num_items)
 
     def init_params(key: Key) -> Params:
         params = {"sequence": sequences.init_params(key)}
@@ -118,8 +122,8 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
             params["denoiser"] = denoiser.init(jax.random.fold_in(key, 1), nothing, nothing, jnp.zeros(1, jnp.int32))
         if config.has_linear_part:
             params["linear"] = {"weights": jnp.zeros(width)}
-            if config.linear_factors:
-                params["linear"]["factors"] = jnp.zeros((num_items, config.linear_factors))
+            if linear_config.rank:
+                params["linear"]["factors"] = jnp.zeros((num_items, linear_config.rank))
         return params
 
     def warm_start(params: Params) -> Params:

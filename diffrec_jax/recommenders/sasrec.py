@@ -22,6 +22,8 @@ from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 MOST_ITEMS, USUAL_NEGATIVES = 30_000, 2048
 """Items up to which all of them are the softmax's, and how many are drawn beyond."""
+LONG_ROWS, LONG_HORIZON = 20, 3.0
+"""Mean length from which on rows are long, and their horizon."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,10 @@ class SASRecConfig:
         f"of up to {MOST_ITEMS:,} items, and {USUAL_NEGATIVES:,} sampled ones of more.",
         at_least=0,
     )
-    future_horizon: float = setting(
-        0.0,
-        "H: a place predicts all items after it, the k-th with weight exp(-(k-1)/H); 0: the next one alone.",
+    future_horizon: float | None = setting(
+        None,
+        "H: a place predicts all items after it, the k-th with weight exp(-(k-1)/H); 0: the next one alone. By default "
+        f"{LONG_HORIZON:g} where rows have {LONG_ROWS} items or more on average, else 0.",
         at_least=0,
     )
     dropout: float = setting(0.2, "Rate of the dropout.", at_least=0, below=1)
@@ -58,6 +61,12 @@ class SASRecConfig:
         if self.num_negatives is None:
             return 0 if num_items <= MOST_ITEMS else USUAL_NEGATIVES
         return 0 if self.num_negatives >= num_items else self.num_negatives
+
+    def horizon_of(self, train: sparse.csr_array) -> float:
+        """H over the rows of a training split."""
+        if self.future_horizon is None:
+            return LONG_HORIZON if train.nnz >= LONG_ROWS * train.shape[0] else 0.0
+        return self.future_horizon
 
 
 def softmax_losses(
@@ -126,7 +135,7 @@ class SequenceModel(NamedTuple):
 def make_sequence_model(config: SASRecConfig, train: sparse.csr_array) -> SequenceModel:
     """Over the items of a training split, whose rows are in time order."""
     num_users, num_items = train.shape[0], train.shape[1]
-    num_negatives = config.negatives_of(num_items)
+    num_negatives, horizon = config.negatives_of(num_items), config.horizon_of(train)
     model = SASRecEncoder(
         num_items=num_items,
         max_length=config.max_length,
@@ -145,7 +154,7 @@ def make_sequence_model(config: SASRecConfig, train: sparse.csr_array) -> Sequen
         hidden: Array = model.apply(params, batch.item_ids, batch.rows, keys)  # type: ignore[assignment]
         rows = jnp.where(batch.item_ids < num_items, batch.rows, -1)
         vectors = params["params"]["item_vectors"].at[batch.item_ids].get(mode="fill", fill_value=0.0)
-        targets, has_next = future_means(vectors, rows, config.future_horizon, config.max_length)
+        targets, has_next = future_means(vectors, rows, horizon, config.max_length)
         return Places(hidden, targets, has_next, jnp.roll(batch.item_ids, -1), keys)
 
     def losses(params: Params, places: Places, hidden: Array, batch: RowBatch, key: Key) -> Array:

@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from scipy import linalg, sparse
+from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors
 from diffrec_jax.data.similarity import BLOCK_BYTES
 from diffrec_jax.recommenders.base import FittedRecommender
+from diffrec_jax.recommenders.positive_definite import solve_in_place, work_bytes
 from diffrec_jax.rows import embed, num_entries, places
 from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys
@@ -187,11 +188,14 @@ def fit_window_ridge(config: WindowRidgeConfig, train: sparse.csr_array) -> Wind
     else:
         gram, right = _reduced_equations(config, rows, factors.astype(np.float64))
     gram[np.diag_indices(len(gram))] += config.l2
-    # LAPACK's matrices lie column by column: the upper triangle of ours is the lower one of its.
-    _, solved, info = linalg.lapack.dposv(gram.T, np.asfortranarray(right), lower=1, overwrite_a=1, overwrite_b=1)
-    if info:
-        raise np.linalg.LinAlgError(f"the Gram matrix of the windows is not positive definite with l2 = {config.l2}")
-    weights = np.ascontiguousarray(solved, np.float32).reshape(len(config.scales), -1, train.shape[1])
+    right = np.asfortranarray(right)
+    try:
+        solve_in_place(gram.T, right)  # in Fortran's order our upper triangle is the lower one
+    except np.linalg.LinAlgError as error:
+        raise np.linalg.LinAlgError(
+            f"the Gram matrix of the windows is not positive definite with l2 = {config.l2}"
+        ) from error
+    weights = np.ascontiguousarray(right, np.float32).reshape(len(config.scales), -1, train.shape[1])
     return WindowRidgeState(weights, None if factors is None else factors.astype(np.float32))
 
 
@@ -219,6 +223,6 @@ def make_window_ridge(config: WindowRidgeConfig) -> FittedRecommender:
         num_items = train.shape[1]
         width = num_scales * (config.rank or num_items)
         # Both sides in float64, the weights in float32 and their copy on the device.
-        return 8 * width**2 + 16 * width * num_items + 4 * BLOCK_BYTES
+        return 8 * width**2 + 16 * width * num_items + 4 * BLOCK_BYTES + work_bytes(width)
 
     return FittedRecommender(fit=lambda train: fit_window_ridge(config, train), score_fn=score_fn, fit_bytes=fit_bytes)

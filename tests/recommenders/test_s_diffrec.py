@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from scipy import sparse
 
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.once
 
 TRAIN = make_synthetic(SyntheticSpec(num_users=40, num_items=50, num_interactions=600, num_clusters=4)).train
 CLOCK = StepContext(step=jnp.int32(0), epoch=jnp.int32(0), key=jax.random.key(0))
-SIZES = {"embedding_size": 8, "num_heads": 2, "max_length": 6}
+SIZES = {"embedding_size": 8, "num_heads": 2, "max_length": 6, "future_horizon": 3.0}
 CONFIG = SDiffRecConfig(**SIZES, num_timesteps=4, dims=(16,), linear_l2=2.0, linear_scales=(1, 4))
 BATCH = make_row_batch(TRAIN, np.arange(5))
 KEYS = row_keys(jax.random.key(0), BATCH)
@@ -42,7 +43,7 @@ def make(**changes):
 
 def test_without_diffusion_and_linear_part_it_is_a_sasrec():
     recommender, params = make(num_timesteps=0, linear_weight=0.0)
-    sasrec = make_sasrec(SASRecConfig(**SIZES, future_horizon=3.0), TRAIN)
+    sasrec = make_sasrec(SASRecConfig(**SIZES), TRAIN)
     assert set(params) == {"sequence"}
     found = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0], recommender.score_fn(params, BATCH, KEYS)
     own = params["sequence"]
@@ -54,7 +55,7 @@ def test_without_diffusion_and_linear_part_it_is_a_sasrec():
 @pytest.mark.parametrize("rank", [0, 5])
 def test_the_linear_part_multiplies_what_the_network_expects(rank):
     recommender, params = make(num_timesteps=0, linear_factors=rank)
-    linear = make_window_ridge(dataclasses.replace(CONFIG, linear_factors=rank).linear_part())
+    linear = make_window_ridge(dataclasses.replace(CONFIG, linear_factors=rank).linear_part(TRAIN))
     expected = np.maximum(linear.score_fn(linear.fit(TRAIN), BATCH, KEYS), 0)
     alone, _ = make(num_timesteps=0, linear_weight=0.0)
     product = alone.score_fn({"sequence": params["sequence"]}, BATCH, KEYS) + 0.5 * np.log(expected + 5e-4)
@@ -68,7 +69,7 @@ def test_the_chain_agrees_with_plain_steps_in_float64():
     vectors = np.float64(params["sequence"]["params"]["item_vectors"])
     # The state itself, from scores that are its products with the items' vectors.
     states = np.linalg.lstsq(vectors, np.float64(sasrec.score_fn(params["sequence"], BATCH, KEYS)).T)[0].T
-    linear = make_window_ridge(CONFIG.linear_part())
+    linear = make_window_ridge(CONFIG.linear_part(TRAIN))
     prior = 0.5 * np.log(np.maximum(np.float64(linear.score_fn(linear.fit(TRAIN), BATCH, KEYS)), 0) + 5e-4)
     scale, z, betas = np.sqrt(np.mean(vectors**2)), np.zeros_like(states), np.float64(schedule.betas)
     alphas_cumprod = np.cumprod(1 - betas)
@@ -125,6 +126,13 @@ def test_the_linear_part_is_held_and_has_no_moments():
         np.any(one != other) for one, other in zip(*map(jax.tree.leaves, (moved["denoiser"], params["denoiser"])))
     )
     assert not any(leaf.shape == params["linear"]["weights"].shape for leaf in jax.tree.leaves(after))
+
+
+def test_of_many_items_the_linear_part_has_factors():
+    assert SDiffRecConfig().linear_part(sparse.csr_array((9000, 6000))).rank == 0
+    assert SDiffRecConfig().linear_part(sparse.csr_array((9000, 6001))).rank == 512
+    assert SDiffRecConfig().linear_part(sparse.csr_array((300, 6001))).rank == 300
+    assert SDiffRecConfig(linear_factors=0).linear_part(sparse.csr_array((9000, 6001))).rank == 0
 
 
 def test_memory_of_the_linear_part_is_known():

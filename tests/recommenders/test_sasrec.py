@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.data import make_row_batch
+from diffrec_jax.data import csr_from_pairs, make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import SASRecConfig, StepContext, make_sasrec
 from diffrec_jax.recommenders.sasrec import softmax_losses
@@ -50,6 +50,16 @@ def test_few_items_all_compete_and_many_are_sampled():
     assert SASRecConfig().negatives_of(94_949) == 2048
     assert SASRecConfig(num_negatives=0).negatives_of(94_949) == 0
     assert SASRecConfig(num_negatives=64).negatives_of(50) == 0
+
+
+def test_long_rows_tell_of_sets_and_short_ones_of_the_next_item():
+    def train(length):
+        return csr_from_pairs(np.array([(user, item) for user in range(4) for item in range(length)]), 4, 30)
+
+    assert SASRecConfig().horizon_of(train(20)) == 3.0
+    assert SASRecConfig().horizon_of(train(19)) == 0.0
+    assert SASRecConfig(future_horizon=1.5).horizon_of(train(19)) == 1.5
+    assert SASRecConfig(future_horizon=0.0).horizon_of(train(20)) == 0.0
 
 
 @pytest.mark.parametrize("settings", [{"num_negatives": 0}, {"num_negatives": 5}, {"future_horizon": 2.0}])
