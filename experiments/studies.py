@@ -171,11 +171,11 @@ STUDIES = (
         "user has already. Of the last item of each user recall@10 is HR@10; 8:1:1 splits each user's items by time.",
         {
             "S-DiffRec": (
-                "--model=s_diffrec", *OF_SEQUENCES, "--num_timesteps=0", "--linear_factors=512", "--linear_l2=3",
-                "--linear_scales=1,5",
+                "--model=s_diffrec", *OF_SEQUENCES, "--num_timesteps=0", "--linear_weight=0.8",
+                "--linear_neighbors=256", "--linear_horizon=3", "--linear_l2=100", "--linear_scales=1,5",
             ),
             "SASRec": ("--model=sasrec", *OF_SEQUENCES),
-            "WindowRidge": ("--model=window_ridge", "--rank=512", "--l2=3", "--scales=1,5"),
+            "WindowRidge": ("--model=window_ridge", "--num_neighbors=256", "--l2=100", "--scales=1,5"),
             "Popularity": ("--model=popularity",),
         },
         against="SASRec",

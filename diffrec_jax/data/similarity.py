@@ -46,3 +46,17 @@ def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float
             yield block, (columns[block] @ train).toarray() / np.where(scale > 0, scale, 1.0)
 
     return strongest(similarities(), train.shape[1], num_neighbours)
+
+
+def strongest_of_rows(matrix: sparse.csr_array, num_neighbours: int) -> Neighbours:
+    """Of each row of a sparse matrix [N, I] the entries of the largest size, [N, min(K, I)]."""
+    lengths = np.diff(matrix.indptr)
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    order = np.lexsort((-np.abs(matrix.data), rows))  # each row's entries stay together
+    places = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
+    kept = places < num_neighbours
+    shape = len(lengths), min(num_neighbours, matrix.shape[1])
+    found = Neighbours(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+    found.item_ids[rows[kept], places[kept]] = matrix.indices[order][kept]
+    found.weights[rows[kept], places[kept]] = matrix.data[order][kept]
+    return found

@@ -159,7 +159,8 @@ def make_gfcf(config: GFCFConfig) -> FittedRecommender:
     return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(12))
 
 
-def _score_neighbours(neighbours: Neighbours, batch: RowBatch, row_keys: RowKeys) -> Array:
+def score_neighbors(neighbours: Neighbours, batch: RowBatch, row_keys: RowKeys | None = None) -> Array:
+    """Every item of a row adds its weight times that of its neighbours to them, [B, I]."""
     del row_keys
     item_ids, weights = (jnp.asarray(table).at[batch.item_ids].get(mode="clip") for table in neighbours)
     scores = jnp.zeros((batch.user_ids.shape[0], neighbours.item_ids.shape[0]))
@@ -189,7 +190,7 @@ def make_item_knn(config: ItemKNNConfig) -> FittedRecommender:
     """
     return FittedRecommender(
         fit=lambda train: nearest_items(train, config.num_neighbors, shrink=config.shrink),
-        score_fn=_score_neighbours,
+        score_fn=score_neighbors,
         fit_bytes=_neighbour_bytes(config.num_neighbors),
     )
 
@@ -228,4 +229,4 @@ def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
 
         return strongest(similarities(), train.shape[1], config.num_neighbors)
 
-    return FittedRecommender(fit=fit, score_fn=_score_neighbours, fit_bytes=_neighbour_bytes(config.num_neighbors))
+    return FittedRecommender(fit=fit, score_fn=score_neighbors, fit_bytes=_neighbour_bytes(config.num_neighbors))

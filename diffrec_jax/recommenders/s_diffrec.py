@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
@@ -26,8 +27,8 @@ from diffrec_jax.rows import fold_each
 from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
-MOST_WHOLE_ITEMS, USUAL_FACTORS = 6000, 512
-"""Items up to which the linear part is whole, which takes a minute for so many, and its rank beyond."""
+MOST_WHOLE_ITEMS, USUAL_NEIGHBORS = 6000, 256
+"""Items up to which the linear part is whole, which takes a minute for so many, and its neighbours beyond."""
 TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key is folded with, beside dropout's
 
 
@@ -35,7 +36,7 @@ TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key
 class SDiffRecConfig(SASRecConfig):
     """S-DiffRec: a SASRec's network, the diffusion and the linear part; with T = 0 there is no diffusion."""
 
-    less_memory: ClassVar[str] = "give the linear part factors (linear_factors 256, say), or linear_weight 0"
+    less_memory: ClassVar[str] = "give the linear part neighbours (linear_neighbors 256, say), or linear_weight 0"
     num_timesteps: int = setting(5, "T, diffusion steps.", at_least=0, aliases=("steps",))
     noise_schedule: ScheduleKind = setting("cosine", "How the noise grows with t.")
     noise_scale: float = setting(1.0, "s, scale of the noise, of the schedules that have one.", above=0)
@@ -51,10 +52,11 @@ class SDiffRecConfig(SASRecConfig):
     linear_scales: tuple[int, ...] = setting((1, 5, 30), "Recency scales of the linear part, as of window_ridge.")
     linear_horizon: float = setting(2.0, "Its horizon.", above=0)
     linear_l2: float = setting(1000.0, "L2 regularisation of the fitted linear part.", above=0)
-    linear_factors: int | None = setting(
+    linear_factors: int = setting(0, "Its rank, as of window_ridge; 0: whole, or of neighbours.", at_least=0)
+    linear_neighbors: int | None = setting(
         None,
-        f"Its rank, as of window_ridge; 0: whole. By default whole for up to {MOST_WHOLE_ITEMS:,} items, "
-        f"{USUAL_FACTORS} of more.",
+        "Its neighbours, as of window_ridge; 0: from all items. By default from all of up to "
+        f"{MOST_WHOLE_ITEMS:,} items, and from {USUAL_NEIGHBORS} of more.",
         at_least=0,
     )
 
@@ -81,14 +83,26 @@ class SDiffRecConfig(SASRecConfig):
 
     def linear_part(self, train: sparse.csr_array) -> WindowRidgeConfig:
         """The linear part's own configuration, for a training split."""
-        rank = self.linear_factors
-        if rank is None:
-            rank = 0 if train.shape[1] <= MOST_WHOLE_ITEMS else min(USUAL_FACTORS, train.shape[0])
-        return WindowRidgeConfig(scales=self.linear_scales, horizon=self.linear_horizon, l2=self.linear_l2, rank=rank)
+        neighbors = self.linear_neighbors
+        if neighbors is None:
+            is_large = train.shape[1] > MOST_WHOLE_ITEMS and not self.linear_factors
+            neighbors = USUAL_NEIGHBORS if is_large else 0
+        return WindowRidgeConfig(
+            scales=self.linear_scales,
+            horizon=self.linear_horizon,
+            l2=self.linear_l2,
+            rank=self.linear_factors,
+            num_neighbors=neighbors,
+        )
 
     def linear_bytes(self, train: sparse.csr_array) -> int:
         """What fitting the linear part takes at its peak."""
         return make_window_ridge(self.linear_part(train)).fit_bytes(train) if self.has_linear_part else 0
+
+
+def as_params(linear: WindowRidgeState) -> dict[str, Any]:
+    """The linear part as parameters: floats all, as gradients want them, in which ids are exact up to 2^24."""
+    return {name: value.astype(np.float32) for name, value in linear._asdict().items() if value is not None}
 
 
 def vector_scale(item_vectors: Array) -> Array:
@@ -113,7 +127,7 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
         raise ValueError(
             f"linear_factors must be at most {most}, the smaller of users and items, got {linear_config.rank}"
         )
-    width = (len(config.linear_scales), linear_config.rank or num_items, num_items)
+    num_scales, num_neighbors = len(config.linear_scales), min(linear_config.num_neighbors, num_items)
 
     def init_params(key: Key) -> Params:
         params = {"sequence": sequences.init_params(key)}
@@ -121,15 +135,17 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
             nothing = jnp.zeros((1, size))
             params["denoiser"] = denoiser.init(jax.random.fold_in(key, 1), nothing, nothing, jnp.zeros(1, jnp.int32))
         if config.has_linear_part:
-            params["linear"] = {"weights": jnp.zeros(width)}
-            if linear_config.rank:
-                params["linear"]["factors"] = jnp.zeros((num_items, linear_config.rank))
+            params["linear"] = as_params(
+                WindowRidgeState(
+                    jnp.zeros((num_scales, linear_config.rank or num_items, num_neighbors or num_items)),
+                    jnp.zeros((num_items, linear_config.rank)) if linear_config.rank else None,
+                    jnp.zeros((num_scales, num_items, num_neighbors)) if num_neighbors else None,
+                )
+            )
         return params
 
     def warm_start(params: Params) -> Params:
-        fitted = linear.fit(train)
-        own = {"weights": fitted.weights} | ({} if fitted.factors is None else {"factors": fitted.factors})
-        return params | {"linear": own}
+        return params | {"linear": as_params(linear.fit(train))}
 
     def denoised(params: Params, hidden: Array, z_t: Array, t: Array) -> Array:
         return denoiser.apply(params["denoiser"], hidden, z_t, t)  # type: ignore[return-value]
@@ -151,7 +167,9 @@ def make_s_diffrec(config: SDiffRecConfig, train: sparse.csr_array) -> Recommend
         hidden, item_vectors = sequences.read_rows(params["sequence"], batch), item_vectors_of(params)
         expected = jnp.zeros(())
         if config.has_linear_part:
-            state = WindowRidgeState(params["linear"]["weights"], params["linear"].get("factors"))
+            state = WindowRidgeState(**params["linear"])
+            if state.neighbors is not None:
+                state = state._replace(neighbors=state.neighbors.astype(jnp.int32))
             scores = jnp.maximum(linear.score_fn(state, batch, row_keys), 0.0)
             expected = config.linear_weight * jnp.log(scores + config.linear_floor)
 

@@ -3,8 +3,9 @@
 What a linear sequence model can do without any gradient: the opponent of sequence models, and where they may start.
 """
 
+import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,12 +13,16 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors
-from diffrec_jax.data.similarity import BLOCK_BYTES
+from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbours, strongest_of_rows
 from diffrec_jax.recommenders.base import FittedRecommender
+from diffrec_jax.recommenders.item_item import score_neighbors
 from diffrec_jax.recommenders.positive_definite import solve_in_place, work_bytes
 from diffrec_jax.rows import embed, num_entries, places
 from diffrec_jax.settings import check_settings, seed_setting, setting
 from diffrec_jax.typing import Array, RowKeys
+
+PAIRS_AT_ONCE = 2**21
+"""Of entries of rows, while the sparse equations are summed."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,19 @@ class WindowRidgeConfig:
         "8 S (S + 2) bytes for each pair of items, S the number of scales.",
         at_least=0,
     )
+    num_neighbors: int = setting(
+        0,
+        "K, for many items and short rows: an item is predicted from those K alone that come before it most, and of "
+        "each item the K strongest weights are kept; 0: from all items.",
+        at_least=0,
+    )
     seed: int = seed_setting(1, "Seed of the randomised SVD that makes the factors.")
 
     def __post_init__(self) -> None:
         """Checks every value."""
         check_settings(self)
+        if self.rank and self.num_neighbors:
+            raise ValueError("rank and num_neighbors are two ways to save memory: set one of them to 0")
 
     @property
     def uses_seed(self) -> bool:
@@ -53,9 +66,11 @@ class WindowRidgeState(NamedTuple):
     """Scores are the sum over scales s of x_s F W_s, x_s the row weighted by the age of its items."""
 
     weights: np.ndarray
-    """W [S, R, I], or [S, I, I] without factors."""
-    factors: np.ndarray | None
+    """W [S, R, I], or [S, I, I] without factors, or [S, I, K] of neighbours."""
+    factors: np.ndarray | None = None
     """F [I, R]; None: the identity."""
+    neighbors: np.ndarray | None = None
+    """[S, I, K]: the items that the K weights of an item lead to; None: they lead to all."""
 
 
 class PairTables(NamedTuple):
@@ -133,6 +148,89 @@ def _whole_equations(config: WindowRidgeConfig, train: sparse.csr_array) -> tupl
     return gram, right
 
 
+def _sparse_equations(
+    config: WindowRidgeConfig, train: sparse.csr_array
+) -> tuple[sparse.csr_array, list[sparse.csr_array]]:
+    """Phi'Phi [SI, SI] and, of each scale, the rows of Phi'Y [I, I], with the pairs of items alone that rows hold."""
+    num_items, scales = train.shape[1], range(len(config.scales))
+    lengths = np.diff(train.indptr)
+    decays, both, ahead = make_pair_tables(config, int(lengths.max(initial=1)))
+    gram = sparse.csr_array((len(scales) * num_items,) * 2)
+    right = [sparse.csr_array((num_items, num_items)) for _ in scales]
+    pairs = np.cumsum(lengths.astype(np.int64) ** 2)
+    ends = np.searchsorted(pairs, np.arange(PAIRS_AT_ONCE, pairs[-1] + PAIRS_AT_ONCE, PAIRS_AT_ONCE), side="right")
+    for start, end in itertools.pairwise([0, *np.unique(np.append(ends, len(lengths)))]):
+        counts = np.repeat(lengths[start:end], lengths[start:end])  # of each entry, those of its row
+        first = np.repeat(np.arange(train.indptr[start], train.indptr[end]), counts)
+        starts = np.repeat(train.indptr[start:end], lengths[start:end])
+        place = np.arange(train.indptr[start], train.indptr[end]) - starts
+        second = np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts - starts, counts)
+        one, two = np.repeat(place, counts), second - np.repeat(starts, counts)
+        length, steps = np.repeat(counts, counts), two - one
+        gaps, to_last = np.abs(steps), length - 2 - np.maximum(one, two)
+        weights = train.data[first] * train.data[second]
+        where = train.indices[first], train.indices[second]
+
+        def summed(values: np.ndarray, where: Any = where) -> sparse.csr_array:
+            kept = values != 0
+            return sparse.coo_array(
+                (values[kept], tuple(part[kept] for part in where)), shape=(num_items, num_items)
+            ).tocsr()
+
+        gram = gram + sparse.block_array(
+            [
+                [summed(np.where(steps >= 0, decays[s, gaps], decays[t, gaps]) * both[s, t, to_last] * weights)
+                 for t in scales]
+                for s in scales
+            ],
+            format="csr",
+        )  # fmt: skip
+        for s in scales:
+            right[s] = right[s] + summed(ahead[s, (length - 2 - one) % config.stride, gaps] * (steps > 0) * weights)
+    return gram, right
+
+
+def fit_neighbors(config: WindowRidgeConfig, train: sparse.csr_array) -> WindowRidgeState:
+    """Each item's column of W from a system of its own, over the items that come before it most.
+
+    Where rows are short few items come before another, so that hardly anything is left out, and what would be S I
+    unknowns are a few hundred.
+    """
+    num_scales, num_items = len(config.scales), train.shape[1]
+    gram, right = _sparse_equations(config, newest_of_rows(train, config.max_length))
+    found, columns = [], [part.tocsc() for part in right]
+    before = sum(columns[1:], columns[0]).tocsc()
+    number = np.full(gram.shape[0], -1)  # of an unknown in the system of the item at hand
+    for item in range(num_items):
+        own = slice(before.indptr[item], before.indptr[item + 1])
+        strongest = np.argsort(-before.data[own], kind="stable")[: config.num_neighbors]
+        unknowns = (np.arange(num_scales)[:, None] * num_items + np.sort(before.indices[own][strongest])).ravel()
+        size = len(unknowns)
+        number[unknowns] = np.arange(size)
+        counts = gram.indptr[unknowns + 1] - gram.indptr[unknowns]
+        entries = np.arange(counts.sum()) + np.repeat(gram.indptr[unknowns] - np.cumsum(counts) + counts, counts)
+        others = number[gram.indices[entries]]
+        inside = others >= 0
+        system, target = np.zeros((size, size), order="F"), np.zeros((size, 1), order="F")
+        system[np.repeat(np.arange(size), counts)[inside], others[inside]] = gram.data[entries][inside]
+        system[np.diag_indices(size)] += config.l2
+        for scale, column in enumerate(columns):
+            sources = column.indices[column.indptr[item] : column.indptr[item + 1]] + scale * num_items
+            values = column.data[column.indptr[item] : column.indptr[item + 1]]
+            inside = number[sources] >= 0
+            target[number[sources][inside], 0] = values[inside]
+        number[unknowns] = -1
+        if size:
+            solve_in_place(system, target)
+        found.append((unknowns, target[:, 0]))
+    indptr = np.cumsum([0, *(len(unknowns) for unknowns, _ in found)])
+    unknowns, values = (np.concatenate(parts) for parts in zip(*found))
+    solved = sparse.csc_array((values, unknowns, indptr), shape=(gram.shape[0], num_items)).tocsr()
+    kept = strongest_of_rows(solved, config.num_neighbors)
+    shape = (num_scales, num_items, -1)
+    return WindowRidgeState(kept.weights.reshape(shape), neighbors=kept.item_ids.reshape(shape))
+
+
 class Windows(NamedTuple):
     """Of rows of one length L: W prefixes, and how much each of the row's items counts in them."""
 
@@ -181,6 +279,8 @@ def fit_window_ridge(config: WindowRidgeConfig, train: sparse.csr_array) -> Wind
 
     A row of Phi holds a prefix at every recency scale, a row of Y the items after it, each weighted by its distance.
     """
+    if config.num_neighbors:
+        return fit_neighbors(config, train)
     factors = leading_item_factors(train, config.rank, seed=config.seed)[1] if config.rank else None
     rows = newest_of_rows(train, config.max_length)
     if factors is None:
@@ -208,12 +308,14 @@ def make_window_ridge(config: WindowRidgeConfig) -> FittedRecommender:
 
     def score_fn(state: WindowRidgeState, batch: RowBatch, row_keys: RowKeys) -> Array:
         del row_keys
-        num_items = state.weights.shape[2]
+        num_items = state.weights.shape[1 if state.neighbors is not None else 2]
         ages = num_entries(batch, num_items)[batch.rows] - 1 - places(batch)
         scores = jnp.zeros((batch.user_ids.shape[0], num_items))
-        for scale, weights in zip(config.scales, jnp.asarray(state.weights)):
+        for number, (scale, weights) in enumerate(zip(config.scales, jnp.asarray(state.weights))):
             aged = batch._replace(weights=batch.weights * jnp.exp(-jnp.maximum(ages, 0) / scale))
-            if state.factors is None:
+            if state.neighbors is not None:
+                scores = scores + score_neighbors(Neighbours(state.neighbors[number], weights), aged)
+            elif state.factors is None:
                 scores = scores + embed(aged, weights)
             else:
                 scores = scores + embed(aged, jnp.asarray(state.factors)) @ weights
@@ -221,6 +323,12 @@ def make_window_ridge(config: WindowRidgeConfig) -> FittedRecommender:
 
     def fit_bytes(train: sparse.csr_array) -> int:
         num_items = train.shape[1]
+        if config.num_neighbors:
+            lengths = np.minimum(np.diff(train.indptr), config.max_length).astype(np.int64)
+            pairs = min(int(lengths @ lengths), num_items**2)
+            # The sparse equations while a part is added to them, a part's pairs, and the weights at every stage.
+            kept = min(config.num_neighbors * num_items, pairs)
+            return 36 * num_scales**2 * pairs + 200 * PAIRS_AT_ONCE + 48 * num_scales * kept
         width = num_scales * (config.rank or num_items)
         # Both sides in float64, the weights in float32 and their copy on the device.
         return 8 * width**2 + 16 * width * num_items + 4 * BLOCK_BYTES + work_bytes(width)

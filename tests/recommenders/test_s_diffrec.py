@@ -52,10 +52,11 @@ def test_without_diffusion_and_linear_part_it_is_a_sasrec():
     np.testing.assert_array_equal(found[1], expected[1])
 
 
-@pytest.mark.parametrize("rank", [0, 5])
-def test_the_linear_part_multiplies_what_the_network_expects(rank):
-    recommender, params = make(num_timesteps=0, linear_factors=rank)
-    linear = make_window_ridge(dataclasses.replace(CONFIG, linear_factors=rank).linear_part(TRAIN))
+@pytest.mark.parametrize("form", [{}, {"linear_factors": 5}, {"linear_neighbors": 7}])
+def test_the_linear_part_multiplies_what_the_network_expects(form):
+    recommender, params = make(num_timesteps=0, **form)
+    assert jax.tree.map(np.shape, recommender.init_params(jax.random.key(0))) == jax.tree.map(np.shape, params)
+    linear = make_window_ridge(dataclasses.replace(CONFIG, **form).linear_part(TRAIN))
     expected = np.maximum(linear.score_fn(linear.fit(TRAIN), BATCH, KEYS), 0)
     alone, _ = make(num_timesteps=0, linear_weight=0.0)
     product = alone.score_fn({"sequence": params["sequence"]}, BATCH, KEYS) + 0.5 * np.log(expected + 5e-4)
@@ -128,11 +129,12 @@ def test_the_linear_part_is_held_and_has_no_moments():
     assert not any(leaf.shape == params["linear"]["weights"].shape for leaf in jax.tree.leaves(after))
 
 
-def test_of_many_items_the_linear_part_has_factors():
-    assert SDiffRecConfig().linear_part(sparse.csr_array((9000, 6000))).rank == 0
-    assert SDiffRecConfig().linear_part(sparse.csr_array((9000, 6001))).rank == 512
-    assert SDiffRecConfig().linear_part(sparse.csr_array((300, 6001))).rank == 300
-    assert SDiffRecConfig(linear_factors=0).linear_part(sparse.csr_array((9000, 6001))).rank == 0
+def test_of_many_items_the_linear_part_has_neighbors():
+    def neighbors(num_items, **settings):
+        return SDiffRecConfig(**settings).linear_part(sparse.csr_array((9000, num_items))).num_neighbors
+
+    assert (neighbors(6000), neighbors(6001)) == (0, 256)
+    assert neighbors(6001, linear_neighbors=0) == neighbors(6001, linear_factors=64) == 0
 
 
 def test_memory_of_the_linear_part_is_known():

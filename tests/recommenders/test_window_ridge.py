@@ -56,6 +56,40 @@ def test_all_factors_are_no_restriction(stride):
     np.testing.assert_allclose(*found, rtol=1e-3, atol=1e-5)
 
 
+def dense(state):
+    """The weights of neighbours as [S I, I]."""
+    num_scales, num_items, _ = state.weights.shape
+    found = np.zeros((num_scales * num_items, NUM_ITEMS))
+    rows = np.arange(num_scales * num_items)[:, None]
+    np.add.at(found, (rows, state.neighbors.reshape(len(rows), -1)), state.weights.reshape(len(rows), -1))
+    return found
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("pairs_at_once", [1, 60, 10**6])
+def test_an_item_is_predicted_from_those_that_come_before_it_most(monkeypatch, stride, pairs_at_once):
+    monkeypatch.setattr(window_ridge, "PAIRS_AT_ONCE", pairs_at_once)
+    phi, y = reference.windows(newest(8), NUM_ITEMS, (1, 4), 2.5, stride)
+    gram, right = phi.T @ phi, (phi.T @ y).reshape(2, NUM_ITEMS, NUM_ITEMS)
+    for most in (3, NUM_ITEMS):
+        expected = np.zeros((2 * NUM_ITEMS, NUM_ITEMS))
+        for item in range(NUM_ITEMS):
+            before = np.argsort(-right.sum(0)[:, item], kind="stable")[:most]
+            before = before[right.sum(0)[before, item] > 0]
+            own = np.concatenate([before, before + NUM_ITEMS])
+            system = gram[np.ix_(own, own)] + 0.7 * np.eye(len(own))
+            expected[own, item] = np.linalg.solve(system, right.reshape(-1, NUM_ITEMS)[own, item])
+        for row in expected:  # each keeps its strongest
+            row[np.argsort(-np.abs(row), kind="stable")[most:]] = 0.0
+        config = WindowRidgeConfig((1, 4), 2.5, 0.7, stride, 8, num_neighbors=most)
+        state = make_window_ridge(config).fit(matrix(ROWS))
+        np.testing.assert_allclose(dense(state), expected, rtol=1e-4, atol=1e-6)
+        batch = make_row_batch(matrix(ROWS), np.arange(len(ROWS)), batch_size=len(ROWS) + 1)
+        past = [np.concatenate([reference.recency_row(*row, NUM_ITEMS, scale) for scale in (1, 4)]) for row in ROWS]
+        scores = make_window_ridge(config).score_fn(state, batch, None)
+        np.testing.assert_allclose(scores[:-1], np.array(past) @ expected, rtol=1e-4, atol=1e-5)
+
+
 def test_blocks_of_rows_give_what_one_block_gives(monkeypatch):
     recommender = make_window_ridge(WindowRidgeConfig(scales=(1, 4), rank=5, l2=2.0))
     expected = recommender.fit(matrix(ROWS * 3)).weights
@@ -75,6 +109,7 @@ def test_settings_are_checked():
         ({"scales": ()}, "scales must be one or more positive whole numbers"),
         ({"horizon": 0.0}, "horizon must be above 0"),
         ({"max_length": 1}, "max_length must be at least 2"),
+        ({"rank": 3, "num_neighbors": 2}, "rank and num_neighbors are two ways to save memory"),
     ]:
         with pytest.raises(ValueError, match=message):
             WindowRidgeConfig(**wrong)

@@ -19,15 +19,20 @@ def recency_row(items, weights, num_items, scale):
     return row
 
 
-def window_ridge(rows, num_items, scales, horizon, l2, stride):
-    """[SI, I] from rows of (items, weights), oldest first: all windows made one by one."""
+def windows(rows, num_items, scales, horizon, stride):
+    """Inputs [W, SI] and targets [W, I] from rows of (items, weights), oldest first: all windows made one by one."""
     phi, y = [], []
     for items, weights in rows:
         for end in range(len(items) - 1, 0, -stride):
             past = [recency_row(items[:end], weights[:end], num_items, scale) for scale in scales]
             phi.append(np.concatenate(past))
             y.append(recency_row(items[end:][::-1], weights[end:][::-1], num_items, horizon))
-    phi, y = np.array(phi), np.array(y)
+    return np.array(phi), np.array(y)
+
+
+def window_ridge(rows, num_items, scales, horizon, l2, stride):
+    """[SI, I]."""
+    phi, y = windows(rows, num_items, scales, horizon, stride)
     return np.linalg.solve(phi.T @ phi + l2 * np.eye(phi.shape[1]), phi.T @ y)
 
 
