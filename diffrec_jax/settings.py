@@ -33,6 +33,8 @@ class Setting:
     aliases: tuple[str, ...] = ()
     """Names of the released scripts for the same thing."""
     is_path: bool = False
+    older: Any = None
+    """What configurations meant that are older than the setting; None: its default."""
 
     def range_text(self) -> str:
         """The range in words; empty without one."""

@@ -144,14 +144,17 @@ class RunConfig:
 
 
 def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration with the settings that are newer than it, at their defaults: those change nothing."""
+    """A stored configuration with the settings that are newer than it, at values that change nothing."""
     if stored.get("model") not in MODELS:
         return stored
     completed = dict(stored)
     everywhere = {"data": DataConfig, "recency": RecencyConfig}  # also of a model that leaves the recency as it is
     for part, config_class in (everywhere | part_classes(MODELS[stored["model"]])).items():
         if isinstance(stored.get(part), dict):
-            defaults = {name: field.default for name, field in fields_of(config_class).items()}
+            defaults = {
+                name: field.default if field.setting.older is None else field.setting.older
+                for name, field in fields_of(config_class).items()
+            }
             known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
             completed[part] = json.loads(json.dumps(known)) | stored[part]
     return completed

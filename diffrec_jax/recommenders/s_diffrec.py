@@ -58,6 +58,7 @@ class SDiffRecConfig(SASRecConfig):
         "Its neighbours, as of window_ridge; 0: from all items. By default from all of up to "
         f"{MOST_WHOLE_ITEMS:,} items, and from {USUAL_NEIGHBORS} of more.",
         at_least=0,
+        older=0,
     )
 
     def __post_init__(self) -> None:

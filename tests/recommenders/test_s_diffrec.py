@@ -7,6 +7,7 @@ import optax
 import pytest
 from scipy import sparse
 
+from diffrec_jax.config import with_later_settings
 from diffrec_jax.data import make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.models.conditional import ConditionalDenoiser
@@ -135,6 +136,8 @@ def test_of_many_items_the_linear_part_has_neighbors():
 
     assert (neighbors(6000), neighbors(6001)) == (0, 256)
     assert neighbors(6001, linear_neighbors=0) == neighbors(6001, linear_factors=64) == 0
+    older = with_later_settings({"model": "s_diffrec", "recommender": {"linear_factors": 0}})
+    assert older["recommender"]["linear_neighbors"] == 0
 
 
 def test_memory_of_the_linear_part_is_known():
