@@ -88,6 +88,7 @@ CLOSED_FORMS = {
     "gfcf": make_gfcf(GFCFConfig(rank=8)),
     "window_ridge": make_window_ridge(WindowRidgeConfig(scales=(1, 4), l2=3.0)),
     "window_ridge of rank 8": make_window_ridge(WindowRidgeConfig(scales=(1, 4), l2=3.0, rank=8)),
+    "window_ridge from neighbors": make_window_ridge(WindowRidgeConfig(scales=(1, 4), l2=3.0, num_neighbors=8)),
     "ials": make_ials(IALSConfig(embedding_size=24, num_iterations=2)),
 }
 
