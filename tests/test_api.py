@@ -20,7 +20,7 @@ from diffrec_jax.serving.model_files import ModelFileError
 from diffrec_jax.training.run_directory import RunDirectory, RunDirectoryError
 from diffrec_jax.training.train_config import TrainConfig
 from tests.experiments.scripts import run
-from tests.test_registry import RATED, SMALL, each
+from tests.test_registry import RATED, each, small_settings
 
 QUICK = {"epochs": 2, "eval_every": 1, "batch_size": 20, "ks": (5,)}
 
@@ -44,7 +44,7 @@ SPLIT = make_split()
 def small(model):
     """Keyword arguments that make a model quick."""
     family = MODELS[model]
-    own = {name: value for name, value in SMALL.items() if name in family.fields}
+    own = small_settings(model)
     own |= {"row_values": "ones"} if model in RATED else {}
     return own | (QUICK if family.is_trained else {"ks": (5,)})
 

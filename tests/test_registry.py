@@ -38,12 +38,15 @@ SMALL = {
 GROUPS = np.arange(50) % 2
 
 
-def small(model):
-    family = MODELS[model]
-    settings = {name: value for name, value in SMALL.items() if name in family.fields}
+def small_settings(model):
+    settings = {name: value for name, value in SMALL.items() if name in MODELS[model].fields}
     if "num_neighbors" in settings:
         settings.pop("rank", None)  # another way to the same end
-    return family.config_class(**settings)
+    return settings
+
+
+def small(model):
+    return MODELS[model].config_class(**small_settings(model))
 
 
 EVERYWHERE = ("diffrec", "l_diffrec", "s_diffrec", "lightgcn", "multivae", "ease", "window_ridge", "biases")
