@@ -26,7 +26,8 @@ from diffrec_jax.registry import MODELS, load_plugins
 from diffrec_jax.seeds import MAX_SEED
 from diffrec_jax.settings import Field, Setting, fields_of
 from diffrec_jax.training.train_config import TrainConfig
-from experiments.flag_parsers import IntListParser, IntListSerializer, PathParser, ResumeParser
+
+from .flag_parsers import IntListParser, IntListSerializer, PathParser, ResumeParser
 
 load_plugins()
 FLAGS = flags.FLAGS

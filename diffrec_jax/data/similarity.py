@@ -1,7 +1,7 @@
 """Similarities of items, computed a block of rows of the item-item matrix at a time."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -18,10 +18,13 @@ def item_blocks(num_items: int) -> Iterator[slice]:
 
 
 class Neighbours(NamedTuple):
-    """The strongest neighbours of each item, [I, K] each; a place that is not filled has weight 0."""
+    """The strongest neighbours of each item, [I, K] each; a place that is not filled has weight 0.
 
-    item_ids: np.ndarray
-    weights: np.ndarray
+    NumPy on the host, JAX arrays on the device.
+    """
+
+    item_ids: Any
+    weights: Any
 
 
 def strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, num_neighbours: int) -> Neighbours:

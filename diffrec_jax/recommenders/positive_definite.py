@@ -36,7 +36,7 @@ def _check(info: int) -> None:
 
 
 def _triangular(factor: np.ndarray, right: np.ndarray, *, transposed: bool = False) -> np.ndarray:
-    return linalg.solve_triangular(factor, right, lower=True, trans="T" if transposed else "N", check_finite=False)
+    return linalg.solve_triangular(factor, right, lower=True, trans=int(transposed), check_finite=False)
 
 
 def cholesky_in_place(matrix: np.ndarray) -> None:

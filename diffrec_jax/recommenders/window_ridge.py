@@ -65,11 +65,11 @@ class WindowRidgeConfig:
 class WindowRidgeState(NamedTuple):
     """Scores are the sum over scales s of x_s F W_s, x_s the row weighted by the age of its items."""
 
-    weights: np.ndarray
+    weights: np.ndarray | Array
     """W [S, R, I], or [S, I, I] without factors, or [S, I, K] of neighbours."""
-    factors: np.ndarray | None = None
+    factors: np.ndarray | Array | None = None
     """F [I, R]; None: the identity."""
-    neighbors: np.ndarray | None = None
+    neighbors: np.ndarray | Array | None = None
     """[S, I, K]: the items that the K weights of an item lead to; None: they lead to all."""
 
 
@@ -199,7 +199,7 @@ def fit_neighbors(config: WindowRidgeConfig, train: sparse.csr_array) -> WindowR
     num_scales, num_items = len(config.scales), train.shape[1]
     gram, right = _sparse_equations(config, newest_of_rows(train, config.max_length))
     found, columns = [], [part.tocsc() for part in right]
-    before = sum(columns[1:], columns[0]).tocsc()
+    before: Any = sum(columns[1:], columns[0]).tocsc()
     number = np.full(gram.shape[0], -1)  # of an unknown in the system of the item at hand
     for item in range(num_items):
         own = slice(before.indptr[item], before.indptr[item + 1])
