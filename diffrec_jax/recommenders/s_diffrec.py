@@ -28,7 +28,7 @@ from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 MOST_WHOLE_ITEMS, USUAL_NEIGHBORS = 6000, 256
-"""Items up to which the linear part is whole, which takes a minute for so many, and its neighbours beyond."""
+"""Items up to which the linear part is whole, whose time grows with their third power, and its neighbours beyond."""
 TIMESTEP_PLACE, NOISE_PLACE = 10**6, 10**6 + 1  # of the keys that a place's key is folded with, beside dropout's
 
 
@@ -64,6 +64,8 @@ class SDiffRecConfig(SASRecConfig):
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
+        if self.linear_factors and self.linear_neighbors:
+            raise ValueError("linear_factors and linear_neighbors are two ways to save memory: set one of them to 0")
         if self.num_timesteps:
             self.make_schedule()
 

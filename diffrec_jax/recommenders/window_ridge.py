@@ -195,6 +195,10 @@ def fit_neighbors(config: WindowRidgeConfig, train: sparse.csr_array) -> WindowR
 
     Where rows are short few items come before another, so that hardly anything is left out, and what would be S I
     unknowns are a few hundred.
+
+    Args:
+      config: num_neighbors above 0.
+      train: training split [U, I], its rows in time order.
     """
     num_scales, num_items = len(config.scales), train.shape[1]
     gram, right = _sparse_equations(config, newest_of_rows(train, config.max_length))

@@ -146,5 +146,7 @@ def test_memory_of_the_linear_part_is_known():
     assert SDiffRecConfig(linear_weight=0.0).linear_bytes(TRAIN) == 0
     with pytest.raises(ValueError, match="linear_factors must be at most 40"):
         make_s_diffrec(SDiffRecConfig(linear_factors=41), TRAIN)
+    with pytest.raises(ValueError, match="linear_factors and linear_neighbors are two ways to save memory"):
+        SDiffRecConfig(linear_factors=4, linear_neighbors=4)
     with pytest.raises(ValueError, match="num_timesteps must be at least 0"):
         SDiffRecConfig(num_timesteps=-1)
