@@ -38,6 +38,11 @@ class ClaimFound:
     p_value: float | None = None
     """Of that, before any correction."""
 
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What is claimed, whatever was found."""
+        return self.text, self.data, self.metric, self.better, self.worse
+
     def verdict(self, adjusted: float | None) -> str:
         """What becomes of the claim, with the p-value adjusted for all claims that are tested together."""
         if self.values is None:
@@ -124,6 +129,31 @@ def adjusted_p(claims: list[ClaimFound]) -> list[float | None]:
     """P-values of claims that are tested together, adjusted by Holm's method; None of those without one."""
     adjusted = iter(holm([claim.p_value for claim in claims if claim.p_value is not None]))
     return [None if claim.p_value is None else next(adjusted) for claim in claims]
+
+
+def update(kept: Findings, new: Findings, study: Study) -> tuple[Findings, dict[str, list[str]]]:
+    """What is kept, with what newer runs say in its place on each dataset where they are all there.
+
+    Returns:
+      The findings, and of each dataset that stays as it was because newer runs lack some of its variants, which ones.
+    """
+    missing: dict[str, list[str]] = {}
+    by_data = dict(kept.by_data)
+    for data, measured in new.by_data.items():
+        labels = {row.label for row in measured.rows}
+        old = kept.by_data[data].rows if data in kept.by_data else []
+        lacking = [row.label for row in old if row.label in study.variants and row.label not in labels]
+        if lacking:
+            missing[data] = lacking
+        else:
+            by_data[data] = measured
+    order = [data for data in dict.fromkeys([*study.data, *by_data]) if data in by_data]
+    old_claims = {claim.key: claim for claim in kept.claims}
+    claims = [
+        claim if by_data.get(claim.data) is new.by_data.get(claim.data) else old_claims.get(claim.key, claim)
+        for claim in new.claims
+    ]
+    return Findings(study.name, {data: by_data[data] for data in order}, claims), missing
 
 
 def write(findings: Findings, folder: Path) -> None:

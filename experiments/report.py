@@ -1,7 +1,7 @@
 """Makes one report of the studies whose runs are finished: report.md with its pictures, and report.html.
 
   python -m experiments.report --out=report
-  python -m experiments.report --findings=docs/results --out=docs/report            keeps the numbers, too
+  python -m experiments.report --findings=docs/results --out=docs/report            keeps the numbers, with those there
   python -m experiments.report --findings=docs/results --out=docs/report --noruns   from those numbers alone
 
 Figures and tables name the command that makes their runs. --pages=README.md fills the tables of other pages, which
@@ -9,6 +9,8 @@ stand between the comments <!-- table STUDY on DATA: model, recall@20 --> and <!
 """
 
 from pathlib import Path
+
+from rich.console import Console
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
@@ -23,28 +25,47 @@ from .plan import plan
 from .reproduce import chosen_studies
 from .sections import sections
 from .store import Store
+from .studies import Study
 
 TITLE = "DiffRec, reproduced"
 
 
-def measure_runs(names: list[str], folder: Path, *, quick: bool) -> dict[str, Findings]:
+def measure_runs(studies: list[Study], folder: Path, *, quick: bool) -> dict[str, Findings]:
     """What the finished runs below a folder say."""
-    studies, store = chosen_studies(names), Store(folder)
+    store = Store(folder)
     planned, _ = plan(studies, quick=quick)
     return {study.name: findings.find(study, planned, store) for study in studies}
 
 
+def keep(found: dict[str, Findings], studies: list[Study], folder: Path, console: Console) -> dict[str, Findings]:
+    """Keeps what was found in a folder, beside what it has of other data and studies: all of that.
+
+    What it has of a dataset stays where runs are missing here, so that runs may be made in turn on several machines.
+    """
+    kept = findings.read(folder)
+    for study in studies:
+        own = found[study.name]
+        if study.name in kept:
+            own, missing = findings.update(kept[study.name], own, study)
+            for data, labels in missing.items():
+                console.print(f"{study.name} on {data} stays as it was: no finished runs here of {', '.join(labels)}")
+        if own.by_data:
+            findings.write(own, folder)
+            kept[study.name] = own
+    return {study.name: kept.get(study.name, found[study.name]) for study in studies}
+
+
 def main() -> None:
     """Flags to a report."""
-    console, out = make_console(), Path(FLAGS.out)
-    kept = Path(FLAGS.findings) if FLAGS.findings else None
+    console, out, studies = make_console(), Path(FLAGS.out), chosen_studies(FLAGS.studies)
+    folder = Path(FLAGS.findings) if FLAGS.findings else None
     if FLAGS.runs:
-        found = measure_runs(FLAGS.studies, Path(FLAGS.runs_dir), quick=FLAGS.quick)
-        for own in found.values() if kept else ():
-            if own.by_data:
-                findings.write(own, kept)  # type: ignore[arg-type]
-    elif kept:
-        found = findings.read(kept)
+        found = measure_runs(studies, Path(FLAGS.runs_dir), quick=FLAGS.quick)
+        if folder:
+            found = keep(found, studies, folder, console)
+    elif folder:
+        kept = findings.read(folder)
+        found = {study.name: kept[study.name] for study in studies if study.name in kept}
     else:
         raise ConfigError("--noruns needs --findings: the folder with the numbers")
     if not any(own.by_data for own in found.values()):

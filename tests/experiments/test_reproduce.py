@@ -245,6 +245,38 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
 
 
+def test_what_is_kept_is_replaced_only_by_as_much():
+    """Runs of some datasets made on another machine add to what is kept; half of a dataset's runs do not undo it."""
+    study = next(study for study in STUDIES if study.name == "models")
+    clean, noisy = "ml-1m clean", "ml-1m noisy"
+
+    def claims_of(**values):
+        names = {
+            clean: "DiffRec is more accurate than MF",
+            noisy: "DiffRec is more accurate than MF with natural noise",
+        }
+        return [
+            ClaimFound(names[data], data, "recall@20", False, "DiffRec", "MF", values.get(data.split()[1]))
+            for data in (clean, noisy)
+        ]
+
+    def of(labels, data, claims):
+        return Findings("models", {data: found_of("models", labels).by_data[clean]}, claims)
+
+    kept = of(["DiffRec", "MF", "no longer a variant"], clean, claims_of(clean=[0.3, 0.2]))
+    elsewhere = of(["DiffRec", "MF"], noisy, claims_of(noisy=[0.2, 0.1]))
+    both, missing = findings.update(kept, elsewhere, study)
+    assert list(both.by_data) == [clean, noisy] and not missing
+    assert both.claims == claims_of(clean=[0.3, 0.2], noisy=[0.2, 0.1])
+
+    half = of(["DiffRec", "EASE"], clean, claims_of())
+    assert findings.update(both, half, study) == (both, {clean: ["MF"]})
+    more = of(["DiffRec", "MF", "EASE"], clean, claims_of(clean=[0.4, 0.2]))
+    newest, missing = findings.update(both, more, study)
+    assert newest.by_data == {clean: more.by_data[clean], noisy: both.by_data[noisy]} and not missing
+    assert newest.claims == claims_of(clean=[0.4, 0.2], noisy=[0.2, 0.1])
+
+
 def test_pictures_take_any_name():
     drawn = (
         lines("a", {"one": {"0": [1.0, 2.0], "$x": [1.5]}, "two": {"0": [1.0]}}, "x", "y"),
