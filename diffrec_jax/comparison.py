@@ -58,8 +58,9 @@ class Group:
         return statistics.mean(run.results["test"][metric] for run in self.runs)
 
     def per_user(self, metric: str) -> np.ndarray:
-        """Each user's test metric, averaged over seeds; errors of ratings, of the users who gave some."""
-        return np.stack([_of_users(run.per_user, metric) for run in self.runs]).mean(axis=0, dtype=np.float64)
+        """Each user's test metric, averaged over seeds, float32; errors of ratings, of the users who gave some."""
+        values = np.stack([_of_users(run.per_user, metric) for run in self.runs])
+        return values.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
 def _of_users(per_user: dict[str, np.ndarray], metric: str) -> np.ndarray:
@@ -231,9 +232,15 @@ def compare_groups(groups: list[Group], metric: str, against: str | None = None)
     if against and against not in labels:
         raise ConfigError(f"against {against!r}: not compared; choose one of {', '.join(labels)}")
     place = labels.index(against) if against else 0
-    reference = groups[place].per_user(metric)
-    found = [
-        None if row == place else compare_users(group.per_user(metric), reference) for row, group in enumerate(groups)
-    ]
+    return Comparison(groups, metric, place, *compare_with([group.per_user(metric) for group in groups], place))
+
+
+def compare_with(values: list[np.ndarray], place: int) -> tuple[list[PairedComparison | None], list[float]]:
+    """Compares users' metrics, [U] each, with those at a place of the list.
+
+    Returns:
+      Of each its difference, None of the one at the place; and its p-value, adjusted by Holm's method, there 1.
+    """
+    found = [None if row == place else compare_users(own, values[place]) for row, own in enumerate(values)]
     adjusted = iter(holm([own.p_value for own in found if own]))
-    return Comparison(groups, metric, place, found, [1.0 if own is None else next(adjusted) for own in found])
+    return found, [1.0 if own is None else next(adjusted) for own in found]

@@ -2,16 +2,19 @@
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from diffrec_jax.comparison import Group, compare_groups, load_run
-from diffrec_jax.evaluation import compare_users, goodness, holm
-from diffrec_jax.files import write_atomically
+import numpy as np
 
-from .measured import COSTS, Measured, measure
+from diffrec_jax.comparison import Group, compare_groups, load_run
+from diffrec_jax.config import ConfigError
+from diffrec_jax.evaluation import compare_users, goodness, holm
+from diffrec_jax.files import UNREADABLE, atomic_file, write_atomically
+
+from .measured import COSTS, Measured, join, measure
 from .plan import Planned
 from .store import Store
 from .studies import Claim, Study
@@ -90,33 +93,39 @@ def find(study: Study, planned: Iterable[Planned], store: Store) -> Findings:
         if one.study is study:
             paths.setdefault(one.data, {}).setdefault(one.variant, []).append(store.finished(one.identity))
     groups = {
-        data: {
-            variant: Group(variant, [load_run(path) for path in found if path])
-            for variant, found in by_variant.items()
-            if all(found)
-        }
-        for data, by_variant in paths.items()
+        data: [
+            Group(variant, [load_run(path) for path in found if path]) for variant, found in own.items() if all(found)
+        ]
+        for data, own in paths.items()
     }
+    claimed = {claim.metric for claim in study.claims} - set(COSTS)
     by_data = {
-        data: measure(compare_groups(list(own.values()), METRIC, study.against if study.against in own else None))
+        data: measure(compare_groups(own, METRIC, reference(study, (group.label for group in own))), sorted(claimed))
         for data, own in groups.items()
         if own
     }
-    return Findings(study.name, by_data, [look_at(claim, groups.get(claim.data, {})) for claim in study.claims])
+    return Findings(study.name, by_data, [look_at(claim, by_data.get(claim.data)) for claim in study.claims])
 
 
-def look_at(claim: Claim, groups: Mapping[str, Group]) -> ClaimFound:
+def reference(study: Study, labels: Iterable[str]) -> str | None:
+    """The variant that others are compared with, if it is there."""
+    return study.against if study.against in labels else None
+
+
+def look_at(claim: Claim, measured: Measured | None) -> ClaimFound:
     """Compares the two variants of a claim, where both are there."""
     told = ClaimFound(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse)
-    if claim.better not in groups or claim.worse not in groups:
+    rows = {row.label: row for row in measured.rows} if measured else {}
+    if measured is None or not {claim.better, claim.worse} <= set(rows):
         return told
-    better, worse = groups[claim.better], groups[claim.worse]
+    better, worse = rows[claim.better], rows[claim.worse]
     if claim.metric in COSTS:
-        get = COSTS[claim.metric][0]
-        taken = [[value for run in group.runs if (value := get(run)) is not None] for group in (better, worse)]
-        values = [statistics.mean(own) for own in taken] if all(taken) else None
-        return replace(told, values=values)
-    found = compare_users(better.per_user(claim.metric), worse.per_user(claim.metric))
+        taken = [row.costs[claim.metric] for row in (better, worse)]
+        return replace(told, values=[statistics.mean(own) for own in taken] if all(taken) else None)
+    users = [measured.users.get(row.label, {}).get(claim.metric) for row in (better, worse)]
+    if users[0] is None or users[1] is None:
+        return told
+    found = compare_users(users[0], users[1])
     return replace(
         told,
         values=[better.mean(claim.metric), worse.mean(claim.metric)],
@@ -125,43 +134,69 @@ def look_at(claim: Claim, groups: Mapping[str, Group]) -> ClaimFound:
     )
 
 
+def update(kept: Findings, new: Findings, study: Study) -> tuple[Findings, dict[str, list[str]]]:
+    """What is kept, with what newer runs say: their variants in the place of those of the same name, the others beside.
+
+    Returns:
+      The findings; and of each dataset that stays as it was, since variants that newer runs lack have no users' metrics
+      to compare with, which ones.
+    """
+    missing: dict[str, list[str]] = {}
+    by_data = dict(kept.by_data)
+    for data, measured in new.by_data.items():
+        old = by_data.get(data)
+        labels = {row.label for row in measured.rows}
+        others = [row for row in old.rows if row.label in study.variants and row.label not in labels] if old else []
+        joined = join(replace(old, rows=others), measured, study.against) if old and others else measured
+        if joined:
+            by_data[data] = joined
+        else:
+            missing[data] = [row.label for row in others]
+    order = [data for data in dict.fromkeys([*study.data, *by_data]) if data in by_data]
+    before = {claim.key: claim for claim in kept.claims}
+    claims = [look_at(claim, by_data.get(claim.data)) for claim in study.claims]
+    claims = [claim if claim.values else before.get(claim.key, claim) for claim in claims]
+    return Findings(study.name, {data: by_data[data] for data in order}, claims), missing
+
+
 def adjusted_p(claims: list[ClaimFound]) -> list[float | None]:
     """P-values of claims that are tested together, adjusted by Holm's method; None of those without one."""
     adjusted = iter(holm([claim.p_value for claim in claims if claim.p_value is not None]))
     return [None if claim.p_value is None else next(adjusted) for claim in claims]
 
 
-def update(kept: Findings, new: Findings, study: Study) -> tuple[Findings, dict[str, list[str]]]:
-    """What is kept, with what newer runs say in its place on each dataset where they are all there.
-
-    Returns:
-      The findings, and of each dataset that stays as it was because newer runs lack some of its variants, which ones.
-    """
-    missing: dict[str, list[str]] = {}
-    by_data = dict(kept.by_data)
-    for data, measured in new.by_data.items():
-        labels = {row.label for row in measured.rows}
-        old = kept.by_data[data].rows if data in kept.by_data else []
-        lacking = [row.label for row in old if row.label in study.variants and row.label not in labels]
-        if lacking:
-            missing[data] = lacking
-        else:
-            by_data[data] = measured
-    order = [data for data in dict.fromkeys([*study.data, *by_data]) if data in by_data]
-    old_claims = {claim.key: claim for claim in kept.claims}
-    claims = [
-        claim if by_data.get(claim.data) is new.by_data.get(claim.data) else old_claims.get(claim.key, claim)
-        for claim in new.claims
-    ]
-    return Findings(study.name, {data: by_data[data] for data in order}, claims), missing
-
-
 def write(findings: Findings, folder: Path) -> None:
-    """Keeps them in a file of the study's name."""
+    """Keeps them in two files of the study's name: the numbers as JSON, and the users' metrics."""
     folder.mkdir(parents=True, exist_ok=True)
+    users = {
+        "/".join((data, label, metric)): values
+        for data, measured in findings.by_data.items()
+        for label, own in measured.users.items()
+        for metric, values in own.items()
+    }
+    if users:
+        with atomic_file(folder / f"{findings.study}.npz") as file:
+            np.savez_compressed(file, allow_pickle=False, **users)
     write_atomically(folder / f"{findings.study}.json", findings.to_json())
 
 
 def read(folder: Path) -> dict[str, Findings]:
-    """The findings that a folder keeps, by study."""
-    return {path.stem: Findings.from_json(path.read_text()) for path in sorted(folder.glob("*.json"))}
+    """The findings that a folder keeps, by study.
+
+    Raises:
+      ConfigError: a file of them cannot be read.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            own = found[path.stem] = Findings.from_json(path.read_text())
+            path = path.with_suffix(".npz")
+            if path.exists():
+                with np.load(path, allow_pickle=False) as archive:
+                    for key, values in archive.items():
+                        data, _, rest = key.partition("/")
+                        label, _, metric = rest.rpartition("/")
+                        own.by_data[data].users.setdefault(label, {})[metric] = values
+        except UNREADABLE as error:
+            raise ConfigError(f"{path} cannot be read ({error}): a report of the runs makes it anew") from error
+    return found

@@ -3,12 +3,13 @@
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from diffrec_jax.comparison import Comparison, Group, Run
+from diffrec_jax.comparison import Comparison, Group, Run, compare_with
+from diffrec_jax.evaluation import PairedComparison
 from diffrec_jax.memory import GIB
 from diffrec_jax.training.run_directory import RunDirectory
 
@@ -98,6 +99,8 @@ class Measured:
     """Of the project, that the runs were made with."""
     devices: list[str]
     rows: list[Row]
+    users: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False)
+    """By label and metric: each user's test metric [U] averaged over seeds, float32, where it is known."""
 
     def row(self, label: str) -> Row:
         """The row of that label.
@@ -108,8 +111,10 @@ class Measured:
         return {row.label: row for row in self.rows}[label]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return dataclasses.asdict(self)
+        """As JSON, without the users' metrics."""
+        values = dataclasses.asdict(dataclasses.replace(self, users={}))
+        del values["users"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Measured":
@@ -118,13 +123,53 @@ class Measured:
         return cls(**parts)
 
 
-def measure(compared: Comparison) -> Measured:
-    """The numbers of a comparison."""
+def measure(compared: Comparison, metrics: Iterable[str] = ()) -> Measured:
+    """The numbers of a comparison; users' metrics, those it compares and ``metrics``."""
     runs = [run for group in compared.groups for run in group.runs]
     versions = sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in runs})
     devices = sorted({run.results.get("devices", "unknown") for run in runs})
     rows = [_row(compared, number) for number in range(len(compared.groups))]
-    return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows)
+    kept = dict.fromkeys([compared.metric, *metrics])
+    users = {
+        group.label: {metric: group.per_user(metric) for metric in kept if metric in group.runs[0].results["test"]}
+        for group in compared.groups
+    }
+    return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows, users)
+
+
+def join(first: Measured, second: Measured, against: str) -> Measured | None:
+    """All rows of both as one comparison with the row ``against``, or the best where it is in neither.
+
+    Returns:
+      None where they are of different data, or where users' metrics of a row are not known.
+    """
+    metric = first.metric
+    rows = sorted([*first.rows, *second.rows], key=lambda row: -row.mean(metric))
+    labels = [row.label for row in rows]
+    users = {label: (first.users | second.users).get(label, {}) for label in labels}
+    known = all(metric in own for own in users.values())
+    if not known or len({row.data_sha256 for row in rows}) > 1:
+        return None
+    place = labels.index(against) if against in labels else 0
+    differences, p_values = compare_with([users[label][metric] for label in labels], place)
+    return Measured(
+        metric,
+        labels[place],
+        sorted({*first.versions, *second.versions}),
+        sorted({*first.devices, *second.devices}),
+        [
+            dataclasses.replace(row, **_compared(differences[number], p_values[number]))
+            for number, row in enumerate(rows)
+        ],
+        users,
+    )
+
+
+def _compared(found: PairedComparison | None, p_value: float) -> dict[str, Any]:
+    """Of a row: how it differs from the one that others are compared with."""
+    if found is None:
+        return {"difference": None, "p_value": None}
+    return {"difference": [found.mean_difference, found.low, found.high], "p_value": p_value}
 
 
 def beside(measured: Measured, published: Mapping[str, Mapping[str, float]]) -> Measured:
@@ -139,7 +184,7 @@ def beside(measured: Measured, published: Mapping[str, Mapping[str, float]]) -> 
 
 
 def _row(compared: Comparison, number: int) -> Row:
-    group, found = compared.groups[number], compared.differences[number]
+    group = compared.groups[number]
     beyond = {name for run in group.runs for name in run.results.get("beyond_accuracy", {})}
     return Row(
         label=group.label,
@@ -153,9 +198,8 @@ def _row(compared: Comparison, number: int) -> Row:
             for name in sorted(beyond)
         },
         costs={name: _present(get(run) for run in group.runs) for name, (get, _) in COSTS.items()},
-        difference=None if found is None else [found.mean_difference, found.low, found.high],
-        p_value=None if number == compared.against else compared.p_values[number],
         protocols=by_protocol(group.runs[0].path, group.runs[0].per_user, compared.metric),
+        **_compared(compared.differences[number], compared.p_values[number]),
     )
 
 

@@ -38,10 +38,7 @@ def measure_runs(studies: list[Study], folder: Path, *, quick: bool) -> dict[str
 
 
 def keep(found: dict[str, Findings], studies: list[Study], folder: Path, console: Console) -> dict[str, Findings]:
-    """Keeps what was found in a folder, beside what it has of other data and studies: all of that.
-
-    What it has of a dataset stays where runs are missing here, so that runs may be made in turn on several machines.
-    """
+    """Adds what was found to what a folder has, so that runs may be made in turn, on several machines: all of that."""
     kept = findings.read(folder)
     for study in studies:
         own = found[study.name]

@@ -1,5 +1,6 @@
 """Studies, the queue that does them and the report: each part, then all kinds at toy size, killed in the middle."""
 
+import dataclasses
 import html
 import itertools
 import json
@@ -16,6 +17,7 @@ import pytest
 from scipy import stats
 
 from diffrec_jax.config import ConfigError
+from diffrec_jax.evaluation import compare_users, holm
 from experiments import findings
 from experiments.config import new_run_config
 from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
@@ -226,9 +228,15 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
         "steps": found_of("steps", ["2", "10", "40"]),
         "clusters": Findings("clusters", {}, []),  # not done yet
     }
+    found["steps"].by_data["ml-1m clean"].users["2"] = {"recall@20": np.arange(3, dtype=np.float32)}
     for own in found.values():
         findings.write(own, tmp_path / "kept")
-    assert findings.read(tmp_path / "kept") == found
+    kept = findings.read(tmp_path / "kept")
+    assert kept == found
+    assert kept["steps"].by_data["ml-1m clean"].users["2"]["recall@20"].tolist() == [0, 1, 2]
+    (tmp_path / "kept" / "steps.npz").write_bytes(b"half")
+    with pytest.raises(ConfigError, match=r"steps\.npz cannot be read .*makes it anew"):
+        findings.read(tmp_path / "kept")
     blocks = list(sections(found))
     markdown, page = to_markdown("Title", blocks, tmp_path), to_html("Title", blocks)
     mean = np.mean(found["models"].by_data["ml-1m clean"].rows[0].test["recall@20"])
@@ -245,36 +253,48 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
 
 
-def test_what_is_kept_is_replaced_only_by_as_much():
-    """Runs of some datasets made on another machine add to what is kept; half of a dataset's runs do not undo it."""
+def test_newer_runs_take_the_place_of_kept_ones_or_stand_beside_them():
+    """Compared over users again where users' metrics are known; else a dataset stays whole, or is replaced whole."""
     study = next(study for study in STUDIES if study.name == "models")
     clean, noisy = "ml-1m clean", "ml-1m noisy"
 
-    def claims_of(**values):
-        names = {
-            clean: "DiffRec is more accurate than MF",
-            noisy: "DiffRec is more accurate than MF with natural noise",
-        }
-        return [
-            ClaimFound(names[data], data, "recall@20", False, "DiffRec", "MF", values.get(data.split()[1]))
-            for data in (clean, noisy)
-        ]
+    def of(labels, data, known=True):
+        measured = found_of("models", labels).by_data[clean]
+        rng = np.random.default_rng(len(labels))
+        users = {label: {"recall@20": rng.random(40, np.float32)} for label in labels} if known else {}
+        return Findings("models", {data: dataclasses.replace(measured, users=users)}, [])
 
-    def of(labels, data, claims):
-        return Findings("models", {data: found_of("models", labels).by_data[clean]}, claims)
+    def claim_of(found, data):
+        with_noise = "" if data == clean else " with natural noise"
+        return next(claim for claim in found.claims if claim.text == f"DiffRec is more accurate than MF{with_noise}")
 
-    kept = of(["DiffRec", "MF", "no longer a variant"], clean, claims_of(clean=[0.3, 0.2]))
-    elsewhere = of(["DiffRec", "MF"], noisy, claims_of(noisy=[0.2, 0.1]))
-    both, missing = findings.update(kept, elsewhere, study)
-    assert list(both.by_data) == [clean, noisy] and not missing
-    assert both.claims == claims_of(clean=[0.3, 0.2], noisy=[0.2, 0.1])
+    kept, _ = findings.update(of(["DiffRec", "MF", "no longer a variant"], clean), of(["DiffRec", "MF"], noisy), study)
+    assert list(kept.by_data) == [clean, noisy]
+    for data in (clean, noisy):
+        users = kept.by_data[data].users
+        expected = compare_users(users["DiffRec"]["recall@20"], users["MF"]["recall@20"])
+        assert claim_of(kept, data).p_value == expected.p_value and claim_of(kept, data).difference is not None
 
-    half = of(["DiffRec", "EASE"], clean, claims_of())
-    assert findings.update(both, half, study) == (both, {clean: ["MF"]})
-    more = of(["DiffRec", "MF", "EASE"], clean, claims_of(clean=[0.4, 0.2]))
-    newest, missing = findings.update(both, more, study)
-    assert newest.by_data == {clean: more.by_data[clean], noisy: both.by_data[noisy]} and not missing
-    assert newest.claims == claims_of(clean=[0.4, 0.2], noisy=[0.2, 0.1])
+    more, missing = findings.update(kept, of(["EASE", "SASRec", "MF", "GiffCF"], clean), study)
+    joined = more.by_data[clean]
+    assert not missing and {row.label for row in joined.rows} == {"DiffRec", "EASE", "SASRec", "MF", "GiffCF"}
+    assert joined.against == "SASRec" and joined.row("SASRec").difference is None
+    means = [row.mean("recall@20") for row in joined.rows]
+    assert means == sorted(means, reverse=True)
+    others = [row for row in joined.rows if row.label != "SASRec"]
+    values = [
+        compare_users(joined.users[row.label]["recall@20"], joined.users["SASRec"]["recall@20"]) for row in others
+    ]
+    assert [row.difference[0] for row in others] == [found.mean_difference for found in values]
+    assert [row.p_value for row in others] == holm([found.p_value for found in values])
+    assert more.by_data[noisy] is kept.by_data[noisy]
+
+    unknown = of(["DiffRec", "MF", "SLIM"], clean, known=False)
+    half = of(["DiffRec", "MF"], clean)
+    assert findings.update(unknown, half, study)[0].by_data == unknown.by_data
+    assert findings.update(unknown, half, study)[1] == {clean: ["SLIM"]}
+    whole = of(["DiffRec", "MF", "SLIM", "EASE"], clean)
+    assert findings.update(unknown, whole, study)[0].by_data == whole.by_data
 
 
 def test_pictures_take_any_name():
@@ -338,3 +358,10 @@ def test_all_kinds_at_toy_size_killed_in_the_middle(tmp_path):
     run(tmp_path, "report", *some, f"--findings={undisturbed / 'kept'}", f"--out={undisturbed / 'report'}")
     expected = numbers(findings.read(undisturbed / "kept"))
     assert numbers({name: found[name] for name in expected}) == expected
+
+    one = next(undisturbed.glob("*/results.json")).parent  # as if each had been made on a machine of its own
+    shutil.move(one, tmp_path / "elsewhere" / one.name)
+    for folder in ("elsewhere", "undisturbed"):
+        given = ["--studies=timesteps", "--quick", f"--runs_dir={tmp_path / folder}"]
+        run(tmp_path, "report", *given, f"--findings={tmp_path / 'in turn'}", f"--out={out}")
+    assert numbers(findings.read(tmp_path / "in turn")) == expected
