@@ -34,8 +34,22 @@ def bernoulli_nll(logits: Array, batch: RowBatch) -> Array:
     return jnp.sum(jax.nn.softplus(logits), axis=1) - sum_over_entries(batch, batch.weights * at_entries)
 
 
-def squared_error(predictions: Array, batch: RowBatch) -> Array:
-    """sum_i (p_i - x_i)^2 / 2 over all items, [B], for predictions p [B, I]: the NLL of unit Gaussians."""
+def squared_error(
+    predictions: Array, batch: RowBatch, *, shown: RowBatch | None = None, shown_weight: float = 1.0
+) -> Array:
+    """sum_i w_i (p_i - x_i)^2 / 2 over all items, [B], for predictions p [B, I]: the NLL of Gaussians.
+
+    Args:
+      predictions: p.
+      batch: the rows x.
+      shown: the same entries, of weight 0 where the input does not show them: w is ``shown_weight`` at the others of
+        them, and 1 elsewhere.
+      shown_weight: at least 0.
+    """
     at_entries = predictions.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
     products = sum_over_entries(batch, batch.weights * (0.5 * batch.weights - at_entries))
-    return 0.5 * jnp.sum(jnp.square(predictions), axis=1) + products
+    errors = 0.5 * jnp.sum(jnp.square(predictions), axis=1) + products
+    if shown is None or shown_weight == 1:
+        return errors
+    at_shown = jnp.where(shown.weights != 0, jnp.square(at_entries - batch.weights) / 2, 0)
+    return errors - (1 - shown_weight) * sum_over_entries(batch, at_shown)

@@ -51,6 +51,11 @@ class GiffCFConfig:
         0.5, "What is kept, a step, of a row's difference from its prediction; the noise falls likewise.", at_least=0
     )
     dropout: float = setting(0.5, "Rate of the dropout of the row that the denoiser is told.", at_least=0, below=1)
+    observed_error_weight: float = setting(
+        1.0,
+        "Weight of the squared error at items that dropout left in that row; 0: only those that it took are learnt.",
+        at_least=0,
+    )
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -130,9 +135,10 @@ def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
         if config.noise_scale:
             scale = config.noise_scale * config.residual_decay ** (num_timesteps - t.astype(jnp.float32))
             z_t = z_t + scale[:, None] * row_normals(fold_each(row_keys, NOISE_PLACE), num_items)
-        known = to_dense(dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.dropout), num_items)
+        shown = dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.dropout)
+        known = to_dense(shown, num_items)
         x_hat: Array = model.apply(params["network"], z_t, known, smooth(graph, known), t)  # type: ignore[assignment]
-        return squared_error(x_hat, targets(batch)), ()
+        return squared_error(x_hat, targets(batch), shown=shown, shown_weight=config.observed_error_weight), ()
 
     def score_fn(params: Params, batch: RowBatch, row_keys: RowKeys) -> Array:
         del row_keys

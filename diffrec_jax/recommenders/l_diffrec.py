@@ -28,7 +28,7 @@ from diffrec_jax.recommenders.diffusing import (
     weigh_users,
 )
 from diffrec_jax.recommenders.linear_denoiser import FitLinear, LinearFactors
-from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, sum_over_entries, targets
+from diffrec_jax.rows import dropout_entries, fold_each, normalise_rows, targets
 from diffrec_jax.settings import setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
@@ -178,13 +178,7 @@ def negative_log_likelihood(
     if config.likelihood == "multinomial":
         return autoencoder.apply(params, z_0, reconstructed, method="decoded_nll")  # type: ignore[return-value]
     prediction: Array = autoencoder.apply(params, z_0, method="decode")  # type: ignore[assignment]
-    nll = squared_error(prediction, reconstructed)
-    if config.observed_error_weight == 1:
-        return nll
-    at_entries = prediction.at[reconstructed.rows, reconstructed.item_ids].get(mode="fill", fill_value=0.0)
-    errors = jnp.square(at_entries - reconstructed.weights) / 2
-    observed = sum_over_entries(reconstructed, jnp.where(dropped.weights != 0, errors, 0))
-    return nll - (1 - config.observed_error_weight) * observed
+    return squared_error(prediction, reconstructed, shown=dropped, shown_weight=config.observed_error_weight)
 
 
 def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: FitLinear | None = None) -> Recommender:

@@ -15,6 +15,7 @@ from diffrec_jax.models import (
     gram_squared_error,
     multinomial_nll,
 )
+from diffrec_jax.models.likelihood import squared_error
 from diffrec_jax.rows import to_dense
 from tests.reference import assert_close
 from tests.reference import l_diffrec_numpy as reference
@@ -47,6 +48,19 @@ def test_nll_and_its_gradient_agree_with_the_dense_ones():
         for fn in (lambda values: multinomial_nll(values, batch), dense)
     )
     np.testing.assert_allclose(gradient, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+def test_squared_errors_at_what_the_input_shows_may_weigh_less(weight):
+    matrix = csr_from_pairs(np.array([[0, 3], [0, 1], [2, 5], [2, 0], [2, 4]]), 3, 6)
+    matrix.data[:] = [0.5, 1.0, 2.0, 0.0, 1.5]
+    batch = make_row_batch(matrix, np.arange(3), batch_size=4)
+    shown = batch._replace(weights=batch.weights * np.resize([0, 2], len(batch.weights)))
+    predictions = RNG.normal(size=(4, 6))
+    x, is_shown = np.asarray(to_dense(batch, 6), np.float64), np.asarray(to_dense(shown, 6)) != 0
+    assert is_shown.any() and (~is_shown & (x != 0)).any()
+    expected = (np.where(is_shown, weight, 1) * np.square(predictions - x) / 2).sum(axis=1)
+    assert_close(squared_error(jnp.float32(predictions), batch, shown=shown, shown_weight=weight), expected)
 
 
 @pytest.mark.parametrize("block", [1, 4, 5, 6, 100])

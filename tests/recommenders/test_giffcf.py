@@ -78,7 +78,11 @@ def test_the_loss_of_a_row_is_half_its_squared_error_and_needs_no_other_row():
     smooth = X[:6] @ similarity
     z_1 = X[:6] + 1.5 * (smooth - X[:6])
     x_hat = reference.giffcf_denoise(network, z_1, X[:6], smooth, 1)
-    np.testing.assert_allclose(losses[:6], 0.5 * np.square(x_hat - X[:6]).sum(1), rtol=1e-3)
+    errors = np.square(x_hat - X[:6]) / 2
+    np.testing.assert_allclose(losses[:6], errors.sum(1), rtol=1e-3)
+    recommender, _ = make(dropout=0.0, num_timesteps=1, observed_error_weight=0.0)
+    losses = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
+    np.testing.assert_allclose(losses[:6], (errors * (X[:6] == 0)).sum(1), rtol=1e-3)
     recommender, params = make(noise_scale=0.1)
     together = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
     last = make_row_batch(TRAIN, np.array([4]))
