@@ -17,7 +17,7 @@ def item_blocks(num_items: int) -> Iterator[slice]:
         yield slice(start, min(start + size, num_items))
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The strongest neighbours of each item, [I, K] each; a place that is not filled has weight 0.
 
     NumPy on the host, JAX arrays on the device.
@@ -27,10 +27,10 @@ class Neighbours(NamedTuple):
     weights: Any
 
 
-def strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, num_neighbours: int) -> Neighbours:
+def strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, num_neighbors: int) -> Neighbors:
     """Of each item's row of similarities, dense a block at a time; an item is no neighbour of itself."""
-    k = min(num_neighbours, num_items)
-    found = Neighbours(np.empty((num_items, k), np.int32), np.empty((num_items, k), np.float32))
+    k = min(num_neighbors, num_items)
+    found = Neighbors(np.empty((num_items, k), np.int32), np.empty((num_items, k), np.float32))
     for block, rows in similarities:
         rows[np.arange(rows.shape[0]), np.arange(block.start, block.stop)] = 0.0
         chosen = np.argpartition(-rows, k - 1, axis=1)[:, :k]
@@ -38,7 +38,7 @@ def strongest(similarities: Iterator[tuple[slice, np.ndarray]], num_items: int, 
     return found
 
 
-def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float) -> Neighbours:
+def nearest_items(train: sparse.csr_array, num_neighbors: int, *, shrink: float) -> Neighbors:
     """By cosine of the items' columns, x_i'x_j / (|x_i| |x_j| + shrink)."""
     columns = train.T.tocsr()
     norms = np.sqrt(np.bincount(train.indices, np.square(train.data), minlength=train.shape[1])).astype(np.float32)
@@ -48,18 +48,18 @@ def nearest_items(train: sparse.csr_array, num_neighbours: int, *, shrink: float
             scale = norms[block, None] * norms[None] + shrink
             yield block, (columns[block] @ train).toarray() / np.where(scale > 0, scale, 1.0)
 
-    return strongest(similarities(), train.shape[1], num_neighbours)
+    return strongest(similarities(), train.shape[1], num_neighbors)
 
 
-def strongest_of_rows(matrix: sparse.csr_array, num_neighbours: int) -> Neighbours:
+def strongest_of_rows(matrix: sparse.csr_array, num_neighbors: int) -> Neighbors:
     """Of each row of a sparse matrix [N, I] the entries of the largest size, [N, min(K, I)]."""
     lengths = np.diff(matrix.indptr)
     rows = np.repeat(np.arange(len(lengths)), lengths)
     order = np.lexsort((-np.abs(matrix.data), rows))  # each row's entries stay together
     places = np.arange(matrix.nnz) - np.repeat(matrix.indptr[:-1], lengths)
-    kept = places < num_neighbours
-    shape = len(lengths), min(num_neighbours, matrix.shape[1])
-    found = Neighbours(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
+    kept = places < num_neighbors
+    shape = len(lengths), min(num_neighbors, matrix.shape[1])
+    found = Neighbors(np.zeros(shape, np.int32), np.zeros(shape, np.float32))
     found.item_ids[rows[kept], places[kept]] = matrix.indices[order][kept]
     found.weights[rows[kept], places[kept]] = matrix.data[order][kept]
     return found

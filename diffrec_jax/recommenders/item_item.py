@@ -14,7 +14,7 @@ from scipy import sparse
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors, normalised_interactions
 from diffrec_jax.data.matrices import item_counts
-from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbours, item_blocks, nearest_items, strongest
+from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbors, item_blocks, nearest_items, strongest
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.linear_denoiser import LinearFit, fit_linear_denoiser
 from diffrec_jax.rows import embed
@@ -159,16 +159,16 @@ def make_gfcf(config: GFCFConfig) -> FittedRecommender:
     return FittedRecommender(fit=fit, score_fn=_score_dense, fit_bytes=_dense_bytes(12))
 
 
-def score_neighbors(neighbours: Neighbours, batch: RowBatch, row_keys: RowKeys | None = None) -> Array:
+def score_neighbors(neighbors: Neighbors, batch: RowBatch, row_keys: RowKeys | None = None) -> Array:
     """Every item of a row adds its weight times that of its neighbours to them, [B, I]."""
     del row_keys
-    item_ids, weights = (jnp.asarray(table).at[batch.item_ids].get(mode="clip") for table in neighbours)
-    scores = jnp.zeros((batch.user_ids.shape[0], neighbours.item_ids.shape[0]))
+    item_ids, weights = (jnp.asarray(table).at[batch.item_ids].get(mode="clip") for table in neighbors)
+    scores = jnp.zeros((batch.user_ids.shape[0], neighbors.item_ids.shape[0]))
     return scores.at[batch.rows[:, None], item_ids].add(weights * batch.weights[:, None])
 
 
-def _neighbour_bytes(num_neighbours: int):
-    return lambda train: 16 * num_neighbours * train.shape[1] + 4 * BLOCK_BYTES
+def _neighbor_bytes(num_neighbors: int):
+    return lambda train: 16 * num_neighbors * train.shape[1] + 4 * BLOCK_BYTES
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def make_item_knn(config: ItemKNNConfig) -> FittedRecommender:
     return FittedRecommender(
         fit=lambda train: nearest_items(train, config.num_neighbors, shrink=config.shrink),
         score_fn=score_neighbors,
-        fit_bytes=_neighbour_bytes(config.num_neighbors),
+        fit_bytes=_neighbor_bytes(config.num_neighbors),
     )
 
 
@@ -214,7 +214,7 @@ def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
     Reference: Paudel et al., ACM TiiS 7(1), 2016.
     """
 
-    def fit(train: sparse.csr_array) -> Neighbours:
+    def fit(train: sparse.csr_array) -> Neighbors:
         counts = np.maximum(item_counts(train), 1).astype(np.float32)
         lengths = np.maximum(np.diff(train.indptr), 1).astype(np.float32)
         to_item = train.copy()
@@ -229,4 +229,4 @@ def make_rp3beta(config: RP3betaConfig) -> FittedRecommender:
 
         return strongest(similarities(), train.shape[1], config.num_neighbors)
 
-    return FittedRecommender(fit=fit, score_fn=score_neighbors, fit_bytes=_neighbour_bytes(config.num_neighbors))
+    return FittedRecommender(fit=fit, score_fn=score_neighbors, fit_bytes=_neighbor_bytes(config.num_neighbors))

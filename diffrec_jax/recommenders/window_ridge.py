@@ -13,7 +13,7 @@ from scipy import sparse
 
 from diffrec_jax.data.batching import RowBatch
 from diffrec_jax.data.embeddings import leading_item_factors
-from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbours, strongest_of_rows
+from diffrec_jax.data.similarity import BLOCK_BYTES, Neighbors, strongest_of_rows
 from diffrec_jax.recommenders.base import FittedRecommender
 from diffrec_jax.recommenders.item_item import score_neighbors
 from diffrec_jax.recommenders.positive_definite import solve_in_place, work_bytes
@@ -318,7 +318,7 @@ def make_window_ridge(config: WindowRidgeConfig) -> FittedRecommender:
         for number, (scale, weights) in enumerate(zip(config.scales, jnp.asarray(state.weights))):
             aged = batch._replace(weights=batch.weights * jnp.exp(-jnp.maximum(ages, 0) / scale))
             if state.neighbors is not None:
-                scores = scores + score_neighbors(Neighbours(state.neighbors[number], weights), aged)
+                scores = scores + score_neighbors(Neighbors(state.neighbors[number], weights), aged)
             elif state.factors is None:
                 scores = scores + embed(aged, weights)
             else:
