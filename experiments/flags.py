@@ -370,7 +370,7 @@ def define_report_flags(values: flags.FlagValues = FLAGS) -> None:
     """What is reported, and where to."""
     define = define_study_flags(values)
     define("path", "out", "report", "Folder of report.md, its pictures and report.html.")
-    define("path", "findings", None, "Folder for the findings of each study as JSON.")
+    define("path", "findings", None, "Folder that keeps each study's numbers and users' metrics; new ones are added.")
     define("list", "pages", [], "Markdown files whose tables are filled, too.")
     define("boolean", "runs", True, "Measure the runs; --noruns: report what --findings keeps.")
 

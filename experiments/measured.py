@@ -77,6 +77,11 @@ class Row:
     """Of that, adjusted by Holm's method."""
     protocols: dict[str, float]
     """The metric of the first run by several protocols."""
+    versions: list[str] = field(default_factory=list)
+    """Of the project, that its runs were made with; empty in older files, as are the next two."""
+    devices: list[str] = field(default_factory=list)
+    identities: list[str] = field(default_factory=list)
+    """Of its runs: what they do, on which data."""
 
     @property
     def num_seeds(self) -> int:
@@ -125,44 +130,47 @@ class Measured:
 
 def measure(compared: Comparison, metrics: Iterable[str] = ()) -> Measured:
     """The numbers of a comparison; users' metrics, those it compares and ``metrics``."""
-    runs = [run for group in compared.groups for run in group.runs]
-    versions = sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in runs})
-    devices = sorted({run.results.get("devices", "unknown") for run in runs})
     rows = [_row(compared, number) for number in range(len(compared.groups))]
     kept = dict.fromkeys([compared.metric, *metrics])
     users = {
         group.label: {metric: group.per_user(metric) for metric in kept if metric in group.runs[0].results["test"]}
         for group in compared.groups
     }
+    versions, devices = (sorted({name for row in rows for name in getattr(row, of)}) for of in ("versions", "devices"))
     return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows, users)
 
 
-def join(first: Measured, second: Measured, against: str) -> Measured | None:
+class NotComparableError(ValueError):
+    """Rows cannot be compared over users; the message says why."""
+
+
+def join(first: Measured, second: Measured, against: str) -> Measured:
     """All rows of both as one comparison with the row ``against``, or the best where it is in neither.
 
-    Returns:
-      None where they are of different data, or where users' metrics of a row are not known.
+    Raises:
+      NotComparableError: they are of different data, or users' metrics of a row are not known.
     """
     metric = first.metric
     rows = sorted([*first.rows, *second.rows], key=lambda row: -row.mean(metric))
     labels = [row.label for row in rows]
     users = {label: (first.users | second.users).get(label, {}) for label in labels}
-    known = all(metric in own for own in users.values())
-    if not known or len({row.data_sha256 for row in rows}) > 1:
-        return None
+    unknown = [label for label, own in users.items() if metric not in own]
+    if len({row.data_sha256 for row in rows}) > 1:
+        raise NotComparableError("the data are not those of before")
+    if unknown:
+        raise NotComparableError(f"users' metrics were not kept of {', '.join(unknown)}")
     place = labels.index(against) if against in labels else 0
     differences, p_values = compare_with([users[label][metric] for label in labels], place)
-    return Measured(
-        metric,
-        labels[place],
-        sorted({*first.versions, *second.versions}),
-        sorted({*first.devices, *second.devices}),
-        [
-            dataclasses.replace(row, **_compared(differences[number], p_values[number]))
-            for number, row in enumerate(rows)
-        ],
-        users,
-    )
+    made_with = {
+        of: sorted({name for row in rows for name in getattr(row, of)})
+        if all(getattr(row, of) for row in rows)
+        else sorted({*getattr(first, of), *getattr(second, of)})
+        for of in ("versions", "devices")
+    }
+    compared = [
+        dataclasses.replace(row, **_compared(differences[number], p_values[number])) for number, row in enumerate(rows)
+    ]
+    return Measured(metric, labels[place], rows=compared, users=users, **made_with)
 
 
 def _compared(found: PairedComparison | None, p_value: float) -> dict[str, Any]:
@@ -199,6 +207,8 @@ def _row(compared: Comparison, number: int) -> Row:
         },
         costs={name: _present(get(run) for run in group.runs) for name, (get, _) in COSTS.items()},
         protocols=by_protocol(group.runs[0].path, group.runs[0].per_user, compared.metric),
+        versions=sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in group.runs}),
+        devices=sorted({run.results.get("devices", "unknown") for run in group.runs}),
         **_compared(compared.differences[number], compared.p_values[number]),
     )
 

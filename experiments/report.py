@@ -15,10 +15,10 @@ from rich.console import Console
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
 
-from . import findings, flags
+from . import flags, kept
 from .cli import start
 from .console import make_console
-from .findings import Findings
+from .findings import Findings, find
 from .flags import FLAGS
 from .pages import filled, to_html, to_markdown
 from .plan import plan
@@ -30,26 +30,24 @@ from .studies import Study
 TITLE = "DiffRec, reproduced"
 
 
-def measure_runs(studies: list[Study], folder: Path, *, quick: bool) -> dict[str, Findings]:
-    """What the finished runs below a folder say."""
+def measure_runs(
+    studies: list[Study], folder: Path, findings_folder: Path | None, *, quick: bool, console: Console
+) -> dict[str, Findings]:
+    """What the finished runs below a folder say, added to what a folder of findings keeps, if there is one."""
     store = Store(folder)
     planned, _ = plan(studies, quick=quick)
-    return {study.name: findings.find(study, planned, store) for study in studies}
-
-
-def keep(found: dict[str, Findings], studies: list[Study], folder: Path, console: Console) -> dict[str, Findings]:
-    """Adds what was found to what a folder has, so that runs may be made in turn, on several machines: all of that."""
-    kept = findings.read(folder)
+    kept_before = kept.read(findings_folder, [study.name for study in studies]) if findings_folder else {}
+    found = {}
     for study in studies:
-        own = found[study.name]
-        if study.name in kept:
-            own, missing = findings.update(kept[study.name], own, study)
-            for data, labels in missing.items():
-                console.print(f"{study.name} on {data} stays as it was: no finished runs here of {', '.join(labels)}")
-        if own.by_data:
-            findings.write(own, folder)
-            kept[study.name] = own
-    return {study.name: kept.get(study.name, found[study.name]) for study in studies}
+        own = find(study, planned, store)
+        if study.name in kept_before:
+            own, notes = kept.update(kept_before[study.name], own, study, planned)
+            for note in notes:
+                console.print(note)
+        if findings_folder and own.by_data:
+            kept.write(own, findings_folder)
+        found[study.name] = own
+    return found
 
 
 def main() -> None:
@@ -57,12 +55,9 @@ def main() -> None:
     console, out, studies = make_console(), Path(FLAGS.out), chosen_studies(FLAGS.studies)
     folder = Path(FLAGS.findings) if FLAGS.findings else None
     if FLAGS.runs:
-        found = measure_runs(studies, Path(FLAGS.runs_dir), quick=FLAGS.quick)
-        if folder:
-            found = keep(found, studies, folder, console)
+        found = measure_runs(studies, Path(FLAGS.runs_dir), folder, quick=FLAGS.quick, console=console)
     elif folder:
-        kept = findings.read(folder)
-        found = {study.name: kept[study.name] for study in studies if study.name in kept}
+        found = kept.read(folder, [study.name for study in studies])
     else:
         raise ConfigError("--noruns needs --findings: the folder with the numbers")
     if not any(own.by_data for own in found.values()):

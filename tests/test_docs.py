@@ -13,10 +13,11 @@ from diffrec_jax.config import ConfigError
 from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
-from experiments import findings
+from experiments import kept
 from experiments.pages import BLOCK, CLAIMS, TIMINGS, filled, to_markdown
 from experiments.report import TITLE
 from experiments.sections import sections
+from experiments.studies import STUDIES
 
 pytestmark = pytest.mark.once
 
@@ -28,13 +29,17 @@ PAGES = ("README.md", "docs/comparison.md", "docs/reproduction.md", "docs/how-to
 REPORT = f"python -m experiments.report --noruns --findings=docs/results --out=docs/report --pages={','.join(PAGES)}"
 
 
+def kept_findings():
+    return kept.read(DOCS / "results", [study.name for study in STUDIES])
+
+
 def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
-    kept = findings.read(DOCS / "results")
+    found = kept_findings()
     for page in (ROOT / name for name in PAGES):
         text = page.read_text()
         assert any(block.search(text) for block in (BLOCK, CLAIMS, TIMINGS))
-        assert filled(text, kept, page.parent) == text, REPORT
-    assert to_markdown(TITLE, sections(kept), tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
+        assert filled(text, found, page.parent) == text, REPORT
+    assert to_markdown(TITLE, sections(found), tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
     pictures = {path.name for path in tmp_path.glob("*.svg")}
     assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
 
@@ -51,7 +56,7 @@ def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
 def test_a_table_of_what_is_not_there_is_refused(text, message, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"benchmark": "train_step", "shape": "yelp", "row": "step", "peer_s": [1]}\n')
     with pytest.raises(ConfigError, match=message):
-        filled(text, findings.read(DOCS / "results"), tmp_path)
+        filled(text, kept_findings(), tmp_path)
 
 
 def test_the_reference_has_every_exported_name():

@@ -6,7 +6,7 @@ from scipy import sparse
 from diffrec_jax.data.matrices import DataError
 from diffrec_jax.data.similarity import nearest_items
 
-NUM_NEIGHBOURS = 20
+NUM_NEIGHBORS = 20
 """Of an item in the graph."""
 TOLERANCE = 1e-3
 """Of the resolution, relative."""
@@ -14,7 +14,7 @@ TOLERANCE = 1e-3
 
 def nearest_items_graph(train: sparse.csr_array) -> sparse.csr_array:
     """Each item of a matrix [U, I] beside its nearest ones by cosine of the columns: symmetric, no loops, [I, I]."""
-    nearest, num_items = nearest_items(train, NUM_NEIGHBOURS, shrink=0.0), train.shape[1]
+    nearest, num_items = nearest_items(train, NUM_NEIGHBORS, shrink=0.0), train.shape[1]
     values, starts = nearest.weights.astype(np.float64), np.arange(num_items + 1) * nearest.weights.shape[1]
     graph = sparse.csr_array((values.ravel(), nearest.item_ids.ravel(), starts), shape=(num_items, num_items))
     graph.eliminate_zeros()

@@ -42,9 +42,8 @@ def squared_error(
     Args:
       predictions: p.
       batch: the rows x.
-      shown: the same entries, of weight 0 where the input does not show them: w is ``shown_weight`` at the others of
-        them, and 1 elsewhere.
-      shown_weight: at least 0.
+      shown: the same entries, of weight 0 where the input hides them.
+      shown_weight: w at the entries that it shows; 1 at all other items.
     """
     at_entries = predictions.at[batch.rows, batch.item_ids].get(mode="fill", fill_value=0.0)
     products = sum_over_entries(batch, batch.weights * (0.5 * batch.weights - at_entries))

@@ -44,6 +44,7 @@ from diffrec_jax.recommenders.diffusing import (
     DROPOUT_PLACE,
     NOISE_PLACE,
     DiffusionConfig,
+    check_something_is_learnt,
     denoise,
     diffusion_terms,
     draw_timesteps,
@@ -120,6 +121,7 @@ class DiffRecConfig(DiffusionConfig):
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
+        check_something_is_learnt(self.dropout, self.observed_error_weight)
         if self.is_lean and self.prediction_type != "x0":
             raise ValueError(
                 "noise_sketch and loss_impl need x_0 prediction: a prediction of the noise needs the whole noise"

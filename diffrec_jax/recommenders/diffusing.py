@@ -159,6 +159,12 @@ class DiffusionConfig:
         )
 
 
+def check_something_is_learnt(dropout: float, observed_error_weight: float) -> None:
+    """Raises ValueError where no error at an observed item counts."""
+    if not (dropout or observed_error_weight):
+        raise ValueError("observed_error_weight 0 leaves no item to learn without dropout: set one of them above 0")
+
+
 def row_normals(row_keys: RowKeys, width: int) -> Array:
     """Standard normal noise [B, width], each row from its own key."""
     return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)

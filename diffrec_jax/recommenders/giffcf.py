@@ -23,6 +23,7 @@ from diffrec_jax.recommenders.diffusing import (
     DROPOUT_PLACE,
     NOISE_PLACE,
     TIMESTEP_PLACE,
+    check_something_is_learnt,
     row_normals,
     uniform_timesteps,
 )
@@ -53,13 +54,14 @@ class GiffCFConfig:
     dropout: float = setting(0.5, "Rate of the dropout of the row that the denoiser is told.", at_least=0, below=1)
     observed_error_weight: float = setting(
         1.0,
-        "Weight of the squared error at items that dropout left in that row; 0: only those that it took are learnt.",
+        "Weight of the squared error at items that dropout left in that row; 0: of its items those it took count.",
         at_least=0,
     )
 
     def __post_init__(self) -> None:
         """Checks every value."""
         check_settings(self)
+        check_something_is_learnt(self.dropout, self.observed_error_weight)
         if 0 < self.rank < self.ideal_rank and self.ideal_weight:
             raise ValueError(f"ideal_rank must be at most rank {self.rank}, got {self.ideal_rank}")
 

@@ -21,6 +21,7 @@ from diffrec_jax.models.mlp import ACTIVATIONS
 from diffrec_jax.recommenders.base import Recommender, StepContext
 from diffrec_jax.recommenders.diffusing import (
     DiffusionConfig,
+    check_something_is_learnt,
     diffusion_terms,
     plain_denoise,
     row_normals,
@@ -97,6 +98,7 @@ class LDiffRecConfig(DiffusionConfig):
     def __post_init__(self) -> None:
         """Checks every value."""
         super().__post_init__()
+        check_something_is_learnt(self.encoder_dropout, self.observed_error_weight)
         if self.noise_law == BERNOULLI:
             raise ValueError(f"noise_law {BERNOULLI} is for rows of 0 and 1: take another, or DiffRec")
         if self.observed_error_weight != 1 and (self.likelihood != "gaussian" or self.reconstruct_dropped):

@@ -68,7 +68,7 @@ def test_small_parts_of_the_graph_are_no_groups():
 
 
 def test_the_graph_is_that_of_the_nearest_items_by_cosine(monkeypatch):
-    monkeypatch.setattr(communities, "NUM_NEIGHBOURS", 3)
+    monkeypatch.setattr(communities, "NUM_NEIGHBORS", 3)
     train = planted()
     train.data = np.random.default_rng(1).random(train.nnz, dtype=np.float32)  # no two cosines are the same
     dense = train.toarray().astype(np.float64)

@@ -18,13 +18,13 @@ from scipy import stats
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.evaluation import compare_users, holm
-from experiments import findings
+from experiments import kept
 from experiments.config import new_run_config
 from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
 from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, ClaimFound, Findings
 from experiments.measured import Measured, Row
 from experiments.pages import to_html, to_markdown
-from experiments.plan import plan, variants_of
+from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import execute, parse_train_flags, shares_of_cores
@@ -230,13 +230,16 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     }
     found["steps"].by_data["ml-1m clean"].users["2"] = {"recall@20": np.arange(3, dtype=np.float32)}
     for own in found.values():
-        findings.write(own, tmp_path / "kept")
-    kept = findings.read(tmp_path / "kept")
-    assert kept == found
-    assert kept["steps"].by_data["ml-1m clean"].users["2"]["recall@20"].tolist() == [0, 1, 2]
-    (tmp_path / "kept" / "steps.npz").write_bytes(b"half")
-    with pytest.raises(ConfigError, match=r"steps\.npz cannot be read .*makes it anew"):
-        findings.read(tmp_path / "kept")
+        kept.write(own, tmp_path / "kept")
+    stored = kept.read(tmp_path / "kept", found)
+    assert stored == found
+    assert stored["steps"].by_data["ml-1m clean"].users["2"]["recall@20"].tolist() == [0, 1, 2]
+    (tmp_path / "kept" / "steps.npz").write_bytes(b"half")  # users' metrics of something else
+    assert kept.read(tmp_path / "kept", ["steps"])["steps"].by_data["ml-1m clean"].users == {}
+    (tmp_path / "kept" / "models.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"models\.json cannot be read .* delete it"):
+        kept.read(tmp_path / "kept", found)
+    assert list(kept.read(tmp_path / "kept", ["steps"])) == ["steps"]
     blocks = list(sections(found))
     markdown, page = to_markdown("Title", blocks, tmp_path), to_html("Title", blocks)
     mean = np.mean(found["models"].by_data["ml-1m clean"].rows[0].test["recall@20"])
@@ -253,31 +256,49 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
 
 
-def test_newer_runs_take_the_place_of_kept_ones_or_stand_beside_them():
-    """Compared over users again where users' metrics are known; else a dataset stays whole, or is replaced whole."""
-    study = next(study for study in STUDIES if study.name == "models")
-    clean, noisy = "ml-1m clean", "ml-1m noisy"
+MODELS_STUDY = next(study for study in STUDIES if study.name == "models")
+ON_CLEAN, ON_NOISY = "ml-1m clean", "ml-1m noisy"
 
-    def of(labels, data, known=True):
-        measured = found_of("models", labels).by_data[clean]
-        rng = np.random.default_rng(len(labels))
-        users = {label: {"recall@20": rng.random(40, np.float32)} for label in labels} if known else {}
-        return Findings("models", {data: dataclasses.replace(measured, users=users)}, [])
 
-    def claim_of(found, data):
-        with_noise = "" if data == clean else " with natural noise"
-        return next(claim for claim in found.claims if claim.text == f"DiffRec is more accurate than MF{with_noise}")
+def found_on(data, labels, *, known=True, sha="sha", identity="a"):
+    """Findings as if the models of these names had been run on a dataset."""
+    measured = found_of("models", labels).by_data[ON_CLEAN]
+    rng = np.random.default_rng(len(labels))
+    users = {label: {"recall@20": rng.random(40, np.float32)} for label in labels} if known else {}
+    rows = [dataclasses.replace(row, data_sha256=sha, identities=[identity]) for row in measured.rows]
+    return Findings("models", {data: dataclasses.replace(measured, rows=rows, users=users)}, [])
 
-    kept, _ = findings.update(of(["DiffRec", "MF", "no longer a variant"], clean), of(["DiffRec", "MF"], noisy), study)
-    assert list(kept.by_data) == [clean, noisy]
-    for data in (clean, noisy):
-        users = kept.by_data[data].users
+
+def needed(identity, data=ON_CLEAN):
+    """The study's runs as a plan has them, one of each variant."""
+    config = new_run_config(parse_train_flags(["--model=popularity"]))
+    return [Planned(MODELS_STUDY, data, label, (), config, identity) for label in MODELS_STUDY.variants]
+
+
+def merged(old, new, planned=()):
+    return kept.update(old, new, MODELS_STUDY, planned)
+
+
+def labels_of(found, data=ON_CLEAN):
+    return {row.label for row in found.by_data[data].rows}
+
+
+def test_newer_runs_stand_beside_kept_ones_and_are_compared_with_them():
+    both, notes = merged(
+        found_on(ON_CLEAN, ["DiffRec", "MF", "no longer a variant"]), found_on(ON_NOISY, ["DiffRec", "MF"])
+    )
+    assert list(both.by_data) == [ON_CLEAN, ON_NOISY] and not notes
+    for data, text in ((ON_CLEAN, "than MF"), (ON_NOISY, "than MF with natural noise")):
+        users = both.by_data[data].users
         expected = compare_users(users["DiffRec"]["recall@20"], users["MF"]["recall@20"])
-        assert claim_of(kept, data).p_value == expected.p_value and claim_of(kept, data).difference is not None
+        claim = next(claim for claim in both.claims if claim.text == f"DiffRec is more accurate {text}")
+        assert claim.p_value == expected.p_value and claim.difference[0] == expected.mean_difference
 
-    more, missing = findings.update(kept, of(["EASE", "SASRec", "MF", "GiffCF"], clean), study)
-    joined = more.by_data[clean]
-    assert not missing and {row.label for row in joined.rows} == {"DiffRec", "EASE", "SASRec", "MF", "GiffCF"}
+    new = found_on(ON_CLEAN, ["EASE", "SASRec", "MF", "GiffCF"])
+    more, notes = merged(both, new)
+    joined = more.by_data[ON_CLEAN]
+    assert not notes and labels_of(more) == {"DiffRec", "EASE", "SASRec", "MF", "GiffCF"} == set(joined.users)
+    assert joined.users["MF"] is new.by_data[ON_CLEAN].users["MF"]
     assert joined.against == "SASRec" and joined.row("SASRec").difference is None
     means = [row.mean("recall@20") for row in joined.rows]
     assert means == sorted(means, reverse=True)
@@ -287,14 +308,44 @@ def test_newer_runs_take_the_place_of_kept_ones_or_stand_beside_them():
     ]
     assert [row.difference[0] for row in others] == [found.mean_difference for found in values]
     assert [row.p_value for row in others] == holm([found.p_value for found in values])
-    assert more.by_data[noisy] is kept.by_data[noisy]
+    assert more.by_data[ON_NOISY] is both.by_data[ON_NOISY]
 
-    unknown = of(["DiffRec", "MF", "SLIM"], clean, known=False)
-    half = of(["DiffRec", "MF"], clean)
-    assert findings.update(unknown, half, study)[0].by_data == unknown.by_data
-    assert findings.update(unknown, half, study)[1] == {clean: ["SLIM"]}
-    whole = of(["DiffRec", "MF", "SLIM", "EASE"], clean)
-    assert findings.update(unknown, whole, study)[0].by_data == whole.by_data
+
+def test_kept_runs_of_other_settings_are_left_out():
+    """Where the data are here to tell; with what the same run had by other protocols."""
+    old = found_on(ON_CLEAN, ["DiffRec", "MF", "EASE"])
+    nothing = Findings("models", {}, [])
+    assert merged(old, nothing, needed("a"))[0].by_data == old.by_data
+    assert merged(old, nothing)[0].by_data == old.by_data
+    left, notes = merged(old, nothing, needed("b"))
+    assert left.by_data == {} and notes == [
+        "models on ml-1m clean is without DiffRec, MF, EASE: what was kept is of other settings"
+    ]
+    left, notes = merged(old, found_on(ON_CLEAN, ["MF", "SLIM"], identity="b"), needed("b"))
+    assert labels_of(left) == {"MF", "SLIM"} and "without DiffRec, EASE: " in notes[0]
+    again = found_on(ON_CLEAN, ["MF", "SLIM"])
+    again.by_data[ON_CLEAN].rows[0].protocols.clear()
+    found = merged(old, again, needed("a"))[0].by_data[ON_CLEAN]
+    assert found.row("MF").protocols == old.by_data[ON_CLEAN].row("MF").protocols
+
+
+def test_what_cannot_be_compared_stays_as_it_was():
+    """Older findings without users' metrics, and other data; unless newer runs have all of it."""
+    claim = next(claim for claim in MODELS_STUDY.claims if claim.worse == "MF" and claim.data == ON_CLEAN)
+    known = ClaimFound(claim.text, ON_CLEAN, claim.metric, True, "DiffRec", "MF", [0.3, 0.2], [0.1, 0.0, 0.2], 0.01)
+    unknown = dataclasses.replace(found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM"], known=False), claims=[known])
+    half = found_on(ON_CLEAN, ["DiffRec", "MF"])
+    same, notes = merged(unknown, half)
+    assert same.by_data == unknown.by_data
+    assert notes == [
+        "models on ml-1m clean stays as it was, without new runs of DiffRec, MF: users' metrics were not kept of SLIM"
+    ]
+    assert dataclasses.replace(known, at_least=False) in same.claims  # the claim is the study's, its numbers are kept
+    whole = found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM", "EASE"])
+    assert labels_of(merged(unknown, whole)[0]) == {"DiffRec", "MF", "SLIM", "EASE"}
+    known_rows = found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM"])
+    same, notes = merged(known_rows, found_on(ON_CLEAN, ["MF", "EASE"], sha="other"))
+    assert same.by_data == known_rows.by_data and "new runs of MF, EASE: the data are not those" in notes[0]
 
 
 def test_pictures_take_any_name():
@@ -341,27 +392,27 @@ def test_all_kinds_at_toy_size_killed_in_the_middle(tmp_path):
     again = subprocess.run(command, cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stdout + again.stderr
     assert not any(f"running {path}\n" in again.stdout for path in done)
-    kept, out = tmp_path / "kept", tmp_path / "report"
-    run(tmp_path, "report", *given, f"--findings={kept}", f"--out={out}")
-    found = findings.read(kept)
-    assert list(found) == sorted(KINDS)
+    folder, out = tmp_path / "kept", tmp_path / "report"
+    run(tmp_path, "report", *given, f"--findings={folder}", f"--out={out}")
+    found = kept.read(folder, [study.name for study in STUDIES])
+    assert sorted(found) == sorted(KINDS)
     page = (out / "report.html").read_text()
     assert all(html.escape(study.title) in page for study in chosen_studies(KINDS))
     written = (out / "report.md").read_text()
     shutil.rmtree(out)
-    run(tmp_path, "report", "--noruns", f"--findings={kept}", f"--out={out}")
+    run(tmp_path, "report", "--noruns", f"--findings={folder}", f"--out={out}")
     assert (out / "report.md").read_text() == written
 
     undisturbed = tmp_path / "undisturbed"
     some = ["--studies=timesteps", "--quick", f"--runs_dir={undisturbed}"]
     run(tmp_path, "reproduce", *some)
     run(tmp_path, "report", *some, f"--findings={undisturbed / 'kept'}", f"--out={undisturbed / 'report'}")
-    expected = numbers(findings.read(undisturbed / "kept"))
+    expected = numbers(kept.read(undisturbed / "kept", ["timesteps"]))
     assert numbers({name: found[name] for name in expected}) == expected
 
     one = next(undisturbed.glob("*/results.json")).parent  # as if each had been made on a machine of its own
     shutil.move(one, tmp_path / "elsewhere" / one.name)
-    for folder in ("elsewhere", "undisturbed"):
-        given = ["--studies=timesteps", "--quick", f"--runs_dir={tmp_path / folder}"]
+    for place in ("elsewhere", "undisturbed"):
+        given = ["--studies=timesteps", "--quick", f"--runs_dir={tmp_path / place}"]
         run(tmp_path, "report", *given, f"--findings={tmp_path / 'in turn'}", f"--out={out}")
-    assert numbers(findings.read(tmp_path / "in turn")) == expected
+    assert numbers(kept.read(tmp_path / "in turn", ["timesteps"])) == expected

@@ -11,8 +11,9 @@ from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
 from diffrec_jax.data.similarity import BLOCK_BYTES
 from diffrec_jax.models.graph_denoiser import Mixer
 from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
+from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
 from diffrec_jax.recommenders.giffcf import make_graph
-from diffrec_jax.rows import row_keys
+from diffrec_jax.rows import dropout_entries, fold_each, row_keys, to_dense
 from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import comparators_numpy as reference
 
@@ -80,9 +81,6 @@ def test_the_loss_of_a_row_is_half_its_squared_error_and_needs_no_other_row():
     x_hat = reference.giffcf_denoise(network, z_1, X[:6], smooth, 1)
     errors = np.square(x_hat - X[:6]) / 2
     np.testing.assert_allclose(losses[:6], errors.sum(1), rtol=1e-3)
-    recommender, _ = make(dropout=0.0, num_timesteps=1, observed_error_weight=0.0)
-    losses = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
-    np.testing.assert_allclose(losses[:6], (errors * (X[:6] == 0)).sum(1), rtol=1e-3)
     recommender, params = make(noise_scale=0.1)
     together = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
     last = make_row_batch(TRAIN, np.array([4]))
@@ -90,6 +88,23 @@ def test_the_loss_of_a_row_is_half_its_squared_error_and_needs_no_other_row():
     np.testing.assert_allclose(alone[0], together[4], rtol=1e-4)
     other = recommender.loss_fn(params, (), last, row_keys(jax.random.key(1), last), CLOCK)[0]
     assert abs(other[0] - alone[0]) > 1e-3
+
+
+def test_errors_at_what_the_denoiser_is_told_may_be_left_out():
+    """Of the same draw of the dropout as it is told of."""
+    recommender, params = make(dropout=0.5, num_timesteps=1, observed_error_weight=0.0)
+    losses = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
+    shown = dropout_entries(BATCH, fold_each(KEYS, DROPOUT_PLACE), 0.5)
+    known = np.asarray(to_dense(shown, 18), np.float64)[:6]
+    assert 0 < np.count_nonzero(known) < np.count_nonzero(X[:6])
+    similarity = np.float64(params["graph"]["similarity"])
+    network = jax.tree.map(np.float64, params["network"]["params"])
+    z_1 = X[:6] + 1.5 * (X[:6] @ similarity - X[:6])
+    x_hat = reference.giffcf_denoise(network, z_1, known, known @ similarity, 1)
+    expected = (np.square(x_hat - X[:6]) / 2 * (known == 0)).sum(1)
+    np.testing.assert_allclose(losses[:6], expected, rtol=1e-3)
+    with pytest.raises(ValueError, match="leaves no item to learn without dropout"):
+        GiffCFConfig(dropout=0.0, observed_error_weight=0.0)
 
 
 def test_the_graph_is_held():

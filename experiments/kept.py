@@ -1,0 +1,135 @@
+"""Findings that a folder keeps: written, read, and merged with newer ones."""
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from diffrec_jax.config import ConfigError
+from diffrec_jax.files import UNREADABLE, atomic_file, write_atomically
+
+from .findings import Findings, identities, look_at
+from .measured import Measured, NotComparableError, Row, join
+from .plan import Planned
+from .studies import Study
+
+USERS_DIGEST = "users_sha256"
+"""In a study's JSON: of the file of its users' metrics."""
+
+
+def update(kept: Findings, new: Findings, study: Study, planned: Iterable[Planned]) -> tuple[Findings, list[str]]:
+    """Kept findings with newer ones: variants of the same name are replaced, others stay and are compared anew.
+
+    Args:
+      kept: of the study, what a folder has.
+      new: of ``findings.find``.
+      study: what both are of.
+      planned: the runs that it needs. Kept variants that were made of other ones are left out.
+
+    Returns:
+      The findings, and what else is to be said of them.
+    """
+    by_data: dict[str, Measured] = {}
+    notes: list[str] = []
+    needed = identities(study, planned)
+    for data in dict.fromkeys([*study.data, *new.by_data]):
+        old, measured = kept.by_data.get(data), new.by_data.get(data)
+        if old is None:
+            merged = measured
+        else:
+            merged, own_notes = _merge(old, measured, study, needed.get(data))
+            notes += [f"{study.name} on {data} {note}" for note in own_notes]
+        if merged is not None and merged.rows:
+            by_data[data] = merged
+    before = {claim.key: claim for claim in kept.claims}
+    claims = [look_at(claim, by_data.get(claim.data)) for claim in study.claims]
+    for number, claim in enumerate(claims):
+        same = before.get(claim.key)
+        if claim.values is None and same is not None and claim.data in by_data:
+            claims[number] = replace(claim, values=same.values, difference=same.difference, p_value=same.p_value)
+    return Findings(study.name, by_data, claims), notes
+
+
+def _merge(
+    old: Measured, new: Measured | None, study: Study, needed: dict[str, list[str]] | None
+) -> tuple[Measured, list[str]]:
+    """Of one dataset; ``needed`` by variant, None where the data are not here to tell."""
+
+    def is_current(row: Row) -> bool:
+        return needed is None or not row.identities or row.identities == needed.get(row.label)
+
+    before = {row.label: row for row in old.rows}
+    newer = [_with_protocols(row, before.get(row.label)) for row in new.rows] if new else []
+    labels = [row.label for row in newer]
+    others = [row for row in old.rows if row.label in study.variants and row.label not in labels]
+    stay = [row for row in others if is_current(row)]
+    if not newer and stay == old.rows:
+        return old, []
+    nothing = replace(old, rows=[], users={})
+    try:
+        newer_ones = replace(new, rows=newer) if new else nothing
+        merged = join(replace(old, rows=stay), newer_ones, study.against) if stay or newer else nothing
+    except NotComparableError as error:
+        return old, [f"stays as it was, without new runs of {', '.join(labels)}: {error}"] if newer else []
+    gone = [row.label for row in others if not is_current(row)]
+    return merged, [f"is without {', '.join(gone)}: what was kept is of other settings"] if gone else []
+
+
+def _with_protocols(row: Row, before: Row | None) -> Row:
+    """A newer row, with what the same runs had by protocols that were not measured again."""
+    if before is None or before.identities != row.identities:
+        return row
+    return replace(row, protocols=before.protocols | row.protocols)
+
+
+def write(findings: Findings, folder: Path) -> None:
+    """Keeps findings in two files of the study's name: the numbers as JSON, and the users' metrics."""
+    folder.mkdir(parents=True, exist_ok=True)
+    users = {
+        "/".join((data, label, metric)): values
+        for data, measured in findings.by_data.items()
+        for label, own in measured.users.items()
+        for metric, values in own.items()
+    }
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **users)
+    with atomic_file(folder / f"{findings.study}.npz") as file:
+        file.write(packed.getvalue())
+    digest = hashlib.sha256(packed.getvalue()).hexdigest()
+    write_atomically(folder / f"{findings.study}.json", findings.to_json(**{USERS_DIGEST: digest}))
+
+
+def read(folder: Path, names: Iterable[str]) -> dict[str, Findings]:
+    """What a folder keeps of the studies of these names, by name.
+
+    Users' metrics that do not belong to the numbers, as after a crash between the two files, count as unknown.
+
+    Raises:
+      ConfigError: a file cannot be read.
+    """
+    found = {}
+    for name in names:
+        path, users = folder / f"{name}.json", folder / f"{name}.npz"
+        if not path.exists():
+            continue
+        try:
+            text = path.read_text()
+            found[name] = Findings.from_json(text)
+            content = users.read_bytes() if users.exists() else b""
+            if hashlib.sha256(content).hexdigest() == json.loads(text).get(USERS_DIGEST):
+                _add_users(found[name], content)
+        except UNREADABLE as error:
+            raise ConfigError(f"{path} cannot be read ({error}): delete it, and report the runs again") from error
+    return found
+
+
+def _add_users(findings: Findings, content: bytes) -> None:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+        for key, values in archive.items():
+            data, _, rest = key.partition("/")
+            label, _, metric = rest.rpartition("/")
+            findings.by_data[data].users.setdefault(label, {})[metric] = values
