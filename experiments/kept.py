@@ -95,12 +95,14 @@ def write(findings: Findings, folder: Path) -> None:
         for label, own in measured.users.items()
         for metric, values in own.items()
     }
-    packed = io.BytesIO()
-    np.savez_compressed(packed, allow_pickle=False, **users)
-    with atomic_file(folder / f"{findings.study}.npz") as file:
-        file.write(packed.getvalue())
-    digest = hashlib.sha256(packed.getvalue()).hexdigest()
-    write_atomically(folder / f"{findings.study}.json", findings.to_json(**{USERS_DIGEST: digest}))
+    digest = {}
+    if users:
+        packed = io.BytesIO()
+        np.savez_compressed(packed, allow_pickle=False, **users)
+        digest = {USERS_DIGEST: hashlib.sha256(packed.getvalue()).hexdigest()}
+        with atomic_file(folder / f"{findings.study}.npz") as file:
+            file.write(packed.getvalue())
+    write_atomically(folder / f"{findings.study}.json", findings.to_json(**digest))
 
 
 def read(folder: Path, names: Iterable[str]) -> dict[str, Findings]:

@@ -36,15 +36,15 @@ def measure_runs(
     """What the finished runs below a folder say, added to what a folder of findings keeps, if there is one."""
     store = Store(folder)
     planned, _ = plan(studies, quick=quick)
-    kept_before = kept.read(findings_folder, [study.name for study in studies]) if findings_folder else {}
+    before = kept.read(findings_folder, [study.name for study in studies]) if findings_folder else {}
     found = {}
     for study in studies:
-        own = find(study, planned, store)
-        if study.name in kept_before:
-            own, notes = kept.update(kept_before[study.name], own, study, planned)
+        own, old = find(study, planned, store), before.get(study.name)
+        if old:
+            own, notes = kept.update(old, own, study, planned)
             for note in notes:
                 console.print(note)
-        if findings_folder and own.by_data:
+        if findings_folder and own != old and (own.by_data or old):
             kept.write(own, findings_folder)
         found[study.name] = own
     return found
