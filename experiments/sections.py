@@ -67,15 +67,17 @@ Block = Heading | Paragraph | Command | TableBlock | Picture
 
 def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[Block]:
     """The whole report."""
-    yield Heading("Does the paper's claim hold?")
-    yield Paragraph(
-        "Each claim is tested on the test split, averaged over seeds: a difference in "
-        f"{METRIC} counts where Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, "
-        "has p < .05 and the interval of the mean difference is without 0. Of costs, the means are compared."
-    )
-    yield claims_table(found)
-    listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)
-    yield Paragraph(f"Not testable here. {listed}.")
+    claims = claims_table(found)
+    if claims.rows:
+        yield Heading("Does the paper's claim hold?")
+        yield Paragraph(
+            f"Each claim is tested on the test split, averaged over seeds: a difference in {METRIC} counts where "
+            "Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, has p < .05 and the "
+            "interval of the mean difference is without 0. Of costs, the means are compared."
+        )
+        yield claims
+        listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)
+        yield Paragraph(f"Not testable here. {listed}.")
     for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
     yield from methods(found)

@@ -253,6 +253,8 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     assert links == [] and "default-src 'none'" in page
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+    without = {"steps": dataclasses.replace(found["steps"], claims=[])}
+    assert "claim" not in to_html("Title", list(sections(without))).split("</style>")[1].lower()
     assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
 
 
