@@ -139,7 +139,7 @@ def test_without_noise_every_law_is_the_same_autoencoder(form):
 
 
 def test_it_starts_from_a_linear_part_too():
-    config = dataclasses.replace(CONFIG, linear_rank=5, observed_error_weight=0.0)
+    config = dataclasses.replace(CONFIG, linear_rank=5, dropout=0.5, observed_error_weight=0.0)
     recommender = make_diffrec(config, 30, lambda *fit: fit_linear_factors(TRAIN, *fit), SHARES)
     params = recommender.warm_start(jax.device_get(recommender.init_params(jax.random.key(0))))
     assert np.isfinite(recommender.score_fn(recommender.prepare_scoring(params), BATCH, KEYS)).all()
