@@ -1,7 +1,7 @@
 """Makes one report of the studies whose runs are finished: report.md with its pictures, and report.html.
 
   python -m experiments.report --out=report
-  python -m experiments.report --findings=docs/results --out=docs/report            keeps the numbers, with those there
+  python -m experiments.report --findings=docs/results --out=docs/report            adds the numbers to those kept there
   python -m experiments.report --findings=docs/results --out=docs/report --noruns   from those numbers alone
 
 Figures and tables name the command that makes their runs. --pages=README.md fills the tables of other pages, which

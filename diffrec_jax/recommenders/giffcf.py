@@ -54,7 +54,8 @@ class GiffCFConfig:
     dropout: float = setting(0.5, "Rate of the dropout of the row that the denoiser is told.", at_least=0, below=1)
     observed_error_weight: float = setting(
         1.0,
-        "Weight of the squared error at items that dropout left in that row; 0: of its items those it took count.",
+        "Weight of the squared error at items that dropout left in that row; 0: of the row's items, only those that "
+        "dropout took are learnt.",
         at_least=0,
     )
 
