@@ -92,17 +92,25 @@ def make_steps(machine: Machine, folder: Path) -> list[Step]:
     workers = min(8, (os.cpu_count() or 2) // 2) if whole else 0
     tests = [python, "-m", "pytest", "-q", "-o", "addopts=", "--import-mode=importlib", "-n", str(workers), *paths]
     throughput = [python, "-m", "benchmarks.throughput", f"--out={folder / 'throughput.jsonl'}"]
+    together = [*throughput, "--steps_at_once=8", "--nopeer"]
     training = [python, "-m", "experiments.train", "--model=diffrec", f"--run_dir={folder / 'run'}"]
     if whole:
         throughput += ["--shapes=ml-1m,yelp,amazon-book", "--repeats=5"]
+        together += ["--shapes=ml-1m", "--repeats=5"]
         data_dir = FLAGS.data_dir or os.environ.get("DIFFREC_DATA_DIR") or "data"
         is_there = (Path(data_dir) / "ml-1m_clean" / "train_list.npy").exists()
         training += ["--dataset=ml-1m", f"--data_dir={data_dir}"] if is_there else ["--dataset=synthetic-ml-1m"]
     else:
         throughput += ["--shapes=small", "--repeats=2", "--batch_sizes=100"]
+        together += ["--shapes=small", "--repeats=2", "--batch_sizes=100"]
         training += ["--epochs=2", "--eval_every=1", "--dims=100", "--synthetic_users=600", "--synthetic_items=500"]
         training += ["--synthetic_interactions=20000"]
-    return [Step("tests", tests, 150), Step("throughput", throughput, 110), Step("training", training, 90)]
+    return [
+        Step("tests", tests, 130),
+        Step("throughput", throughput, 110),
+        Step("steps at once", together, 35),
+        Step("training", training, 80),
+    ]
 
 
 def run_step(step: Step, log: Path, *, measures: bool = True) -> dict[str, Any]:

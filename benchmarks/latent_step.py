@@ -60,7 +60,7 @@ def step_bytes(training: OurTraining) -> int:
     batch = training.devices.make_batch(
         training.train, training.next_user_ids(), batch_size=training.training.batch_size
     )
-    memory = training.train_step.lower(training.state, batch, training.key).compile().memory_analysis()
+    memory = training.train_steps.lower(training.state, (batch,), training.key).compile().memory_analysis()
     return memory.argument_size_in_bytes + memory.temp_size_in_bytes
 
 

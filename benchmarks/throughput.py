@@ -43,7 +43,7 @@ K = 100
 MODELS = ("diffrec", "l_diffrec")
 DTYPES = ("float32", "bfloat16")
 REGRESSION = 0.9
-KEY = ("device", "model", "shape", "batch", "way", "devices", "dtype", "loss")
+KEY = ("device", "model", "shape", "batch", "way", "devices", "dtype", "loss", "steps")
 """What two records have in common when they measure the same."""
 
 
@@ -56,6 +56,8 @@ class Case(NamedTuple):
     way: str
     dtype: str
     loss: str
+    steps: int
+    """Given to the device at once."""
 
     @property
     def loss_fields(self) -> dict[str, Any]:
@@ -97,9 +99,17 @@ def make_devices(way: str, num_items: int) -> DeviceStrategy:
 
 
 def shape_of(case: Case) -> Shape:
-    """The released settings with the case's batch size and type of products."""
+    """The released settings with the case's batch size, type of products and steps at once.
+
+    Raises:
+      ConfigError: they do not go together.
+    """
     shape = make_shape(case.shape)
-    training = dataclasses.replace(shape.training, batch_size=case.batch, compute_dtype=case.dtype)
+    changes = {"batch_size": case.batch, "compute_dtype": case.dtype, "steps_at_once": case.steps}
+    try:
+        training = dataclasses.replace(shape.training, **changes)
+    except ValueError as error:
+        raise ConfigError(error) from error
     recommender = dataclasses.replace(shape.recommender, **case.loss_fields)
     return dataclasses.replace(shape, training=training, recommender=recommender)
 
@@ -161,7 +171,7 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
     if case.model == "diffrec":
         works |= rate_works(shape.training.make_key, job, whole=isinstance(devices, MeshStrategy))
     seconds = time_interleaved(works, FLAGS.repeats)
-    steps = seconds.pop("step")
+    steps = [together / case.steps for together in seconds.pop("step")]
     step_s = statistics.median(steps)
     shared = devices.num_devices if jax.default_backend() == "cpu" else 1
     record: dict[str, Any] = {
@@ -170,7 +180,7 @@ def measure(case: Case, dataset: Dataset, flops_per_s: float) -> dict[str, Any]:
         "matmul_precision": FLAGS.matmul_precision,
         "devices": devices.num_devices,
         "step_s": steps,
-        "compile_s": max(first_s - step_s, 0.0),
+        "compile_s": max(first_s - case.steps * step_s, 0.0),
         "train_users_per_s": case.batch / step_s,
         "inference_users_per_s": case.batch / inference_s,
         "device_bytes": used_bytes,
@@ -226,6 +236,7 @@ COLUMNS = (
     ("devices", lambda r: f"{r['devices']} {r['way']}"),
     ("dtype", lambda r: r["dtype"]),
     ("loss", lambda r: r["loss"]),
+    ("steps at once", lambda r: str(r["steps"])),
     ("train users/s", lambda r: f"{r['train_users_per_s']:,.0f}"),
     ("x peer", lambda r: _ratio(r, "train_users_per_s")),
     ("top-100 users/s", lambda r: f"{r['inference_users_per_s']:,.0f}"),
@@ -258,6 +269,7 @@ def read_records(path: str) -> list[dict[str, Any]]:
     """
     try:
         records = [json.loads(line) for line in Path(path).read_text().splitlines()]
+        records = [{"steps": 1} | record for record in records]  # those of before 0.2.0 say nothing of it
         return [record for record in records if all(name in record for name in (*KEY, "train_users_per_s"))]
     except (OSError, json.JSONDecodeError, TypeError) as error:
         raise ConfigError(f"--compare={path} cannot be read ({error}): give a file that --out wrote") from error
@@ -282,7 +294,7 @@ def main() -> None:
     cases = [
         Case(*values)
         for values in itertools.product(
-            FLAGS.models, FLAGS.shapes, FLAGS.batch_sizes, FLAGS.ways, FLAGS.dtypes, FLAGS.losses
+            FLAGS.models, FLAGS.shapes, FLAGS.batch_sizes, FLAGS.ways, FLAGS.dtypes, FLAGS.losses, FLAGS.steps_at_once
         )
     ]
     for name, given, known in (
@@ -294,7 +306,7 @@ def main() -> None:
         if unknown:
             raise ConfigError(f"--{name}={unknown[0]} is unknown: choose from {', '.join(known)}")
     for case in cases:  # complains of a wrong one before anything is measured
-        _ = case.loss_fields
+        shape_of(case)
         make_devices(case.way, make_shape(case.shape).spec.num_items)
     make_folder_of(FLAGS.out)
     # Both sides multiply alike: PyTorch's own default is float32, JAX's the fastest that the device has.
@@ -331,7 +343,11 @@ def define_flags() -> None:
     flags.DEFINE_list("ways", ["one"], "one, pmap (all devices), mesh:ITEM_SHARDS (all devices).")
     flags.DEFINE_list("dtypes", ["float32"], "float32, bfloat16: what the factors of products are rounded to.")
     flags.DEFINE_list("losses", ["plain"], "DiffRec's: plain, sketch:K, gram, sketch:K+gram (see experiments.train).")
-    flags.DEFINE_integer("repeats", 5, "Timed steps.", lower_bound=1)
+    flags.DEFINE(
+        IntListParser(least=1), "steps_at_once", (1,), "Steps given to the device together.",
+        serializer=IntListSerializer(),
+    )  # fmt: skip
+    flags.DEFINE_integer("repeats", 5, "Timed steps (of steps at once: so many times these).", lower_bound=1)
     flags.DEFINE_enum(
         "matmul_precision", "tensorfloat32", ("float32", "tensorfloat32"), "Of float32 products on a GPU."
     )

@@ -38,7 +38,7 @@ from diffrec_jax.data import Dataset, SyntheticSpec, make_synthetic, steps_per_e
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy
 from diffrec_jax.recommenders import Recommender, make_diffrec
 from diffrec_jax.training.state import init_train_state
-from diffrec_jax.training.step import make_train_step
+from diffrec_jax.training.step import in_turn, make_train_step
 from diffrec_jax.training.train_config import TrainConfig
 
 BEST_PEER = "best_peer"
@@ -66,7 +66,7 @@ class OurTraining:
             axis_name=devices.axis_name,
             true_shapes=lambda kept: devices.unpad(kept, shapes),
         )
-        self.train_step = devices.compile(train_step, in_place=True)
+        self.train_steps = devices.compile(in_turn(train_step), in_place=True)
         self.key = devices.make(training.make_key)()
         self.state = devices.make(lambda key: init_train_state(recommender, optimizer, key))(self.key)
         self.steps_done = 0
@@ -79,12 +79,14 @@ class OurTraining:
         )
 
     def step(self) -> None:
-        """One step; ``loading_s`` gets the seconds spent on the host before the device has work."""
-        started = time.perf_counter()
-        batch = self.devices.make_batch(self.train, self.next_user_ids(), batch_size=self.training.batch_size)
+        """``steps_at_once`` steps; ``loading_s`` gets the seconds spent on the host before the device has work."""
+        started, batches = time.perf_counter(), []
+        for _ in range(self.training.steps_at_once):
+            users = self.next_user_ids()
+            batches.append(self.devices.make_batch(self.train, users, batch_size=self.training.batch_size))
+            self.steps_done += 1
         self.loading_s.append(time.perf_counter() - started)
-        self.state, _ = jax.block_until_ready(self.train_step(self.state, batch, self.key))
-        self.steps_done += 1
+        self.state, _ = jax.block_until_ready(self.train_steps(self.state, tuple(batches), self.key))
 
 
 def make_ours(shape: Shape, dataset: Dataset) -> OurTraining:

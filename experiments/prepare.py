@@ -8,6 +8,7 @@
 The dataset is the folder OUT/NAME_SETTING: `experiments.train --dataset=NAME --data_dir=OUT` trains on it.
 """
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from diffrec_jax.config import ConfigError, default_data_dir
 from diffrec_jax.data import DataError
 from diffrec_jax.preparation import PrepareConfig
-from diffrec_jax.preparation.download import KNOWN, fetch, known, log_of
+from diffrec_jax.preparation.download import KNOWN, fetch, known, unpacked
 
 from . import flags
 from .cli import start
@@ -57,17 +58,18 @@ def main() -> None:
     if FLAGS.download:
         known(FLAGS.name)
     config = prepare_config()
-    raw = fetch(FLAGS.name, out / "raw" / FLAGS.name, tell=tell) if FLAGS.download else Path(FLAGS.raw)
-    if FLAGS.raw and raw.suffix == ".zip":
-        raw = log_of(FLAGS.name, raw, raw.parent)
+    raw = fetch(FLAGS.name, out / "raw" / FLAGS.name, tell=tell) if FLAGS.download else Path(FLAGS.raw).expanduser()
     memory = None if FLAGS.memory_gib is None else int(FLAGS.memory_gib * (1 << 30))
-    made = prepare(raw, FLAGS.name, out, config, engine=FLAGS.engine, memory_bytes=memory, tell=tell)
+    with unpacked(raw, FLAGS.name, config.format, out) as log:
+        made = prepare(log, FLAGS.name, out, config, engine=FLAGS.engine, memory_bytes=memory, tell=tell)
     counts = made.meta["counts"]
     tell(", ".join(f"{kind} {count:,}" for kind, count in counts.items()))
     console.print(f"{made.folder} is ready:", markup=False, highlight=False)
-    shown = f"--dataset={FLAGS.name} --setting={config.setting} --data_dir={out}"
-    shown += " --mode=relevant_users" if config.split == "users" else ""
-    console.print(f"  {command('train')} --model=diffrec {shown}", markup=False, highlight=False, soft_wrap=True)
+    shown = [f"--dataset={FLAGS.name}", f"--setting={config.setting}", f"--data_dir={out}"]
+    shown += ["--mode=relevant_users"] if config.split == "users" else []
+    console.print(
+        f"  {command('train')} --model=diffrec {shlex.join(shown)}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 if __name__ == "__main__":

@@ -40,3 +40,10 @@ def test_newer_jax_does_not_get_the_generator_that_it_compiles_for_minutes(monke
     for version, expected in (((0, 10, 2), "threefry4x32"), ((0, 11, 0), "threefry2x32"), ((0, 12, 0), "threefry2x32")):
         monkeypatch.setattr(jax, "__version_info__", version)
         assert default_prng_impl() == expected
+
+
+@pytest.mark.parametrize("setting", ["accumulate_steps", "steps_at_once"])
+def test_what_jax_would_compile_for_ever_is_refused(setting):
+    with pytest.raises(ValueError, match="set prng_impl to threefry2x32"):
+        TrainConfig(prng_impl="threefry4x32", **{setting: 2})
+    assert TrainConfig(prng_impl="threefry2x32", **{setting: 2})

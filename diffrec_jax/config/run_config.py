@@ -26,8 +26,8 @@ WHERE = ("dataset", "setting", "folder")
 LOCATION_KEYS = tuple(f"{LOCATION}.{name}" for name in WHERE)
 # What may be changed when a run is resumed: none of it affects the steps already done.
 MAY_DIFFER_ON_RESUME = (
-    *(f"training.{name}" for name in ("epochs", "max_steps", "accumulate_steps", "keep_newest", "keep_best")),
-    "training.nonfinite_limit",
+    *(f"training.{name}" for name in ("epochs", "max_steps", "accumulate_steps", "steps_at_once")),
+    *(f"training.{name}" for name in ("keep_newest", "keep_best", "nonfinite_limit")),
     "version",
     *LOCATION_KEYS,
 )

@@ -14,24 +14,67 @@ from diffrec_jax.data.matrices import DataError, append_rows, as_csr, pair_codes
 SPLITS = ("train", "valid", "test")
 ENTRY_FIELDS = ("times", "ratings")
 """Of a dataset, what it may know of each entry beside its value."""
+LONGEST_ID = 1000
+"""Characters: NumPy gives every id the room of the longest."""
 
 
 def as_ids(ids: Any, what: str) -> np.ndarray:
     """Ids [n] as int64 or, where they are texts, as NumPy strings.
 
     Raises:
-      DataError: they are neither, or one is missing.
+      DataError: they are neither, one is missing, or one is longer than ``LONGEST_ID``.
     """
-    ids = np.asarray(ids)
-    if ids.dtype.kind == "O" and all(isinstance(value, str) for value in ids):
-        ids = ids.astype(np.str_)
+    ids = as_column(ids)
+    if ids.dtype.kind == "O" and ids.ndim == 1:
+        ids = _as_texts(ids, what)
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
         raise DataError(f"{what} are {ids.dtype}, {ids.ndim}-dimensional: give a vector of integers or of strings")
     if ids.dtype.kind == "U":
+        _check_lengths(ids, what)
         return ids
     if ids.size and ids.max() > np.iinfo(np.int64).max:
         raise DataError(f"{what} go up to {ids.max()}, beyond int64: give them as strings")
     return ids.astype(np.int64, copy=False)
+
+
+def as_column(values: Any) -> np.ndarray:
+    """An array; of a list with texts one of objects, so that the longest does not decide the room of all."""
+    is_list = isinstance(values, list | tuple) and any(isinstance(value, str) for value in values)
+    return np.array(values, object) if is_list else np.asarray(values)
+
+
+def _as_texts(ids: np.ndarray, what: str) -> np.ndarray:
+    """Ids [n] that are Python strings as NumPy's; as they are where some are something else."""
+    if all(isinstance(value, str) for value in ids):
+        _check_lengths(ids, what)
+        return ids.astype(np.str_)
+    missing = [value is None or value != value for value in ids]
+    if any(missing):
+        raise DataError(f"{what}: {sum(missing):,} are missing, the first in row {missing.index(True):,}")
+    return ids
+
+
+def _check_lengths(ids: np.ndarray, what: str) -> None:
+    longest = max(ids, key=len, default="")
+    if len(longest) > LONGEST_ID:
+        raise DataError(
+            f"{what}: an id has {len(longest):,} characters, {longest[:40]!s}...: ids of up to {LONGEST_ID:,} are "
+            "kept; is it the right column?"
+        )
+
+
+def number_ids(ids: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """The different ids in ascending order, and the number among them of each of the ids [n].
+
+    Raises:
+      DataError: as of ``as_ids``.
+    """
+    ids = as_column(ids)
+    if ids.dtype.kind != "O" or ids.ndim != 1 or not all(isinstance(value, str) for value in ids):
+        return np.unique(as_ids(ids, what), return_inverse=True)  # type: ignore[return-value]
+    texts = sorted(set(ids))  # only these get the room of the longest
+    numbers = {text: number for number, text in enumerate(texts)}
+    return as_ids(texts, what), np.fromiter(map(numbers.__getitem__, ids), np.int64, len(ids))
 
 
 def _one_for_each(ids: np.ndarray, size: int, what: str) -> np.ndarray | None:
@@ -116,10 +159,15 @@ class Dataset:
         found = {split: np.asarray(values.get(split, ()), dtype) for split in SPLITS}
         for split, own in found.items():
             matrix = getattr(self, split)
-            if own.shape != (matrix.nnz,) or not np.all(np.isfinite(own)):
+            if own.shape != (matrix.nnz,):
                 raise DataError(
-                    f"{self.name}: {what} of {split} have to be {matrix.nnz:,} finite numbers, one for each entry"
+                    f"{self.name}: {what} of {split} have to be {matrix.nnz:,} numbers, one for each entry, not "
+                    f"{list(own.shape)}"
                 )
+            missing = np.sum(~np.isfinite(own))
+            if missing:
+                noise = "; random items have no rating: prepare the data without noise_rate" * (what == "ratings")
+                raise DataError(f"{self.name}: {missing:,} {what} of {split} are missing or not finite{noise}")
         return found
 
     def _checked_times(self, times: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,20 +1,31 @@
 """Datasets from logs of interactions."""
 
+from datetime import UTC, date, datetime
 from typing import Any, Literal, get_args
 
 import numpy as np
 from scipy import sparse
 
-from diffrec_jax.data.interactions import Dataset, as_ids
+from diffrec_jax.data.interactions import Dataset, as_column, number_ids
 from diffrec_jax.data.matrices import DataError, csr_from_pairs
+from diffrec_jax.data.splits import SORTED_BY_ITEMS, is_sorted_by_items, item_order, random_order
 
 Repeats = Literal["first", "last", "sum", "error"]
 
 
 def _columns(data: Any, columns: dict[str, Any]) -> dict[str, np.ndarray]:
     """The named columns of a frame, or the arrays themselves where there is none."""
+    names = {kind: column for kind, column in columns.items() if isinstance(column, str)}
     if data is None:
-        return {kind: np.asarray(column) for kind, column in columns.items()}
+        for kind, column in names.items():
+            raise DataError(
+                f"{kind}={column!r} names a column, but there is no data frame: give it, or {kind} as array"
+            )
+        return {kind: as_column(column) for kind, column in columns.items()}
+    for kind in columns.keys() - names.keys():
+        raise DataError(
+            f"{kind} is no name of a column, and there is a data frame: name a column, or give all as arrays"
+        )
     try:
         import narwhals as nw
     except ImportError as error:
@@ -26,16 +37,39 @@ def _columns(data: Any, columns: dict[str, Any]) -> dict[str, np.ndarray]:
             f"{type(data).__name__} is no data frame that Narwhals knows (pandas, polars, pyarrow, ...): give one, a "
             "SciPy sparse matrix, or the columns as arrays"
         ) from error
-    missing = [name for name in columns.values() if name not in frame.collect_schema().names()]
+    missing = [name for name in names.values() if name not in frame.collect_schema().names()]
     if missing:
         raise DataError(f"there is no column {missing[0]!r}: the frame has {', '.join(frame.collect_schema().names())}")
-    frame = frame.select(*columns.values())
+    frame = frame.select(*dict.fromkeys(names.values()))
     frame = frame.collect() if isinstance(frame, nw.LazyFrame) else frame
-    for name in columns.values():
+    for name in names.values():
         count = frame[name].null_count()
         if count:
             raise DataError(f"column {name!r} has {count:,} missing values: drop those rows, or fill them")
-    return {kind: frame[name].to_numpy() for kind, name in columns.items()}
+    return {kind: frame[name].to_numpy() for kind, name in names.items()}
+
+
+def _of_matrix(matrix: Any, others: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Users and items of the stored entries, in their order.
+
+    Raises:
+      DataError: there are other columns, too.
+    """
+    for kind in others:
+        raise DataError(
+            f"{kind} beside a sparse matrix, which gives its stored entries alone: give columns, of m = matrix.tocoo() "
+            "user=m.row, item=m.col and, where its values are weights, weight=m.data"
+        )
+    entries = matrix if matrix.format == "coo" else sparse.csr_array(matrix).tocoo()
+    return {"user": entries.row, "item": entries.col}
+
+
+def _order_of_log(users: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """The order by user of a log without times, and a warning where it is none of time."""
+    order = np.argsort(users, kind="stable")
+    if is_sorted_by_items(*item_order(users[order], items[order])):
+        return random_order(users, items), [SORTED_BY_ITEMS]
+    return order, []
 
 
 def from_interactions(
@@ -52,11 +86,12 @@ def from_interactions(
     """A dataset of everything in a log, all of it in ``train``: ``split_by_time`` parts it.
 
     Ids may be integers or strings; they are kept. A user's interactions are put into the order of time, those of the
-    same time, and all where there is no time, into the order of the log.
+    same time, and all where there is no time, into the order of the log; or into a random one, with a warning, where
+    the log is sorted by items.
 
     Args:
       data: a data frame that Narwhals knows (pandas, polars, pyarrow, ...), or a sparse matrix [users, items] whose
-        stored entries are the interactions; None where the columns are given as arrays.
+        stored entries are the interactions, whatever their values; None where the columns are given as arrays.
       user: name of the column of users, or the array.
       item: likewise of items.
       time: likewise of times, numbers or dates; None where there are none. The dataset keeps them, dates as seconds
@@ -73,13 +108,12 @@ def from_interactions(
     """
     if repeats not in get_args(Repeats):
         raise DataError(f"repeats {repeats!r} is unknown: choose one of {', '.join(get_args(Repeats))}")
+    named = {"time": time, "weight": weight, "rating": rating}
+    optional = {kind: column for kind, column in named.items() if column is not None}
     if sparse.issparse(data):
-        matrix = sparse.csr_array(data) if data.format != "csr" else data
-        users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-        found = {"user": users, "item": matrix.indices}
+        ids = {"user": user, "item": item}
+        found = _of_matrix(data, {kind: own for kind, own in ids.items() if not _is_text(own, kind)} | optional)
     else:
-        named = {"time": time, "weight": weight, "rating": rating}
-        optional = {kind: column for kind, column in named.items() if column is not None}
         found = _columns(data, {"user": user, "item": item} | optional)
     lengths = {kind: len(column) for kind, column in found.items()}
     if len(set(lengths.values())) > 1:
@@ -87,9 +121,14 @@ def from_interactions(
         raise DataError(f"{name}: the columns differ in length ({told})")
     if not lengths["user"]:
         raise DataError(f"{name} holds no interaction")
-    user_ids, users = np.unique(as_ids(found["user"], f"{name}: users"), return_inverse=True)
-    item_ids, items = np.unique(as_ids(found["item"], f"{name}: items"), return_inverse=True)
-    order = np.argsort(users, kind="stable") if time is None else _time_order(users, found["time"], name)
+    user_ids, users = number_ids(found["user"], f"{name}: users")
+    item_ids, items = number_ids(found["item"], f"{name}: items")
+    said: list[str] = []
+    if time is None:
+        order, said = _order_of_log(users, items)
+    else:
+        seconds = as_seconds(found["time"], name)
+        order = np.lexsort((seconds, users))  # stable: of the same time, the order of the log
     pairs = np.stack([users, items], axis=1)[order]
     kept, group = _without_repeats(pairs, repeats, name)
     weighted = weight is not None or repeats == "sum"
@@ -100,7 +139,7 @@ def from_interactions(
         weights = weights[kept]
     columns: dict[str, Any] = {}
     if time is not None:
-        columns["times"] = {"train": as_seconds(found["time"])[order][kept]}
+        columns["times"] = {"train": seconds[order][kept]}
     if rating is not None:
         columns["ratings"] = {"train": _numbers(found["rating"], "ratings", name)[order][kept]}
     shape = len(user_ids), len(item_ids)
@@ -108,13 +147,14 @@ def from_interactions(
     train = csr_from_pairs(pairs[kept], *shape)  # pairs are in the order of users: so are the weights
     train = sparse.csr_array((weights.astype(np.float32), train.indices, train.indptr), shape=shape)
     what = "their weights are added up" if repeats == "sum" else f"the {repeats} of each is kept"
-    said = f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item: {what}"
+    if len(kept) < len(pairs):
+        said.append(f"{len(pairs) - len(kept):,} interactions repeat a pair of user and item: {what}")
     return Dataset(
         name=name,
         train=train,
         valid=empty,
         test=empty,
-        reading_warnings=(said,) if len(kept) < len(pairs) else (),
+        reading_warnings=tuple(said),
         user_ids=user_ids,
         item_ids=item_ids,
         weighted=weighted,
@@ -122,11 +162,32 @@ def from_interactions(
     )
 
 
-def as_seconds(times: np.ndarray) -> np.ndarray:
-    """Times as float64: dates as seconds since 1970, numbers as they are."""
+def _is_text(value: Any, text: str) -> bool:
+    return isinstance(value, str) and value == text
+
+
+def as_seconds(times: np.ndarray, name: str) -> np.ndarray:
+    """Times [n] as float64: dates as seconds since 1970 (without a zone: UTC), numbers as they are.
+
+    Raises:
+      DataError: they are neither, or some are missing.
+    """
+    if times.dtype.kind == "O" and all(isinstance(time, date) for time in times):
+        times = np.array([_seconds_of(time) for time in times], np.float64)
+    if times.dtype.kind not in "iufM":
+        raise DataError(f"{name}: times are {times.dtype}: give numbers or dates")
+    missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times) if times.dtype.kind == "f" else ()
+    if np.any(missing):
+        raise DataError(f"{name}: {np.sum(missing):,} times are missing, the first in row {np.argmax(missing)}")
     if times.dtype.kind == "M":
         return times.astype("datetime64[us]").astype(np.int64) / 1e6
     return times.astype(np.float64)
+
+
+def _seconds_of(time: date) -> float:
+    if not isinstance(time, datetime):
+        time = datetime(time.year, time.month, time.day)
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _numbers(column: np.ndarray, what: str, name: str) -> np.ndarray:
@@ -138,15 +199,6 @@ def _numbers(column: np.ndarray, what: str, name: str) -> np.ndarray:
     if column.dtype.kind not in "iufb":
         raise DataError(f"{name}: {what} are {column.dtype}: give numbers")
     return column.astype(np.float64)
-
-
-def _time_order(users: np.ndarray, times: np.ndarray, name: str) -> np.ndarray:
-    if times.dtype.kind not in "iufM":
-        raise DataError(f"{name}: times are {times.dtype}: give numbers or dates")
-    missing = np.isnat(times) if times.dtype.kind == "M" else np.isnan(times) if times.dtype.kind == "f" else ()
-    if np.any(missing):
-        raise DataError(f"{name}: {np.sum(missing):,} times are missing, the first in row {np.argmax(missing)}")
-    return np.lexsort((times, users))  # stable: of the same time, the order of the log
 
 
 def _without_repeats(pairs: np.ndarray, repeats: Repeats, name: str) -> tuple[np.ndarray, np.ndarray]:

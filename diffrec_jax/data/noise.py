@@ -11,6 +11,8 @@ from diffrec_jax.data.splits import TRAIN, VALID, Rows, hashed, rows_of
 from diffrec_jax.seeds import check_seed
 
 NOISY_PARTS = (TRAIN, VALID)
+PLACE = np.array(1)
+"""Hashed with a draw's number: where the item stands, for the item itself is the hash of that number alone."""
 
 
 def draw_random_items(
@@ -51,7 +53,7 @@ def draw_random_items(
         rank = np.arange(len(usable)) - np.searchsorted(owner[usable], owner[usable])
         chosen = usable[rank < missing[owner[usable]]]
         own, number, owner = own[chosen], number[chosen], owner[chosen]
-        behind = hashed(seed + 1, own, number) % rows.lengths[owner].astype(np.uint64)
+        behind = hashed(seed, own, number, PLACE) % rows.lengths[owner].astype(np.uint64)
         places.append(rows.starts[owner] + behind.astype(np.int64))
         items.append(drawn[chosen])
         known = np.sort(np.concatenate([known, own * num_items + drawn[chosen]]))

@@ -13,7 +13,7 @@ import numpy as np
 
 from diffrec_jax.data.interactions import SPLITS, Dataset, gap_warnings
 from diffrec_jax.data.matrices import DataError, csr_from_pairs
-from diffrec_jax.files import UNREADABLE
+from diffrec_jax.files import UNREADABLE, safe_name
 
 META = "meta.json"
 """Of a prepared dataset: how it was made, and the SHA-256 of its files."""
@@ -193,13 +193,13 @@ def _read_ids(path: Path) -> np.ndarray:
 
 
 def find_dataset_folder(dataset: str, setting: str, data_dir: str | Path) -> Path:
-    """``<data_dir>/<dataset>_<setting>``, or ``dataset`` itself where it is the path of a folder.
+    """``<data_dir>/<dataset>_<setting>``, as a file name has it, or ``dataset`` itself where it is a folder's path.
 
     Raises:
       DataError: neither exists; the message lists what the data folder does hold.
     """
     named = Path(data_dir) / f"{dataset}_{setting}"
-    for folder in (named, Path(dataset)):
+    for folder in (named, Path(data_dir) / safe_name(f"{dataset}_{setting}"), Path(dataset)):
         if folder.is_dir():
             return folder
     parent = Path(data_dir)

@@ -14,6 +14,8 @@ from diffrec_jax.data.matrices import DataError
 
 RecencyKind = Literal["none", "linear", "exp", "days"]
 SECONDS_A_DAY = 86_400.0
+LATEST_SECONDS = 1e11
+"""The year 5138: beyond, times are in another unit."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,11 @@ class Recency:
             return self.at_places(place, length).astype(np.float32)
         if times is None:
             raise DataError("recency in days needs the interactions' times: the data have none (--time_col, time=)")
+        if matrix.nnz and times.max() > LATEST_SECONDS:
+            raise DataError(
+                f"recency in days needs times in seconds since 1970, and these go up to {times.max():,.0f}: divide "
+                "milliseconds by 1,000"
+            )
         last = np.repeat(matrix.indptr[:-1], lengths) + length.astype(np.int64) - 1
         days = np.maximum(times[last] - times, 0) / SECONDS_A_DAY if matrix.nnz else times
         return np.where(place < length, self.w_max * np.exp(-days / self.scale), 0.0).astype(np.float32)

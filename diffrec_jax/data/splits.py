@@ -104,16 +104,52 @@ def time_points(times: np.ndarray, ratios: Sequence[float]) -> tuple[float, floa
     return float(found[0]), float(found[-1])
 
 
-def hashed(seed: int, *numbers: np.ndarray) -> np.ndarray:
-    """A 64-bit hash of some numbers and a seed (splitmix64): draws that no order and no block of rows changes."""
+def _mixed(state: np.ndarray) -> np.ndarray:
+    """splitmix64's next number after a state, uint64."""
     with np.errstate(over="ignore"):
-        state = np.full(np.broadcast_shapes(*(number.shape for number in numbers)), seed, np.uint64)
-        for number in numbers:
-            state = (state ^ number.astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
-            state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            state ^= state >> np.uint64(31)
+        state = state + np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))
+
+
+def hashed(seed: int, *numbers: np.ndarray) -> np.ndarray:
+    """A 64-bit hash of some numbers and a seed (splitmix64): draws that no order and no block of rows changes.
+
+    The seed is mixed before the first number meets it: else one seed would be another with the numbers exchanged.
+    """
+    state = _mixed(np.full(np.broadcast_shapes(*(number.shape for number in numbers)), seed, np.uint64))
+    for number in numbers:
+        state = _mixed(state ^ number.astype(np.uint64))
     return state
+
+
+SORTED_BY_ITEMS = (
+    "there are no times, and each user's interactions are in the order of their items: they were put into a random "
+    "order, always the same, so that a split by time is one at random, and recency means nothing"
+)
+ENOUGH_PAIRS = 100
+"""Neighbours in rows that are all in the order of items, from which on that is no chance."""
+
+
+def item_order(users: np.ndarray, items: np.ndarray) -> tuple[int, int]:
+    """Of interactions in the order of users: how many have another of their user before them, of how many less an item.
+
+    As of a sparse matrix or a sorted table, rows in the order of their items say nothing of time: each user's newest,
+    which a split by time tests with, would be those of the highest numbers.
+    """
+    same = users[1:] == users[:-1]
+    return int(np.sum(same)), int(np.sum(np.diff(items)[same] > 0))
+
+
+def is_sorted_by_items(num_pairs: int, num_rising: int) -> bool:
+    """Whether rows, by their ``item_order``, are sorted by items."""
+    return num_pairs >= ENOUGH_PAIRS and num_rising == num_pairs
+
+
+def random_order(users: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """An order by user, and within each at random: the same wherever the interactions stand."""
+    return np.lexsort((hashed(0, users, items), users))
 
 
 def at_random(ratios: Sequence[float] = (7, 1, 2), *, seed: int = 0) -> Split:
@@ -200,6 +236,9 @@ def hold_out_users(
     """
     split = split_dataset(dataset, by_users(ratios, input_share=input_share, seed=seed))
     held_out = np.flatnonzero(np.diff(split.valid.indptr) + np.diff(split.test.indptr))
+    if not split.test.nnz or len(held_out) == dataset.num_users:
+        left = "test with" if not split.test.nnz else "learn of"
+        raise DataError(f"{dataset.name}: no user was drawn to {left}, of {dataset.num_users:,}: take another seed")
     return dataclasses.replace(split, held_out_users=held_out)
 
 

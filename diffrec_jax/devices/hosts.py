@@ -21,9 +21,10 @@ def from_primary(array: np.ndarray) -> np.ndarray:
     return np.asarray(multihost_utils.broadcast_one_to_all(array)) if jax.process_count() > 1 else array
 
 
-def any_stops(step: int, stops: bool) -> bool:
-    """Whether the run stops at this step: one process asks itself; of several, all as soon as one was told to end.
+def any_stops(turn: int, stops: bool) -> bool:
+    """Whether the run stops now: one process asks itself; of several, all as soon as one was told to end.
 
-    Those hear of it by JAX's preemption service, which sees the signal (SIGTERM) in any of them.
+    Those hear of it by JAX's preemption service, which sees the signal (SIGTERM) in any of them, and tells all of them
+    in the same turn; turns are counted one by one.
     """
-    return multihost_utils.reached_preemption_sync_point(step) if jax.process_count() > 1 else stops
+    return multihost_utils.reached_preemption_sync_point(turn) if jax.process_count() > 1 else stops

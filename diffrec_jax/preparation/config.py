@@ -1,5 +1,6 @@
 """What is done to a log to make a dataset."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,9 +64,19 @@ class PrepareConfig:
             raise ValueError(f"low ratings are added by time: with split {self.split} give a noise_rate instead")
         if self.noise_rate and self.setting == "clean":
             raise ValueError("noise_rate is of noisy data: choose setting noisy too")
+        if FORMATS[self.format].columns is not None:
+            self._check_no_columns()
         if (self.split == "given") != FORMATS[self.format].is_split:
             said = "is split already: choose split given" if self.split != "given" else "is not split: choose a split"
             raise ValueError(f"a log of format {self.format} {said}")
+
+    def _check_no_columns(self) -> None:
+        for field in dataclasses.fields(self):
+            if field.name.endswith("_col") and getattr(self, field.name) != field.default:
+                raise ValueError(
+                    f"a log of format {self.format} has columns of its own: leave {field.name} out, or choose csv, "
+                    "tsv, json-lines or parquet"
+                )
 
     @property
     def parts(self) -> tuple[float, ...]:

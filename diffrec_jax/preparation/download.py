@@ -2,10 +2,12 @@
 
 import hashlib
 import shutil
+import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -119,15 +121,45 @@ def fetch(name: str, folder: Path, *, tell: Callable[[str], None] = lambda line:
         _verify(path, source, tell)
     if len(dataset.sources) > 1:
         return folder
-    return log_of(name, path, folder)
+    return path if dataset.member is None else unpack(path, dataset.member, folder)
 
 
-def log_of(name: str, raw: Path, folder: Path) -> Path:
-    """The log itself: of a zip archive of a known dataset its member, unpacked into a folder."""
-    member = KNOWN[name].member if name in KNOWN else None
-    if raw.suffix != ".zip" or member is None:
-        return raw
-    return unpack(raw, member, folder)
+@contextmanager
+def unpacked(raw: Path, name: str, form: str, out: Path) -> Iterator[Path]:
+    """The log itself: of a zip archive the file in it, unpacked into a folder below ``out`` for as long as it is read.
+
+    Args:
+      raw: the log, or an archive with it.
+      name: of the dataset; a known one's archive has its log under a name of its own.
+      form: the log's format; so has an archive in the format of known ones. Of any other archive it is its only file.
+      out: the folder of datasets.
+
+    Raises:
+      DataError: the archive is damaged, or has none or several of these.
+    """
+    if raw.suffix != ".zip":
+        yield raw
+        return
+    own = [KNOWN[name]] if name in KNOWN else [known for known in KNOWN.values() if known.format == form]
+    with naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out, prefix=".unpacked-") as folder:
+        held = _files_in(raw)
+        members = [known.member for known in own if known.member in held] or held
+        if len(members) != 1:
+            told = ", ".join(members[:5]) or "no file"
+            raise DataError(f"{raw} holds {told}: unpack it, and give the file of the log as --raw")
+        yield unpack(raw, str(members[0]), Path(folder))
+
+
+def _files_in(archive: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(archive) as content:
+            return [entry.filename for entry in content.infolist() if not entry.is_dir()]
+    except FileNotFoundError:
+        raise DataError(f"{archive} does not exist: give the file of the log") from None
+    except zipfile.BadZipFile as error:
+        raise DataError(f"{archive} is damaged ({error}): get it again") from None
 
 
 def unpack(archive: Path, member: str, folder: Path) -> Path:

@@ -111,7 +111,7 @@ class Polars(Engine):
 
     def scan(self, path: Path) -> nw.LazyFrame:
         """A lazy scan."""
-        return nw.from_native(self.scan_parquet(path / "part-*.parquet" if path.is_dir() else path))
+        return nw.from_native(self.scan_parquet(parquet_parts(path), glob=False))
 
     def write_by_users(self, frame: nw.LazyFrame, step: Step, size: Size, path: Path) -> None:
         """A folder of parts, each of a range of users."""

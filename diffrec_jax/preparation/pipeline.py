@@ -20,6 +20,7 @@ from diffrec_jax.data import DataError
 from diffrec_jax.data.interactions import SPLITS
 from diffrec_jax.data.official import HELD_OUT
 from diffrec_jax.data.splits import (
+    SORTED_BY_ITEMS,
     TRAIN,
     Split,
     as_given,
@@ -27,7 +28,10 @@ from diffrec_jax.data.splits import (
     at_times,
     by_time,
     by_users,
+    is_sorted_by_items,
+    item_order,
     leave_one_out,
+    random_order,
     time_points,
 )
 from diffrec_jax.files import safe_name
@@ -104,7 +108,12 @@ def prepare(
             tell(f"warning: {spool.bad_lines()}")
         with open_engine(engine, work, memory_bytes=memory_bytes) as opened:
             ordered = order_log(spool, config, opened, record)
-        counts, digests = _write_parts(ordered, config, folder, "rating" in spool.columns, "time" in spool.columns)
+        has_times = "time" in spool.columns
+        shuffles = not has_times and _sorted_by_items(ordered)
+        if shuffles:
+            tell(f"warning: {SORTED_BY_ITEMS}")
+        has_ratings = "rating" in spool.columns
+        counts, digests = _write_parts(ordered, config, folder, has_ratings, has_times, shuffles)
         shutil.rmtree(work)
         record("written", sum(counts[split] for split in SPLITS), users=counts["users"], items=counts["items"])
         meta = {
@@ -112,6 +121,7 @@ def prepare(
             "version": __version__,
             "config": dataclasses.asdict(config),
             "steps": recorded,
+            "shuffled": shuffles,
             "bad_lines": {"skipped": spool.num_bad, "first": str(spool.first_bad) if spool.first_bad else None},
             "counts": counts,
             "inputs": {path.name: sha256(path) for path in _files_of(raw)},
@@ -139,7 +149,7 @@ def order_log(spool: Spool, config: PrepareConfig, engine: Engine, record: Calla
     if config.min_rating is not None and "rating" not in spool.columns:
         raise DataError("min_rating needs ratings, and the log has none: name their column with --rating_col")
     if config.split == "global_time" and "time" not in spool.columns:
-        raise DataError("split global_time needs times, and the log has none: name their column with --time_col")
+        raise DataError("split global_time needs times, and the log has none: name their column, or split by_time")
     frame = engine.begin(spool.path)
     constants = {"rating": 1.0, "time": 0.0}
     added = [nw.lit(value).alias(kind) for kind, value in constants.items() if kind not in spool.columns]
@@ -221,8 +231,13 @@ def make_split(ordered: Ordered, config: PrepareConfig) -> Split:
     return at_times(*time_points(np.concatenate(times), config.parts))
 
 
+def _sorted_by_items(ordered: Ordered) -> bool:
+    found = [item_order(columns["user"], columns["item"]) for columns in read_in_order(ordered.rows)]
+    return is_sorted_by_items(*np.sum(found, axis=0).tolist())
+
+
 def _write_parts(
-    ordered: Ordered, config: PrepareConfig, folder: Path, has_ratings: bool, has_times: bool
+    ordered: Ordered, config: PrepareConfig, folder: Path, has_ratings: bool, has_times: bool, shuffles: bool
 ) -> tuple[dict[str, int], dict[str, str]]:
     """Writes the arrays and the ids: counts, and digests of the arrays."""
     split = make_split(ordered, config)
@@ -232,6 +247,9 @@ def _write_parts(
 
     def labelled() -> Iterator[Labelled]:
         for columns in read_in_order(ordered.rows):
+            if shuffles:
+                order = random_order(columns["user"], columns["item"])
+                columns = {name: column[order] for name, column in columns.items()}
             rows = label(columns, split)
             yield rows.where(rows.parts < len(SPLITS))
 

@@ -1,12 +1,13 @@
 """Readers of logs: each gives batches of interactions with the numbers of their lines, and what it could not read.
 
-A batch is a pyarrow table of ``user`` and ``item`` (integers or strings), ``line`` and, where the format has them,
-``rating`` and ``time`` (float64; dates are seconds since 1970, UTC) and ``part`` (0 train, 1 valid, 2 test).
+A batch is a pyarrow table of ``user`` and ``item`` (integers or strings), ``line``, which orders them, and, where the
+format has them, ``rating`` and ``time`` (float64; dates are seconds since 1970, UTC) and ``part`` (0 train, 1 valid,
+2 test).
 """
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffrec_jax.data import DataError
+from diffrec_jax.data.interactions import LONGEST_ID
 from diffrec_jax.files import UNREADABLE
 from diffrec_jax.preparation.lines import LONGEST_LINE, Block, read_blocks
 
@@ -95,6 +97,10 @@ def parse_time(text: str) -> float:
     return value
 
 
+def _too_long(kind: str) -> str:
+    return f"names its {kind} in over {LONGEST_ID:,} bytes"
+
+
 PARSERS: dict[str, Callable[[str], float]] = {"rating": _parse_number, "time": parse_time}
 
 
@@ -134,9 +140,11 @@ def _table(fields: dict[str, Any], lines: np.ndarray, texts: Callable[[int], str
                         )
             columns[kind] = pa.array(values)
         else:
-            empty = pa.compute.equal(pa.compute.binary_length(column), 0).to_numpy(zero_copy_only=False)
-            for place in np.flatnonzero(empty):
+            sizes = pa.compute.binary_length(column).to_numpy(zero_copy_only=False)
+            for place in np.flatnonzero(sizes == 0):
                 reject(int(place), f"has no {kind}")
+            for place in np.flatnonzero(sizes > LONGEST_ID):
+                reject(int(place), _too_long(kind))
             columns[kind] = column
     table = pa.table(columns | {"line": pa.array(lines)})
     if bad:
@@ -149,11 +157,22 @@ def _texts(lines: list[bytes]) -> Callable[[int], str]:
 
 
 def _split_line(line: bytes, separator: str, quotes: bool) -> list[str]:
-    text = line.decode()
+    """The columns; bytes that are no UTF-8 as surrogates, for the columns that are not read do not matter.
+
+    Raises:
+      csv.Error: a quote does not close.
+    """
+    text = line.decode(errors="surrogateescape")
     if not quotes:
         return text.split(separator)
-    rows = list(csv.reader([text], delimiter=separator, strict=True))
-    return rows[0] if rows else []
+    rows = list(csv.reader([f"{text}\n", "next"], delimiter=separator))
+    if len(rows) < 2:
+        raise csv.Error("a quote does not close")
+    return rows[0]
+
+
+def _is_empty(line: bytes, separator: str) -> bool:
+    return not line.strip() and separator.encode() not in line
 
 
 def _slowly(block: Block, wanted: dict[str, int], width: int, separator: str, quotes: bool) -> Batch:
@@ -163,33 +182,38 @@ def _slowly(block: Block, wanted: dict[str, int], width: int, separator: str, qu
     numbers, kept, bad = [], [], []
     csv.field_size_limit(LONGEST_LINE)  # of csv's own, 128 KiB, pyarrow knows nothing
     for number, line in block.lines():
-        if not line.strip():
+        if _is_empty(line, separator):
             continue
+        read: list[str] = []
         try:
             values = _split_line(line, separator, quotes)
-        except UnicodeDecodeError:
-            bad.append(BadLine(number, "is not UTF-8", line.decode(errors="replace")))
-            continue
+            reason = "" if len(values) == width else f"has {len(values)} columns, not {width}"
+            if not reason:
+                read = [values[place] for place in wanted.values()]
+                "".join(read).encode()
+        except UnicodeEncodeError:
+            reason = "is not UTF-8"
         except csv.Error as error:
-            bad.append(BadLine(number, f"cannot be parsed ({error})", line.decode()))
-            continue
-        if len(values) != width:
-            bad.append(BadLine(number, f"has {len(values)} columns, not {width}", line.decode()))
+            reason = f"cannot be parsed ({error})"
+        if reason:
+            bad.append(BadLine(number, reason, line.decode(errors="replace")))
             continue
         numbers.append(number)
         kept.append(line)
-        for kind, place in wanted.items():
-            found[kind].append(values[place])
+        for kind, value in zip(wanted, read):
+            found[kind].append(value)
     fields = {kind: pa.array(values, pa.string()) for kind, values in found.items()}
     batch = _table(fields, np.array(numbers, np.int64), _texts(kept))
     return Batch(batch.table, sorted(bad + batch.bad))
 
 
 def _at_once(block: Block, wanted: dict[str, int], width: int, separator: str, quotes: bool) -> Batch | None:
-    """A block by pyarrow; None unless every line is a row."""
+    """A block by pyarrow; None unless every line is a row and every quote closes."""
     pa = import_pyarrow()
     names = [str(place) for place in range(width)]
     num_lines = block.text.count(b"\n")
+    if quotes and block.text.count(b'"') % 2:  # the last one would take the rest of the block
+        return None
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(block.text),
@@ -197,7 +221,7 @@ def _at_once(block: Block, wanted: dict[str, int], width: int, separator: str, q
             parse_options=pa.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False),
             convert_options=pa.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
-                include_columns=[names[place] for place in wanted.values()],
+                include_columns=[names[place] for place in dict.fromkeys(wanted.values())],
                 strings_can_be_null=False,
             ),
         )
@@ -214,12 +238,14 @@ def _at_once(block: Block, wanted: dict[str, int], width: int, separator: str, q
 
 
 def _header(path: Path, block: Block, separator: str, quotes: bool) -> tuple[list[str], Block]:
-    end = block.text.index(b"\n")
+    first, head = next((found for found in block.lines() if not _is_empty(found[1], separator)), (block.first, b""))
     try:
-        names = _split_line(block.text[:end].removesuffix(b"\r"), separator, quotes)
+        names = _split_line(head, separator, quotes)
+        head.decode()
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: the first line, which names the columns, cannot be read ({error})") from None
-    return names, Block(block.first + 1, block.text[end + 1 :])
+        raise DataError(f"{path}: line {first}, which names the columns, cannot be read ({error})") from None
+    rest = block.text.split(b"\n", first - block.first + 1)[-1]
+    return names, Block(first + 1, rest)
 
 
 def read_delimited(
@@ -254,6 +280,11 @@ def _places(path: Path, columns: Columns, names: tuple[str, ...], optional: tupl
     missing = {kind: name for kind, name in wanted.items() if name not in names}
     for kind, name in missing.items():
         raise DataError(f"{path} has no column {name!r}, only {', '.join(names)}: name it with --{kind}_col")
+    for name in wanted.values():
+        if names.count(name) > 1:
+            raise DataError(
+                f"{path} has {names.count(name)} columns {name!r}: which one is meant? Give them other names"
+            )
     return {kind: names.index(name) for kind, name in wanted.items()}
 
 
@@ -297,11 +328,11 @@ def _json_text(values: Any, name: str) -> str:
     return text
 
 
-def read_lists(path: Path, columns: Columns, *, part: int | None = None) -> Iterator[Batch]:
-    """Lines ``user item item ...``, the items in time order: the place in the line is the time."""
+def read_lists(path: Path, columns: Columns, *, part: int | None = None, first: int = 0) -> Iterator[Batch]:
+    """Lines ``user item item ...``, the items in time order; the lines of a user, too. Counted from ``first``."""
     pa = import_pyarrow()
     for block in read_blocks(path):
-        users, items, times, numbers, bad = [], [], [], [], []
+        users, items, bad = [], [], []
         for number, line in block.lines():
             try:
                 user, *own = line.decode().split() or [""]
@@ -310,16 +341,14 @@ def read_lists(path: Path, columns: Columns, *, part: int | None = None) -> Iter
                 continue
             users += [user] * len(own)
             items += own
-            times += range(len(own))
-            numbers += [number] * len(own)
         table = pa.table(
             {
                 "user": pa.array(users, pa.string()),
                 "item": pa.array(items, pa.string()),
-                "time": pa.array(np.array(times, np.float64)),
-                "line": pa.array(np.array(numbers, np.int64)),
+                "line": pa.array(np.arange(first, first + len(items), dtype=np.int64)),
             }
         )
+        first += len(items)
         if part is not None:
             table = table.append_column("part", pa.array(np.full(len(users), part, np.int8)))
         yield Batch(table, bad)
@@ -327,8 +356,12 @@ def read_lists(path: Path, columns: Columns, *, part: int | None = None) -> Iter
 
 def read_lightgcn(path: Path, columns: Columns) -> Iterator[Batch]:
     """A folder with ``train.txt`` and ``test.txt``, lines ``user item item ...``: already split."""
+    num_before = 0
     for name, part in (("train.txt", 0), ("test.txt", 2)):
-        yield from read_lists(path / name, columns, part=part)
+        first = num_before
+        for batch in read_lists(path / name, columns, part=part, first=first):
+            num_before += len(batch.table)
+            yield batch
 
 
 def read_parquet(path: Path, columns: Columns) -> Iterator[Batch]:
@@ -337,19 +370,44 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[Batch]:
     files = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
     if not files or not files[0].exists():
         raise DataError(f"{path} does not exist, or holds no .parquet file: give the file of the log")
+
+    def damaged(file: Path, error: Exception) -> DataError:
+        return DataError(f"{file} is damaged or no Parquet file ({error}): get the file again")
+
+    types: dict[str, set[Any]] = {kind: set() for kind in ("user", "item")}
     for file in files:
         try:
-            source = pa.parquet.ParquetFile(file)
-            _places(file, columns, tuple(source.schema_arrow.names), ())
-            for batch in source.iter_batches(1 << 20, columns=list(dict.fromkeys(wanted.values()))):
-                yield _checked({kind: batch.column(name) for kind, name in wanted.items()}, first, str(file))
-                first += batch.num_rows
+            schema = pa.parquet.read_schema(file)
         except pa.ArrowInvalid as error:
-            raise DataError(f"{file} is damaged or no Parquet file ({error}): get the file again") from None
+            raise damaged(file, error) from None
+        _places(file, columns, tuple(schema.names), ())
+        for kind, found in types.items():
+            found.add(schema.field(wanted[kind]).type)
+    as_texts = {kind for kind, found in types.items() if not all(_fits_int64(own) for own in found)}
+    for file in files:
+        batches = pa.parquet.ParquetFile(file).iter_batches(1 << 20, columns=list(dict.fromkeys(wanted.values())))
+        while True:
+            try:
+                batch = next(batches, None)
+            except (pa.ArrowInvalid, OSError) as error:
+                if getattr(error, "errno", None):  # of the system, not of the content
+                    raise
+                raise damaged(file, error) from None
+            if batch is None:
+                break
+            yield _checked({kind: batch.column(name) for kind, name in wanted.items()}, first, str(file), as_texts)
+            first += batch.num_rows
 
 
-def _checked(fields: dict[str, Any], first: int, what: str) -> Batch:
-    """A batch of typed columns; rows with missing or impossible values are bad."""
+def _fits_int64(own: Any) -> bool:
+    """Whether all ids of a pyarrow type are integers of int64."""
+    types = import_pyarrow().types
+    own = own.value_type if types.is_dictionary(own) else own
+    return types.is_integer(own) and not types.is_uint64(own)
+
+
+def _checked(fields: dict[str, Any], first: int, what: str, as_texts: Collection[str] = ()) -> Batch:
+    """A batch of typed columns; rows with missing or impossible values are bad. Ids of ``as_texts`` become texts."""
     pa = import_pyarrow()
     num_rows = len(fields["user"])
     keep, reasons, columns = np.ones(num_rows, bool), np.full(num_rows, "", object), {}
@@ -363,21 +421,18 @@ def _checked(fields: dict[str, Any], first: int, what: str) -> Batch:
             column = column.dictionary_decode()
         reject(column.is_null().to_numpy(zero_copy_only=False), f"has no {kind}")
         if kind in PARSERS:
-            if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
-                micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
-                values = micros.fill_null(0).to_numpy() / 1e6
-            elif pa.types.is_floating(column.type) or pa.types.is_integer(column.type):
-                values = column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy()
-            else:
-                raise DataError(f"{what}: the {kind} is {column.type}: give numbers" + " or dates" * (kind == "time"))
+            values = _typed_numbers(column, kind, what)
             limit = LARGEST_TIME if kind == "time" else np.finfo(np.float64).max
-            reject(~(np.abs(values) <= limit), f"has a {kind} that is not finite or too large")
+            reject(~(np.abs(values) <= limit), f"has a {kind} that is not finite, too large or no number")
             columns[kind] = pa.array(values)
         elif pa.types.is_integer(column.type):
-            columns[kind] = column.cast(pa.int64())
-        elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            columns[kind] = column.cast(pa.string())
-            reject(pa.compute.equal(column, "").fill_null(False).to_numpy(zero_copy_only=False), f"has no {kind}")
+            columns[kind] = column.cast(pa.string() if kind in as_texts else pa.int64())
+        elif _is_text(column.type):
+            column = column.cast(pa.string())
+            sizes = pa.compute.binary_length(column).fill_null(1).to_numpy(zero_copy_only=False)
+            reject(sizes == 0, f"has no {kind}")
+            reject(sizes > LONGEST_ID, _too_long(kind))
+            columns[kind] = column
         else:
             raise DataError(f"{what}: the {kind} is {column.type}: give integers or strings")
     lines = np.arange(first, first + num_rows)
@@ -388,21 +443,50 @@ def _checked(fields: dict[str, Any], first: int, what: str) -> Batch:
     return Batch(table.filter(pa.array(keep)), bad)
 
 
+def _is_text(own: Any) -> bool:
+    types = import_pyarrow().types
+    return types.is_string(own) or types.is_large_string(own) or types.is_string_view(own)
+
+
+def _typed_numbers(column: Any, kind: str, what: str) -> np.ndarray:
+    """A typed column as float64, 0 where it is null; dates as seconds since 1970, NaN for a text that is no number.
+
+    Raises:
+      DataError: its type holds neither numbers nor, for a time, dates.
+    """
+    pa = import_pyarrow()
+    if kind == "time" and (pa.types.is_timestamp(column.type) or pa.types.is_date(column.type)):
+        micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+        return micros.fill_null(0).to_numpy() / 1e6
+    if pa.types.is_floating(column.type) or pa.types.is_integer(column.type) or pa.types.is_decimal(column.type):
+        return column.cast(pa.float64(), safe=False).fill_null(0.0).to_numpy()
+    if not _is_text(column.type):
+        raise DataError(f"{what}: the {kind} is {column.type}: give numbers" + " or dates" * (kind == "time"))
+
+    def parsed(text: str | None) -> float:
+        try:
+            return 0.0 if text is None else PARSERS[kind](text)
+        except (ValueError, OverflowError):
+            return np.nan
+
+    return np.array([parsed(text) for text in column.to_pylist()], np.float64)
+
+
 def read_scipy(path: Path, columns: Columns) -> Iterator[Batch]:
-    """A sparse matrix [users, items] of ``scipy.sparse.save_npz``: its values are ratings, its order the time."""
+    """A sparse matrix [users, items] of ``scipy.sparse.save_npz``: its values are ratings."""
     from scipy import sparse
 
     pa = import_pyarrow()
     try:
-        matrix = sparse.csr_array(sparse.load_npz(path))
+        matrix = sparse.load_npz(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist: give the file of the log") from None
     except UNREADABLE as error:
         raise DataError(f"{path} is damaged or no sparse matrix of save_npz ({error})") from None
-    users = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    entries = matrix if matrix.format == "coo" else sparse.csr_array(matrix).tocoo()
     fields = {
-        "user": pa.array(users),
-        "item": pa.array(matrix.indices.astype(np.int64)),
-        "rating": pa.array(matrix.data.astype(np.float64)),
+        "user": pa.array(entries.row.astype(np.int64)),
+        "item": pa.array(entries.col.astype(np.int64)),
+        "rating": pa.array(entries.data.astype(np.float64)),
     }
     yield _checked(fields, 1, str(path))

@@ -137,14 +137,14 @@ def _in_time_order(
         return histories, None
     ordered, all_times = {}, [np.zeros(0)]
     for name, history in histories.items():
-        own = np.asarray(times.get(name, ()))
-        if len(own) != len(history) or own.dtype.kind not in "iufM":
+        own = as_seconds(np.asarray(times.get(name, ())), f"the history of {name!r}")
+        if len(own) != len(history):
             raise DataError(
                 f"the times of {name!r} have to be {len(history)} numbers or dates, one for each of its items"
             )
         order = np.argsort(own, kind="stable")
         ordered[name] = [history[place] for place in order.tolist()]
-        all_times.append(as_seconds(own[order]))
+        all_times.append(own[order])
     return ordered, np.concatenate(all_times)
 
 

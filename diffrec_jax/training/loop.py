@@ -1,5 +1,6 @@
 """The training loop: steps, evaluations, checkpoints, early stopping, and going on after an interruption."""
 
+import itertools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from diffrec_jax.training.state import (
     init_train_state,
     select,
 )
-from diffrec_jax.training.step import StepReport, make_train_step
+from diffrec_jax.training.step import StepReport, in_turn, make_train_step
 from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.typing import Key
 
@@ -64,7 +65,7 @@ class Progress:
         """After an evaluation."""
 
     def batch(self, step: int, total_steps: int) -> None:
-        """After each training step was handed to the device."""
+        """After training steps, up to this one, were handed to the device."""
 
     def evaluated(self, num_users: int, total_users: int) -> None:
         """After each batch of an evaluation."""
@@ -131,20 +132,18 @@ class Trainer:
         )
         self._prepare_scoring = self.devices.compile(self.recommender.prepare_scoring)
         shapes = self._state_shapes()
-        self._train_step = self.devices.compile(
-            make_train_step(
-                self.recommender,
-                self.optimizer,
-                steps_per_epoch=self.steps_per_epoch,
-                ema_decay=self.config.ema_decay,
-                accumulate_steps=self.config.accumulate_steps,
-                compute_dtype=self.config.compute_dtype,
-                axis_name=self.devices.axis_name,
-                on_nonfinite=self.config.on_nonfinite,
-                true_shapes=lambda kept: self.devices.unpad(kept, (shapes.params, shapes.model_state)),
-            ),
-            in_place=True,
+        train_step = make_train_step(
+            self.recommender,
+            self.optimizer,
+            steps_per_epoch=self.steps_per_epoch,
+            ema_decay=self.config.ema_decay,
+            accumulate_steps=self.config.accumulate_steps,
+            compute_dtype=self.config.compute_dtype,
+            axis_name=self.devices.axis_name,
+            on_nonfinite=self.config.on_nonfinite,
+            true_shapes=lambda kept: self.devices.unpad(kept, (shapes.params, shapes.model_state)),
         )
+        self._train_steps = self.devices.compile(in_turn(train_step), in_place=True)
 
     def init_state(self) -> TrainState:
         """The state before the first step, placed."""
@@ -259,12 +258,13 @@ class Trainer:
         return results
 
     def _check_losses(self, watch: LossWatch, reports: list[tuple[int, StepReport]]) -> None:
-        """Looks at the steps since the last time; waits for the device."""
+        """Looks at the steps since the last time, of which the reports say the first; waits for the device."""
         fetched = self.devices.fetch([report for _, report in reports])
-        for (step, _), report in zip(reports, fetched):
-            for record in watch.look(step, float(report.loss), skipped=bool(report.skipped)):
-                self.run_directory.log(record)
-                self.progress.message(watch.describe(record))  # type: ignore[union-attr]
+        for (first, _), report in zip(reports, fetched):
+            for step, loss, skipped in zip(itertools.count(first), report.loss, report.skipped):
+                for record in watch.look(step, float(loss), skipped=bool(skipped)):
+                    self.run_directory.log(record)
+                    self.progress.message(watch.describe(record))  # type: ignore[union-attr]
         reports.clear()
 
     def _users_of(self, step: int) -> np.ndarray:
@@ -390,24 +390,24 @@ class Trainer:
         watch = LossWatch(config.nonfinite_limit, self.run_directory, self._batch_of, self.checkpoints.steps)
         state, step, due, finished = self._start(before)
         reports: list[tuple[int, StepReport]] = []
-        window_started = time.perf_counter()
+        num_unchecked, turns, window_started = 0, itertools.count(), time.perf_counter()
         while not finished:
             if not due:
                 with self.clock.measuring("input"):
-                    batch = self._make_batch(step)
+                    batches = self._make_batches(step)
                 with self.clock.measuring("step"):
-                    state, report = self._train_step(state, batch, self._key)
-                step = step + 1
-                reports.append((step, report))
+                    state, report = self._train_steps(state, batches, self._key)
+                reports.append((step + 1, report))
+                step, num_unchecked = step + len(batches), num_unchecked + len(batches)
                 self.progress.batch(step, self.total_steps)
 
             ends_epoch, ends_run = step % self.steps_per_epoch == 0, step >= self.total_steps
             scheduled = self._is_scheduled(step)
             evaluates = scheduled or ends_run
             saves = bool(config.checkpoint_every_steps) and step % config.checkpoint_every_steps == 0
-            stops = any_stops(step, self.should_stop())
-            if ends_epoch or evaluates or saves or stops or len(reports) >= MAX_UNCHECKED_STEPS:
-                self.timings.steps += len(reports)
+            stops = any_stops(next(turns), self.should_stop())
+            if ends_epoch or evaluates or saves or stops or num_unchecked >= MAX_UNCHECKED_STEPS:
+                self.timings.steps, num_unchecked = self.timings.steps + num_unchecked, 0
                 with self.clock.measuring("step"):
                     self._check_losses(watch, reports)
                     loss_sum = float(self.devices.fetch(state.loss_sum))
@@ -442,8 +442,21 @@ class Trainer:
             batch_size=self.config.batch_size,
             targets=self.targets,
             num_parts=self.config.accumulate_steps,
-            tight=self.recommender.works_on_places,
+            tight=self.recommender.works_on_places and self.config.steps_at_once == 1,
         )
+
+    def _make_batches(self, step: int) -> tuple[Any, ...]:
+        """Of the steps that are given to the device at once after so many, all of one shape.
+
+        None is beyond where the run looks at the state: the end of an epoch or of the run, and a checkpoint.
+        """
+        every = self.config.checkpoint_every_steps
+        left = min(self.steps_per_epoch - step % self.steps_per_epoch, self.total_steps - step)
+        left = min(left, every - step % every) if every else left
+        made = (self._make_batch(step + ahead) for ahead in range(min(left, self.config.steps_at_once)))
+        first = next(made)
+        same = itertools.takewhile(lambda batch: batch.item_ids.shape == first.item_ids.shape, made)
+        return (first, *same)
 
     def _stop(self, state: TrainState, step: int) -> None:
         """Saves the state, with its evaluation still to be made where one is due, and ends the run.

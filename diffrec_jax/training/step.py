@@ -28,6 +28,8 @@ class StepReport(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, RowBatch, Key], tuple[TrainState, StepReport]]
+TrainSteps = Callable[[TrainState, tuple[RowBatch, ...], Key], tuple[TrainState, StepReport]]
+"""Of several batches of one shape; every field of the report has a leading axis of steps."""
 
 
 def make_train_step(
@@ -116,6 +118,19 @@ def make_train_step(
         return new, StepReport(loss, skipped)
 
     return train_step
+
+
+def in_turn(train_step: TrainStep) -> TrainSteps:
+    """The steps of some batches, one after the other, as one program: the device does not wait for the host between."""
+
+    def train_steps(state: TrainState, batches: tuple[RowBatch, ...], key: Key) -> tuple[TrainState, StepReport]:
+        if len(batches) == 1:
+            state, report = train_step(state, batches[0], key)
+            return state, jax.tree.map(lambda value: value[None], report)
+        stacked = jax.tree.map(lambda *fields: jnp.stack(fields), *batches)
+        return jax.lax.scan(lambda state, batch: train_step(state, batch, key), state, stacked)
+
+    return train_steps
 
 
 def _over_parts(

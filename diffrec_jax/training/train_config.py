@@ -38,6 +38,12 @@ class TrainConfig:
     accumulate_steps: int = setting(
         1, "Parts of a batch whose gradients are added one after the other: the same step in less memory.", at_least=1
     )
+    steps_at_once: int = setting(
+        1,
+        "Steps that are given to the device together: the same run, and less waiting for the host where a step takes "
+        "milliseconds.",
+        at_least=1,
+    )
     compute_dtype: ComputeDtype = setting(
         "float32",
         "What the factors of products are rounded to, on GPU and TPU; parameters and losses stay float32.",
@@ -70,6 +76,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_settings(self)
+        if self.prng_impl == "threefry4x32" and max(self.accumulate_steps, self.steps_at_once) > 1:
+            raise ValueError(
+                "accumulate_steps and steps_at_once above 1 take JAX 0.10 over ten minutes to compile with its default "
+                "generator, threefry4x32: set prng_impl to threefry2x32"
+            )
 
     def make_key(self) -> Key:
         """The root of every random draw of the run."""

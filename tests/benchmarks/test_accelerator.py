@@ -25,10 +25,11 @@ def test_the_whole_script(tmp_path):
     assert "no accelerator here: small forms of the steps" in done.stdout
     assert done.returncode == 2 and "error: not passed: tests; see" in done.stderr, done.stdout + done.stderr
     records = [json.loads(line) for line in (tmp_path / "out" / "accelerator.jsonl").read_text().splitlines()]
-    machine, tests, throughput, training, case, run = records
+    machine, tests, throughput, together, training, case, case_together, run = records
     assert (machine["platform"], machine["versions"]["diffrec-jax"]) == ("cpu", run["versions"]["diffrec-jax"])
     assert (tests["name"], tests["exit"] != 0) == ("tests", True) and "no_such_test" in tests["last_line"]
-    assert [step["exit"] for step in (throughput, training)] == [0, 0]
+    assert [step["exit"] for step in (throughput, together, training)] == [0, 0, 0]
+    assert (case["steps"], case_together["steps"]) == (1, 8)
     assert case["train_users_per_s"] > 0 and case["peer_train_users_per_s"] > 0
     assert 0 < run["test"]["recall@20"] < 1 and run["timings"]["total_s"] > 0
     report = (tmp_path / "out" / "accelerator.md").read_text()
@@ -38,6 +39,7 @@ def test_the_whole_script(tmp_path):
     assert {path.name for path in (tmp_path / "out" / "logs").iterdir()} == {
         "tests.log",
         "throughput.log",
+        "steps at once.log",
         "training.log",
     }
 
@@ -66,7 +68,7 @@ def test_an_accelerator_gets_the_whole_form_within_six_minutes(tmp_path, monkeyp
     (tmp_path / "ml-1m_clean").mkdir()
     (tmp_path / "ml-1m_clean" / "train_list.npy").write_bytes(b"")
     whole = accelerator.make_steps(Machine("gpu", "H100", 1), tmp_path)
-    assert f"--dataset=ml-1m --data_dir={tmp_path}" in " ".join(whole[2].command)
+    assert f"--dataset=ml-1m --data_dir={tmp_path}" in " ".join(whole[-1].command)
 
 
 def test_what_the_tests_set_for_themselves_is_not_measured(monkeypatch):

@@ -83,7 +83,9 @@ def with_arrays(matrix, **arrays):
         ({"item_ids": np.arange(4)}, "item_ids have to be 5 different ids"),
         ({"user_ids": np.array([0.5, 1, 2])}, "user_ids are float64, 1-dimensional: give a vector of integers or of"),
         ({"user_ids": np.array([[0, 1, 2]])}, "user_ids are int64, 2-dimensional"),
-        ({"user_ids": ["a", "b", None]}, "user_ids are object"),
+        ({"user_ids": ["a", "b", None]}, "user_ids: 1 are missing, the first in row 2"),
+        ({"user_ids": np.array(["a", "b", 3], object)}, "user_ids are object"),
+        ({"user_ids": ["a", "b", "c" * 1001]}, "an id has 1,001 characters, ccc"),
         ({"user_ids": ["a", "b", "a"]}, "user_ids have to be 3 different ids"),
         ({"user_ids": np.array([0, 1, 2**63], np.uint64)}, "beyond int64: give them as strings"),
     ],
@@ -166,7 +168,7 @@ def test_times_go_with_the_interactions_everywhere():
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        ([1.0], "have to be 3 finite numbers"),
+        ([1.0], "have to be 3 numbers"),
         ([1.0, np.nan, 2.0], "finite"),
         ([2.0, 1.0, 5.0], "not in the order of their times"),
     ],

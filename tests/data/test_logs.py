@@ -38,6 +38,11 @@ def test_arrays_dates_and_numbers_do_as_well():
     dates = [datetime.datetime(2020, 1, day) for day in LOG["time"]]
     for time in (LOG["time"], np.array(LOG["time"], float), np.array(dates, "datetime64[s]")):
         assert rows_of(from_interactions(user=LOG["user"], item=LOG["item"], time=time)) == ROWS
+    zone = datetime.timezone(datetime.timedelta(hours=5))
+    for own in (dates, [date.replace(tzinfo=zone) for date in dates], [date.date() for date in dates]):
+        assert rows_of(from_interactions(user=LOG["user"], item=LOG["item"], time=own)) == ROWS
+    here = from_interactions(user=[1], item=[1], time=[datetime.datetime(1970, 1, 1, 5, tzinfo=zone)])
+    assert here.times["train"].tolist() == [0.0]
     numbers = from_interactions(user=[10, 7, 10], item=[3, 3, 900], time=None)
     assert rows_of(numbers) == {7: [3], 10: [3, 900]}
 
@@ -45,6 +50,35 @@ def test_arrays_dates_and_numbers_do_as_well():
 def test_a_sparse_matrix_keeps_its_order():
     matrix = sparse.csr_array((np.ones(3), [2, 0, 1], [0, 2, 3]), shape=(2, 3))
     assert rows_of(from_interactions(matrix)) == {0: [2, 0], 1: [1]}
+    log = sparse.coo_array((np.ones(4), ([0, 1, 0, 0], [2, 1, 0, 2])), shape=(2, 3))
+    assert rows_of(from_interactions(log)) == {0: [2, 0], 1: [1]}
+    assert from_interactions(log, repeats="sum").train.data.tolist() == [2, 1, 1]
+    with pytest.raises(DataError, match="1 interactions repeat a pair"):
+        from_interactions(log, repeats="error")
+
+
+@pytest.mark.parametrize(
+    "columns", [{"user": np.arange(3)}, {"weight": np.ones(3)}, {"time": "time"}, {"rating": np.ones(3)}], ids=str
+)
+def test_a_sparse_matrix_has_no_other_columns(columns):
+    (kind,) = columns
+    with pytest.raises(DataError, match=f"{kind} beside a sparse matrix.*weight=m.data"):
+        from_interactions(sparse.csr_array(np.eye(3)), **columns)
+
+
+def test_a_log_sorted_by_items_is_no_order_of_time():
+    """By number, the items of the highest would be the newest: no model could predict them."""
+    rng = np.random.default_rng(1)
+    matrix = sparse.csr_array((rng.random((200, 50)) < 0.4).astype(float))
+    dataset = from_interactions(matrix)
+    assert any("were put into a random order" in warning for warning in dataset.warnings)
+    assert np.array_equal(dataset.train.toarray(), matrix.toarray())
+    split = split_by_time(dataset)
+    assert abs(split.test.indices.mean() - split.train.indices.mean()) < 2
+    again = from_interactions(user=matrix.tocoo().row[::-1], item=matrix.tocoo().col[::-1])
+    assert not again.reading_warnings  # any other order may be one of time
+    with_times = from_interactions(user=matrix.tocoo().row, item=matrix.tocoo().col, time=matrix.tocoo().col)
+    assert not with_times.reading_warnings and np.array_equal(with_times.train.indices, matrix.indices)
 
 
 def test_repeats_are_counted_and_one_of_them_stays():
@@ -67,7 +101,12 @@ def test_repeats_are_counted_and_one_of_them_stays():
         ({"user": [1, 2], "item": [1]}, r"the columns differ in length \(2 of user, 1 of item\)"),
         ({"user": [], "item": []}, "holds no interaction"),
         ({"user": [1, 1], "item": [1, 2], "time": [1.0, np.nan]}, "1 times are missing, the first in row 1"),
-        ({"user": [1], "item": [1], "time": ["noon"]}, "times are <U4: give numbers or dates"),
+        ({"user": [1], "item": [1], "time": ["noon"]}, "times are object: give numbers or dates"),
+        ({"user": ["a", None], "item": [1, 2]}, "users: 1 are missing, the first in row 1"),
+        ({"user": ["a"], "item": ["b" * 1001]}, "items: an id has 1,001 characters, bbb"),
+        ({"user": [1], "item": [1], "time": "time"}, "time='time' names a column, but there is no data frame"),
+        ({}, "user='user' names a column, but there is no data frame"),
+        ({"data": pl.DataFrame(LOG), "user": LOG["user"]}, "user is no name of a column, and there is a data frame"),
         (
             {"user": [1], "item": [1], "repeats": "all"},
             "repeats 'all' is unknown: choose one of first, last, sum, error",
@@ -133,7 +172,7 @@ def test_weights_follow_their_interactions_and_repeats_add_up():
     assert counts.weighted and counts.train.toarray().tolist() == [[0, 1, 0, 1], [2, 0, 1, 0]]
     halves = split_by_time(total, (1, 1))
     assert (halves.weighted, halves.train[[1]].data.tolist(), halves.test[[1]].data.tolist()) == (True, [2.0], [4.0])
-    with pytest.raises(DataError, match="weights are <U1: give numbers"):
+    with pytest.raises(DataError, match="weights are object: give numbers"):
         from_interactions(user=users, item=items, weight=list("abcde"))
     with pytest.raises(DataError, match="weights that are not finite and above 0, the first 0.0"):
         from_interactions(user=users, item=items, weight=[0, 1, 1, 1, 1])

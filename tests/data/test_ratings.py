@@ -58,7 +58,7 @@ def test_ratings_beside_the_lists_go_to_their_pairs_and_only_when_asked_for(tmp_
         (np.ones(3), r"train_ratings.npy holds float64 \[3\], not 4 numbers: one rating for each row of the list"),
         (np.ones((4, 1)), r"holds float64 \[4, 1\]"),
         (np.array(["a"] * 4), "holds <U1"),
-        (np.array([1.0, np.nan, 2, 3]), "ratings of train have to be 4 finite numbers"),
+        (np.array([1.0, np.nan, 2, 3]), "1 ratings of train are missing or not finite"),
         (np.array([1.0, np.inf, 2, 3]), "finite"),
         (np.array([None] * 4), "cannot be read as a plain NumPy array"),
     ],
@@ -114,7 +114,7 @@ def test_a_prepared_dataset_without_ratings_says_so(tmp_path):
 
 def test_random_items_have_no_rating(tmp_path):
     folder = prepared(tmp_path, setting="noisy", noise_rate=0.5)
-    with pytest.raises(DataError, match="ratings of train have to be .* finite numbers"):
+    with pytest.raises(DataError, match="ratings of train are missing .*: prepare the data without noise_rate"):
         read_official(folder, ratings=True)
 
 

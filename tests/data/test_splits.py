@@ -75,6 +75,15 @@ def test_draws_are_uniform_and_differ_by_seed():
     assert len(np.unique(hashed(1, numbers[:, None][:300], numbers[None, :300]))) == 90_000
 
 
+def test_no_seed_is_another_one_with_the_users_exchanged():
+    """As when a seed meets the first number unmixed: seed 1 then draws for user u what seed 0 draws for u ^ 1."""
+    users = np.arange(1024)
+    draws = [set(hashed(seed, users).tolist()) for seed in range(16)]
+    assert len(set().union(*draws)) == 16 * 1024
+    held_out = [np.sum(hashed(seed, users) / 2.0**64 >= 0.8) for seed in range(16)]
+    assert len(set(held_out)) > 4
+
+
 def test_datasets_are_split_by_any_of_them():
     data = from_interactions(user=["a"] * 4 + ["b"], item=[3, 1, 2, 5, 1])
     split = split_dataset(data, leave_one_out)

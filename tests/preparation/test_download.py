@@ -8,7 +8,7 @@ import pytest
 
 from diffrec_jax.data import DataError
 from diffrec_jax.preparation import PrepareConfig, download
-from diffrec_jax.preparation.download import KNOWN, Known, Source, fetch, log_of, options_of, unpack
+from diffrec_jax.preparation.download import KNOWN, Known, Source, fetch, options_of, unpack, unpacked
 
 CONTENT = bytes(range(256)) * 400
 
@@ -117,10 +117,33 @@ def test_archives_cannot_write_outside_their_folder(tmp_path):
     assert unpack(tmp_path / "a.zip", "../../evil/u.data", tmp_path / "in") == tmp_path / "in" / "u.data"
     assert not list(tmp_path.parent.glob("evil"))
     with pytest.raises(DataError, match=r"a\.zip holds no ml-100k/u\.data"):
-        log_of("ml-100k", tmp_path / "a.zip", tmp_path / "in")
+        unpack(tmp_path / "a.zip", "ml-100k/u.data", tmp_path / "in")
     (tmp_path / "a.zip").write_bytes(packed.getvalue()[:40])
     with pytest.raises(DataError, match="is damaged"):
-        log_of("ml-100k", tmp_path / "a.zip", tmp_path / "in")
+        unpack(tmp_path / "a.zip", "ml-100k/u.data", tmp_path / "in")
+
+
+@pytest.mark.parametrize(("name", "form"), [("ml-100k", "ml-100k"), ("movies", "ml-100k"), ("shop", "csv")])
+def test_an_archive_is_unpacked_beside_nothing(tmp_path, name, form):
+    """What lies beside it under the name of the file within is somebody else's."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("ml-100k/u.data", "1\t2\t3\t4\n")
+        if form == "ml-100k":
+            archive.writestr("ml-100k/README", "read")
+    (tmp_path / "u.data").write_text("mine")
+    with unpacked(tmp_path / "a.zip", name, form, tmp_path / "out") as log:
+        assert log.read_text() == "1\t2\t3\t4\n"
+    assert (tmp_path / "u.data").read_text() == "mine" and not list((tmp_path / "out").iterdir())
+
+
+def test_an_archive_of_several_logs_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.csv", "")
+        archive.writestr("b.csv", "")
+    with pytest.raises(DataError, match=r"holds a\.csv, b\.csv: unpack it"):
+        unpacked(tmp_path / "a.zip", "shop", "csv", tmp_path).__enter__()
+    with unpacked(tmp_path / "log.csv", "shop", "csv", tmp_path / "no") as log:
+        assert log == tmp_path / "log.csv" and not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("name", list(download.KNOWN))

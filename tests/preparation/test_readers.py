@@ -58,7 +58,7 @@ ROWS = [("u1", "i 9", 4.0, 10.0), ("u2", "ü", 1.5, -3.0)]
             '{"user_id": "u2", "business_id": "ü", "stars": 1.5, "date": "1969-12-31T23:59:57Z"}\n',
             ROWS,
         ),
-        ("sequences", "7 3 1\n8 3\n", [("7", "3", 0.0), ("7", "1", 1.0), ("8", "3", 0.0)]),
+        ("sequences", "7 3 1\n8 3\n7 2\n", [("7", "3"), ("7", "1"), ("8", "3"), ("7", "2")]),
     ],
 )  # fmt: skip
 def test_every_text_format(tmp_path, format_name, content, expected):
@@ -109,6 +109,8 @@ def test_sparse_matrices(tmp_path):
     path = tmp_path / "m.npz"
     sparse.save_npz(path, matrix)
     assert read(path, "scipy")[0] == [(0, 1, 2.5), (1, 0, 1.0), (1, 2, 3.0)]
+    sparse.save_npz(path, sparse.coo_array((np.int8([100, 5, 100]), ([1, 0, 1], [2, 1, 2])), shape=(2, 3)))
+    assert read(path, "scipy")[0] == [(1, 2, 100.0), (0, 1, 5.0), (1, 2, 100.0)]  # repeats, in their order
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match="damaged or no sparse matrix"):
         read(path, "scipy")
@@ -144,6 +146,37 @@ def test_parquet_checks_types_and_missing_values(tmp_path):
     path.write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match="is damaged or no Parquet file"):
         read(path, "parquet", Columns())
+
+
+def test_parquet_files_of_several_types_keep_their_ids(tmp_path):
+    """'007' is not 7, though another file has integers."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for name, users in (("a", pa.array([7, 8])), ("b", pa.array(["007", "x"])), ("c", pa.array([2**64 - 1], "uint64"))):
+        parquet.write_table(pa.table({"user": users, "item": [1] * len(users)}), tmp_path / f"{name}.parquet")
+    rows, spool = read(tmp_path / ".", "parquet", Columns())
+    assert [user for user, _ in rows] == ["7", "8", "007", "x", str(2**64 - 1)]
+    assert spool.integer_ids == {"user": False, "item": True}
+
+
+def test_parquet_numbers_and_dates_of_any_type(tmp_path):
+    import decimal
+
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = pa.table(
+        {
+            "user": pa.array(["a", "b"], pa.string_view()),
+            "item": [1, 2],
+            "rating": pa.array([decimal.Decimal("4.5"), decimal.Decimal("3.0")], pa.decimal128(3, 1)),
+            "time": ["1970-01-01T00:00:10", "noon"],
+        }
+    )
+    parquet.write_table(table, tmp_path / "log.parquet")
+    rows, spool = read(tmp_path / "log.parquet", "parquet", on_bad_line="skip")
+    assert rows == [("a", 1, 4.5, 10.0)] and "no number" in str(spool.first_bad)
 
 
 BAD = {
@@ -198,13 +231,50 @@ def test_missing_files_and_folders(tmp_path):
 
 def test_lines_of_a_million_characters(tmp_path, monkeypatch):
     path = tmp_path / "log.csv"
-    path.write_text(f"user,item\nu,{'x' * 1_000_000}\nv,j\n")
-    rows, _ = read(path, "csv", Columns())
-    assert [len(item) for _, item in rows] == [1_000_000, 1]
+    path.write_text(f"user,item,text\nu,i,{'x' * 1_000_000}\nv,j,\n")
+    assert read(path, "csv", Columns())[0] == [("u", "i"), ("v", "j")]
     monkeypatch.setattr(lines, "LONGEST_LINE", 1000)
     monkeypatch.setattr(lines, "BLOCK_BYTES", 100)
     with pytest.raises(DataError, match="a line of over"):
         list(lines.read_blocks(path, block_bytes=100))
+
+
+def test_ids_of_a_thousand_bytes_are_no_ids(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(f"user,item\nu,{'x' * 1000}\nu,{'x' * 1001}\n")
+    with pytest.raises(DataError, match="line 3 names its item in over 1,000 bytes"):
+        read(path, "csv", Columns())
+    assert len(read(path, "csv", Columns(), on_bad_line="skip")[0]) == 1
+
+
+@pytest.mark.parametrize(
+    ("format_name", "content", "rows", "num_bad"),
+    [
+        ("csv", b'user,item\nv,k\nu,"j\n', [("v", "k")], 1),
+        ("csv", b'user,item\nu,"i"x\nv,k\n', [("u", "ix"), ("v", "k")], 0),
+        ("csv", b"user,item,title\nu,i,caf\xe9\nv,k,\n", [("u", "i"), ("v", "k")], 0),
+        ("csv", b"user,item,title\nu,caf\xe9,x\nv,k,\n", [("v", "k")], 1),
+        ("tsv", b"user\titem\ttitle\nv\tk\t\n\t\t\n", [("v", "k")], 1),
+    ],
+    ids=["open quote", "text after a quote", "Latin-1 elsewhere", "Latin-1", "empty columns"],
+)
+def test_empty_lines_change_nothing(tmp_path, format_name, content, rows, num_bad):
+    """A block with one is read line by line, any other at once."""
+    path = tmp_path / "log"
+    head = content.index(b"\n") + 1
+    for text in (content, content + b"\n\n", b"\n" + content, content[:head] + b"\n" + content[head:]):
+        path.write_bytes(text)
+        found, spool = read(path, format_name, Columns(), on_bad_line="skip")
+        assert (found, spool.num_bad) == (rows, num_bad), text
+
+
+def test_a_column_that_is_there_twice_is_told(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,user\na,b,c\n")
+    with pytest.raises(DataError, match="has 2 columns 'user': which one is meant"):
+        read(path, "csv", Columns())
+    path.write_text("both\na\n")
+    assert read(path, "csv", Columns("both", "both"))[0] == [("a", "a")]
 
 
 def test_ids_are_integers_only_if_all_are(tmp_path):

@@ -13,7 +13,7 @@ from diffrec_jax.training.train_config import TrainConfig
 
 DATASET = make_synthetic(SyntheticSpec(num_users=60, num_items=40, num_interactions=900, num_clusters=4))
 MODEL = DiffRecConfig(dims=(8,), num_timesteps=3, noise_scale=0.1, noise_min=0.01, noise_max=0.1)
-CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0)
+CONFIG = TrainConfig(lr=1e-2, batch_size=16, epochs=6, eval_every=2, patience=0, prng_impl="threefry2x32")
 
 
 def make_trainer(

@@ -29,6 +29,21 @@ class Interrupt(Progress):
             raise KeyboardInterrupt
 
 
+class Turns(Progress):
+    """Notes how many steps went to the device at once."""
+
+    def __init__(self):
+        self.before, self.sizes = 0, []
+
+    def message(self, text):
+        if text.startswith("resuming"):
+            self.before = int(text.split("step ")[1].split()[0])
+
+    def batch(self, step, total_steps):
+        self.sizes.append(step - self.before)
+        self.before = step
+
+
 def final_records(trainer):
     return [json.dumps(record, sort_keys=True) for record in trainer.run_directory.records()]
 
@@ -49,9 +64,26 @@ def test_what_is_compiled_does_not_depend_on_the_seed(tmp_path):
         trainer = make_trainer(tmp_path / f"{seed}", seed=seed)
         state = trainer.init_state()
         batch = trainer.devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
-        lowered = trainer._train_step.lower(state, batch, trainer._key), trainer._init_state.lower(trainer._key)
+        lowered = trainer._train_steps.lower(state, (batch,), trainer._key), trainer._init_state.lower(trainer._key)
         texts.add(tuple(part.as_text() for part in lowered))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("steps_at_once", [2, 50])
+def test_steps_given_to_the_device_together_make_the_same_run(tmp_path, uninterrupted, steps_at_once):
+    """Also with checkpoints between them, and interrupted: the shortest epoch bounds how many go together."""
+    trainer, best = uninterrupted
+    run = {"steps_at_once": steps_at_once, "checkpoint_every_steps": 3}
+    stopped = iter([False] * 4)
+    with pytest.raises(StoppedError):
+        make_trainer(tmp_path / "run", should_stop=lambda: next(stopped, True), **run).run()
+    together = make_trainer(tmp_path / "run", progress=Turns(), **run)
+    assert_equal_states(together.run(), best)
+    events = [[json.loads(line) for line in final_records(done)] for done in (trainer, together)]
+    whole, parts = ([record for record in found if record["event"] in ("epoch", "evaluation")] for found in events)
+    assert parts == whole
+    assert max(together.progress.sizes) == min(steps_at_once, 3, trainer.steps_per_epoch)
+    assert together.timings.steps == sum(together.progress.sizes)
 
 
 LATENT = LDiffRecConfig(

@@ -119,9 +119,10 @@ def test_closed_forms_rank_as_on_one_device(name, way, closed_forms):
 
 @pytest.mark.once
 @pytest.mark.parametrize("way", [None, "pmap", "mesh 2x2"])
-def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, run_of_one):
+@pytest.mark.parametrize("parts", [{"accumulate_steps": 2}, {"accumulate_steps": 2, "steps_at_once": 2}])
+def test_a_batch_in_parts_gives_the_run_of_the_whole(tmp_path, way, parts, run_of_one):
     devices = WAYS[way] if way else DeviceStrategy()
-    trainer = make_trainer(tmp_path / "run", devices=devices, epochs=4, eval_every=1, accumulate_steps=2)
+    trainer = make_trainer(tmp_path / "run", devices=devices, epochs=4, eval_every=1, **parts)
     assert_same_run(trainer, trainer.run(), run_of_one)
 
 
@@ -273,7 +274,7 @@ def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     trainer = make_trainer(tmp_path / "run", devices=devices)
     state = trainer.init_state()
     batch = devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
-    trainer._train_step(state, batch, trainer._key)
+    trainer._train_steps(state, (batch,), trainer._key)
     kernel = state.params["params"]["input_kernel"]
     assert kernel.is_deleted()
 
