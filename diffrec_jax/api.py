@@ -100,7 +100,8 @@ def fit(
         (``TrainConfig``, ``RecencyConfig``, ``GroupsConfig``, ``EvaluationConfig``), in place of the preset's values.
       preset: of the settings; by default ours where there is one for a dataset of this name.
       seed: of everything that is drawn, in [0, 2^63).
-      run_dir: keeps checkpoints and a log, as ``experiments.train`` does, and resumes a run that is there.
+      run_dir: of a model that is trained: keeps checkpoints and a log, as ``experiments.train`` does, and resumes a
+        run that is there.
       progress: told of steps and evaluations.
       **settings: over the preset and ``config``: fields of the model's configuration, of ``TrainConfig``,
         ``RecencyConfig``, ``GroupsConfig`` and ``EvaluationConfig`` (``epochs=50``, ``train_recency="exp:20"``).
@@ -118,6 +119,10 @@ def fit(
     with jax.default_matmul_precision(config.matmul_precision):
         check_data(config, dataset)
         if not family.is_trained:
+            if run_dir is not None:
+                raise ConfigError(
+                    f"{family.title} is fitted at once and has no run: leave run_dir out, and save the model"
+                )
             state = fit_scoring_state(config, config.make_fitted(dataset), dataset)
             return Model(config, dataset, jax.device_get(state))
         with contextlib.ExitStack() as stack:
@@ -191,11 +196,12 @@ def evaluate(
 
 
 def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfig] = lambda data: data) -> Model:
-    """The selected model of a run of ``experiments.train`` (or of ``fit`` with a run_dir on data from a folder).
+    """The selected model of a run of ``experiments.train``, or of ``fit`` with a run_dir.
 
     Args:
       run_dir: the run's directory.
-      find_data: says where its data are now, if not where they were.
+      find_data: says where its data are now, if not where they were: takes the run's DataConfig, and gives one whose
+        ``folder`` is theirs. A run of ``fit`` needs it, for it has the data from memory.
 
     Raises:
       RunDirectoryError: there is no run.
@@ -207,7 +213,10 @@ def load_run(run_dir: str | Path, *, find_data: Callable[[DataConfig], DataConfi
     config = RunConfig.from_dict(stored)
     data = find_data(config.data)
     if data.folder is None and data.synthetic is None:
-        raise ConfigError(f"{run_dir} was trained on data from memory, which it does not hold: save and load the model")
+        raise ConfigError(
+            f"{run_dir} was trained on data from memory, which it does not hold: say where they are by find_data, or "
+            "save and load the model"
+        )
     dataset = data.load()
     if dataset.fingerprint != stored["data_sha256"]:
         raise ConfigError(f"{dataset.name} is not the data that {run_dir} was trained on: say where that is")

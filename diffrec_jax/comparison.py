@@ -58,16 +58,25 @@ class Group:
         return statistics.mean(run.results["test"][metric] for run in self.runs)
 
     def per_user(self, metric: str) -> np.ndarray:
-        """Each user's test metric, averaged over seeds, float32; errors of ratings, of the users who gave some."""
-        values = np.stack([_of_users(run.per_user, metric) for run in self.runs])
+        """Each user's test metric, averaged over seeds, float32: of the users that its mean is over.
+
+        Those are all, in mode ``relevant_users`` those with relevant items, and of errors those who gave ratings.
+        """
+        values = np.stack([_of_users(run, metric) for run in self.runs])
         return values.mean(axis=0, dtype=np.float64).astype(np.float32)
 
 
-def _of_users(per_user: dict[str, np.ndarray], metric: str) -> np.ndarray:
+def _of_users(run: Run, metric: str) -> np.ndarray:
+    per_user = run.per_user
     if metric not in RATING_METRICS:
-        return per_user[metric]
+        return per_user[metric][_are_averaged(per_user, run.results["mode"])]
     sums = RatingErrors(*(per_user[name][per_user["num_ratings"] > 0] for name in RatingErrors._fields))
     return sums.of_users()[metric]
+
+
+def _are_averaged(per_user: dict[str, np.ndarray], mode: str) -> np.ndarray:
+    """Which users a mean over users counts, [U] bool."""
+    return per_user["num_relevant"] > (-1 if mode == "official" else 0)
 
 
 def load_run(path: Path) -> Run:
@@ -100,7 +109,7 @@ def check_belongs(per_user: dict[str, np.ndarray], how: dict[str, Any], results:
     found = json.loads(str(per_user.pop(HOW, "{}")))
     if found != how:
         raise ConfigError(f"{message} ({differences(how, found)})")
-    chosen = per_user["num_relevant"] > (-1 if results["mode"] == "official" else 0)
+    chosen = _are_averaged(per_user, results["mode"])
     for metric, expected in results["test"].items():
         if metric in RATING_METRICS:
             mean = RatingErrors(*(per_user[name] for name in RatingErrors._fields)).mean()[metric]
@@ -177,8 +186,10 @@ def group_runs(runs: list[Run]) -> list[Group]:
     groups = []
     for number, (_setting, members) in enumerate(by_setting.items()):
         seeds = [run.results["seed"] for run in members]
-        if len(set(seeds)) < len(seeds):
-            raise ConfigError(f"{members[0].path} and {members[1].path} are the same model with the same seed")
+        for place, seed in enumerate(seeds):
+            if seed in seeds[:place]:
+                twice = f"{members[seeds.index(seed)].path} and {members[place].path}"
+                raise ConfigError(f"{twice} are the same model with the same seed")
         title = titles[number]
         groups.append(Group(title if titles.count(title) == 1 else f"{title} ({members[0].path.name})", members))
     return groups

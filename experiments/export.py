@@ -3,13 +3,13 @@
   python -m experiments.export --run_dir=runs/NAME --out=model.stablehlo --k=20
   python -m experiments.export --saved=model --out=model.onnx --batch_size=256
 
-The file maps histories, item numbers [B, L] with -1 behind them, to the k best items and their scores; model.json
-beside it has L, k and each item number's id. docs/how-to/serving.md reads them in a few lines.
+The file maps histories, item numbers [B, L] with -1 behind them, to the k best items and their scores;
+model.stablehlo.json beside it has L, k and each item number's id. docs/how-to/serving.md reads them in a few lines.
 """
 
 from pathlib import Path
 
-from diffrec_jax.serving.export import export
+from diffrec_jax.serving.export import description_of, export
 
 from . import flags
 from .cli import start
@@ -32,9 +32,7 @@ def main() -> None:
         platforms=FLAGS.platforms,
     )
     out = Path(FLAGS.out)
-    console.print(
-        f"{model.family.title} in {out} ({out.stat().st_size:,} bytes), item ids in {out.with_suffix('.json')}"
-    )
+    console.print(f"{model.family.title} in {out} ({out.stat().st_size:,} bytes), item ids in {description_of(out)}")
 
 
 if __name__ == "__main__":

@@ -133,6 +133,9 @@ def test_unknown_ids_and_empty_histories_are_named(t_diffrec):
         ({"histories": {}}, "there are no histories"),
         ({"users": ["user 7"], "histories": {"new": ["item 1"]}}, "give users or histories, not both"),
         ({"block": ["item X"]}, "items are not known"),
+        ({"users": ["user 7", "user 7"]}, "a user is asked for twice"),
+        ({"histories": {"new": ["item 1"]}, "weights": {"new": [2.0]}}, "the model's data have no weights"),
+        ({"weights": {"new": [2.0]}}, "weights are of histories"),
     ):
         with pytest.raises(DataError, match=message):
             dr.recommend(t_diffrec, **arguments)
@@ -207,6 +210,14 @@ def test_weights_are_learnt_and_what_is_stored_is_seen(tmp_path):
     np.testing.assert_allclose(found.scores, -np.sort(-expected, axis=1)[:, :5], rtol=1e-3, atol=1e-5)
     dr.save(model, tmp_path / "model")
     np.testing.assert_array_equal(dr.recommend(dr.load(tmp_path / "model"), k=5).scores, found.scores)
+    items, starts = weighted.original_item_ids[train.indices], train.indptr
+    histories = {str(user): items[starts[user] : starts[user + 1]].tolist() for user in range(9)}
+    weights = {str(user): values[starts[user] : starts[user + 1]].tolist() for user in range(9)}
+    again = dr.recommend(model, histories=histories, weights=weights, k=5)
+    np.testing.assert_allclose(again.scores, found.scores[:9], rtol=1e-5)
+    assert np.abs(dr.recommend(model, histories=histories, k=5).scores - found.scores[:9]).max() > 0.01
+    with pytest.raises(DataError, match="the weights of '0' have to be numbers above 0"):
+        dr.recommend(model, histories=histories, weights=weights | {"0": [0] * len(weights["0"])})
     # A diffusion reconstructs the weighted row; recency weights multiply what is there.
     dr.fit("diffrec", weighted, dims=(8,), **QUICK)
     np.testing.assert_allclose(
@@ -236,9 +247,14 @@ def test_histories_are_put_into_the_order_of_their_times(t_diffrec):
     reversed_items = dr.recommend(t_diffrec, histories={"new": items[::-1]}, k=5)
     np.testing.assert_array_equal(backwards.scores, reversed_items.scores)
     assert np.abs(backwards.scores - plain.scores).max() > 0
-    for times in ({}, {"new": [1, 2]}, {"new": ["a", "b", "c", "d"]}):
+    for times in ({}, {"new": [1, 2]}):
         with pytest.raises(DataError, match="the times of 'new' have to be 4 numbers or dates"):
             dr.recommend(t_diffrec, **asked, times=times)
+    with pytest.raises(DataError, match="the history of 'new': times are <U1: give numbers or dates"):
+        dr.recommend(t_diffrec, **asked, times={"new": ["a", "b", "c", "d"]})
+    pandas_like = pl.Series(items)  # by place, whatever else it is indexed by
+    as_series = dr.recommend(t_diffrec, histories={"new": pandas_like}, k=5, times={"new": pl.Series([4, 3, 2, 1])})
+    np.testing.assert_array_equal(as_series.scores, backwards.scores)
     with pytest.raises(DataError, match="times are of histories"):
         dr.recommend(t_diffrec, times={"new": [1]})
 
@@ -264,6 +280,19 @@ def test_a_run_directory_keeps_the_work(tmp_path):
     assert first.config.training.epochs == 2
     with pytest.raises(RunDirectoryError, match="training.lr"):
         dr.fit("diffrec", SPLIT, run_dir=tmp_path / "run", **settings | {"lr": 0.5})
+    with pytest.raises(ConfigError, match="EASE is fitted at once and has no run"):
+        dr.fit("ease", SPLIT, run_dir=tmp_path / "other")
+    with pytest.raises(ConfigError, match="say where they are by find_data"):
+        dr.load_run(tmp_path / "run")
+
+
+def test_a_new_users_draws_do_not_depend_on_who_else_is_asked_for():
+    noisy = {"noise_scale": 0.5, "num_inference_noise_steps": 3, "num_timesteps": 3}
+    model = dr.fit("diffrec", SPLIT, dims=(8,), noise_min=0.1, noise_max=0.5, **noisy, **QUICK)
+    histories = {name: ["item 1", f"item {place}"] for place, name in enumerate("abc", start=2)}
+    whole = dr.recommend(model, histories=histories, k=5)
+    alone = dr.recommend(model, histories={"c": histories["c"]}, k=5)
+    np.testing.assert_allclose(alone.scores[0], whole.scores[2], rtol=1e-5)
 
 
 def test_damaged_and_foreign_folders_are_refused(t_diffrec, tmp_path):
@@ -354,7 +383,7 @@ def test_recency_by_days_uses_the_times_of_data_models_and_histories(tmp_path):
     assert not np.allclose(
         dr.recommend(loaded, histories={"new": history}, times={"new": long_ago}, k=5).scores, by_id.scores
     )
-    with pytest.raises(DataError, match="needs the interactions' times"):
+    with pytest.raises(DataError, match="weighs items by days: give the times of the histories"):
         dr.recommend(loaded, histories={"new": history}, k=5)
     with pytest.raises(ConfigError, match="reads items without their times"):
         dr.export(loaded, tmp_path / "model.stablehlo", k=5)

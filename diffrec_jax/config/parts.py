@@ -189,7 +189,8 @@ def settings_by_part(family: ModelFamily, settings: Mapping[str, Any]) -> dict[s
     for name, value in settings.items():
         part = next((part for part in names if name in names[part]), None)
         if part is None or (name == "target_recency" and not family.is_trained):
-            known = ", ".join(sorted(set().union(*names.values())))
+            own = set().union(*names.values()) - (set() if family.is_trained else {"target_recency"})
+            known = ", ".join(sorted(own))
             raise ConfigError(f"{family.title} has no setting {name}: leave it out (its settings: {known})")
         found[part][name] = tuple(value) if isinstance(value, list) else value
     return found

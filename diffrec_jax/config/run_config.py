@@ -124,6 +124,11 @@ class RunConfig:
         Raises:
           ConfigError: the values are no configuration of this version.
         """
+        if values.get("model") not in MODELS and isinstance(values.get("model"), str):
+            raise ConfigError(
+                f"model {values['model']!r} is unknown here: import what registers it (register_model) first; if it is "
+                f"none from outside, use version {values.get('version', '0.1.0')} of the project, which wrote this"
+            )
         try:
             classes = part_classes(MODELS[values["model"]])
             if not isinstance(values["data_sha256"], str):
@@ -140,7 +145,10 @@ class RunConfig:
                 f"{values.get('version', '0.1.0')} ({error}): use that one, or train anew"
             ) from error
         except (ValueError, AttributeError) as error:
-            raise ConfigError(f"config.json is damaged ({error}): restore it, or train anew") from error
+            raise ConfigError(
+                f"config.json is damaged, or names what is not registered here ({error}): restore it, or import what "
+                "registers a model or a noise law from outside"
+            ) from error
 
 
 def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:

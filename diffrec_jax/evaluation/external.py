@@ -50,6 +50,7 @@ def evaluate_scores(
       ValueError: there is nothing to average over.
     """
     check_relevant(dataset, mode)
+    ks = _checked_ks(ks)
     shape = dataset.num_users, dataset.num_items
     if not callable(scores) and scores.shape != shape:
         raise DataError(f"the scores have shape {list(scores.shape)}, {dataset.name} has users and items {list(shape)}")
@@ -60,9 +61,9 @@ def evaluate_scores(
         if found.shape != (len(users), dataset.num_items):
             expected = [len(users), dataset.num_items]
             raise DataError(f"the scores of {len(users)} users have shape {list(found.shape)}, not {expected}")
-        return found.astype(np.float32)
+        return _as_float32(found)
 
-    evaluator = Evaluator(lambda state, batch, keys: state, tuple(sorted(set(ks))), batch_size)
+    evaluator = Evaluator(lambda state, batch, keys: state, ks, batch_size)
     collected: dict[str, list[SplitResult]] = {}
     for users in iterate_user_ids(dataset.evaluated_users, batch_size):
         block = np.zeros((batch_size, dataset.num_items), np.float32)
@@ -70,6 +71,21 @@ def evaluate_scores(
         for split, result in evaluate_dataset(evaluator, jnp.asarray(block), dataset, user_ids=users).items():
             collected.setdefault(split, []).append(result)
     return Evaluation({split: _joined(parts) for split, parts in collected.items()}, mode)
+
+
+def _as_float32(scores: np.ndarray) -> np.ndarray:
+    """Scores [n, I] in the order of those given: each row less its largest, where they have more digits."""
+    if scores.dtype.kind not in "iuf" or (scores.dtype.itemsize <= 4 and scores.dtype.kind == "f"):
+        return scores.astype(np.float32)
+    scores = scores.astype(np.float64)
+    largest = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=np.isfinite(scores))
+    return (scores - np.where(np.isfinite(largest), largest, 0.0)).astype(np.float32)
+
+
+def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:
+    if not ks or min(ks) < 1:
+        raise ValueError(f"ks have to be one or more list lengths of at least 1, got {list(ks)}")
+    return tuple(sorted(set(ks)))
 
 
 def _joined(parts: list[SplitResult]) -> SplitResult:
@@ -107,6 +123,7 @@ def evaluate_lists(
       ValueError: there is nothing to average over.
     """
     check_relevant(dataset, mode)
+    ks = _checked_ks(ks)
     if split not in dataset.evaluated_splits:
         raise DataError(f"{dataset.name} has no {split} interactions to evaluate lists by")
     users, items = (
@@ -116,10 +133,12 @@ def evaluate_lists(
     unknown = [user for user in lists if user not in users]
     if unknown:
         raise DataError(f"{len(unknown):,} of {len(lists):,} users are not in {dataset.name}, the first {unknown[0]!r}")
-    if len(lists) < len(users) and not allow_missing:
+    evaluated = dataset.original_user_ids[dataset.evaluated_users].tolist()
+    missing = [user for user in evaluated if user not in lists]
+    if missing and not allow_missing:
         raise DataError(
-            f"{len(users) - len(lists):,} of {len(users):,} users have no list: give one for each, or "
-            "allow_missing=True"
+            f"{len(missing):,} of {len(evaluated):,} users have no list, the first {missing[0]!r}: give one for each, "
+            "or allow_missing=True"
         )
     length = max(ks)
     top = np.full((len(users), length), -1, np.int32)
@@ -130,7 +149,7 @@ def evaluate_lists(
             said = "names an item twice" if wrong is None else f"names {wrong!r}, which is not in {dataset.name}"
             raise DataError(f"the list of {user!r} {said}")
         top[users[user], : len(row)] = [items[item] for item in row]
-    return Evaluation({split: _of_lists(top, dataset, split, tuple(sorted(set(ks))))}, mode)
+    return Evaluation({split: _of_lists(top, dataset, split, ks)}, mode)
 
 
 def _of_lists(

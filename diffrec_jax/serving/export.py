@@ -2,8 +2,8 @@
 
 The file holds a function of histories, items [B, L] int32: each row a user's items by number, oldest first, -1 behind
 them. It gives the k best items [B, k] int32, best first, -1 where no unseen item is left, and their scores [B, k]
-float32. L is fixed; B is whatever comes in StableHLO, and fixed in ONNX. NAME.json beside it has L, k and the original
-id of every item number.
+float32. L is fixed; B is whatever comes in StableHLO, and fixed in ONNX. A JSON file beside it, its name and .json, has
+L, k and the original id of every item number.
 """
 
 import importlib.util
@@ -28,6 +28,7 @@ from diffrec_jax.version import __version__
 Serve = Callable[[Array], tuple[Array, Array]]
 FIXED_BATCH = 1
 """Of an ONNX file, where none is asked for."""
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 def recency_weights(recency: Recency, items: Array, num_items: int) -> Array:
@@ -100,6 +101,11 @@ def _onnx(serve: Serve, length: int, batch_size: int | None, platforms: Sequence
 WRITERS = {".stablehlo": _stablehlo, ".onnx": _onnx}
 
 
+def description_of(path: Path) -> Path:
+    """Where the description of an exported file is: under a name that no other file of a model or a run has."""
+    return path.with_name(f"{path.name}.json")
+
+
 def export(
     model: Model,
     path: str | Path,
@@ -110,11 +116,13 @@ def export(
     batch_size: int | None = None,
     platforms: Sequence[str] | None = None,
 ) -> None:
-    """Writes a model as one file that recommends without this package, and NAME.json beside it.
+    """Writes a model as one file that recommends without this package, and its description beside it.
 
     Args:
-      model: what recommends. Users are recommended to by their items, as by ``recommend(histories=...)``.
-      path: of the file; its ending says how: .stablehlo (read by ``jax.export.deserialize``) or .onnx.
+      model: what recommends. Users are recommended to by their items, as by ``recommend(histories=...)``; each of
+        weight 1.
+      path: of the file; its ending says how: .stablehlo (read by ``jax.export.deserialize``) or .onnx. The description
+        is in the same folder, ``description_of(path)``.
       k: length of the lists.
       max_history: L, items of a history; by default the longest training row. Rounded up to a multiple of 256. Of a
         longer history give the newest L items.
@@ -123,8 +131,8 @@ def export(
       platforms: where StableHLO will run: cpu, cuda, rocm, tpu; by default where this process runs.
 
     Raises:
-      ConfigError: another ending, k or L is out of range, the model has nothing for new users, jax2onnx is missing or
-        cannot convert it.
+      ConfigError: another ending, k, L, B or a platform is out of range, the model has nothing for new users, jax2onnx
+        is missing or cannot convert it.
       OSError: it cannot be written; nothing is left of it.
     """
     path = Path(path).expanduser()
@@ -136,10 +144,18 @@ def export(
         raise ConfigError(
             f"k has to be between 1 and {model.dataset.num_items}, max_history at least 1: got {k}, {longest}"
         )
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size has to be at least 1, got {batch_size}: leave it out for any")
+    given = [platforms] if isinstance(platforms, str) else platforms or [jax.default_backend()]
+    # JAX itself says gpu of what it exports for cuda or rocm.
+    chosen = ["cuda" if name == "gpu" and platforms is None else name for name in given]
+    for name in chosen:
+        if name not in PLATFORMS:
+            raise ConfigError(f"platform {name!r} is unknown: choose of {', '.join(PLATFORMS)}")
     length = -(-longest // CAPACITY_UNIT) * CAPACITY_UNIT
     with model.precision():
         serve = serving_function(model, k, exclude_seen=exclude_seen)
-        content = WRITERS[path.suffix](serve, length, batch_size, platforms or (jax.default_backend(),))
+        content = WRITERS[path.suffix](serve, length, batch_size, chosen)
     description = {
         "k": k,
         "max_history": length,
@@ -150,4 +166,4 @@ def export(
     }
     with atomic_file(path) as file:
         file.write(content)
-    write_atomically(path.with_suffix(".json"), json.dumps(description) + "\n")
+    write_atomically(description_of(path), json.dumps(description) + "\n")

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from diffrec_jax.config import ConfigError
+from diffrec_jax.data import DataError
 from diffrec_jax.files import atomic_file
 from diffrec_jax.serving.model import Model
 from diffrec_jax.serving.recommend import Recommendations, recommend
@@ -61,14 +62,19 @@ def _parquet_writer(file: IO[bytes]) -> Iterator[Write]:
 
     def write(found: Recommendations) -> None:
         nonlocal writer
-        table = pa.table({name: pa.array(column) for name, column in _columns(found).items()})
-        if writer is None:
-            writer = pq.ParquetWriter(file, table.schema)
-        writer.write_table(table)
+        try:
+            table = pa.table({name: pa.array(column) for name, column in _columns(found).items()})
+            if writer is None:
+                writer = pq.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError) as error:
+            raise DataError(f"Parquet has a type for a column, and users' names have several ({error})") from None
 
-    yield write
-    if writer is not None:
-        writer.close()
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 WRITERS = {".csv": _csv_writer, ".jsonl": _json_writer, ".parquet": _parquet_writer}
@@ -99,11 +105,12 @@ def write_recommendations(
       users: as in ``recommend``; all known ones with neither users nor histories.
       histories: as in ``recommend``.
       chunk_size: users recommended to, and held, at once.
-      **options: of ``recommend``: times, k, exclude_seen, allow, block, min_score, batch_size.
+      **options: of ``recommend``: times, weights, k, exclude_seen, allow, block, min_score, batch_size.
 
     Raises:
       ConfigError: another ending, or Parquet without pyarrow, or as in ``recommend``.
-      DataError, ScoresError: as in ``recommend``.
+      DataError: nobody is to be recommended to, or users' names are of several types, of which Parquet has no column;
+        or as in ``recommend``, likewise ScoresError.
       OSError: the file cannot be written; nothing is left of it.
     """
     path = Path(path).expanduser()
@@ -111,6 +118,12 @@ def write_recommendations(
         raise ConfigError(f"{path} ends with {path.suffix!r}: choose one of {', '.join(WRITERS)}")
     if histories is not None and users is not None:
         raise ConfigError("give users or histories, not both")
+    if chunk_size < 1:
+        raise ConfigError(f"chunk_size has to be at least 1, got {chunk_size}")
+    # Every chunk goes through them anew, and an iterator could be gone through once.
+    for name in ("allow", "block"):
+        if options.get(name) is not None:
+            options[name] = list(options[name])
     named = histories.items() if histories is not None else model.dataset.original_user_ids if users is None else users
     done, asked = 0, iter(named)
     with atomic_file(path) as file, WRITERS[path.suffix](file) as write:
@@ -118,4 +131,6 @@ def write_recommendations(
             who = {"histories": dict(chunk)} if histories is not None else {"users": chunk}
             write(recommend(model, **who, **options))
             done += len(chunk)
+        if not done:
+            raise DataError("there is nobody to recommend to: give at least one user or history")
     return done

@@ -85,7 +85,9 @@ class Model:
             score_fn = score_fn or score_fn_for(functions, self.dataset, self.family)
 
             def rank(state: Any, inputs: RowBatch, seen: RowBatch, allowed: jax.Array):
-                scores = score_fn(state, inputs, row_keys(self.config.make_key(), inputs))
+                # What a new user is drawn must not depend on who else is asked for.
+                drawn_by = inputs._replace(user_ids=jnp.zeros_like(inputs.user_ids)) if of_new_users else inputs
+                scores = score_fn(state, inputs, row_keys(self.config.make_key(), drawn_by))
                 can_be_ranked = jnp.all(scores < jnp.inf, axis=1)
                 masked = mask_scores(jnp.where(allowed[None], scores, -jnp.inf), seen)
                 return can_be_ranked, *devices.top_k(masked, k)

@@ -50,6 +50,7 @@ def recommend(
     users: Iterable[Any] | None = None,
     histories: Mapping[Any, Sequence[Any]] | None = None,
     times: Mapping[Any, Sequence[Any]] | None = None,
+    weights: Mapping[Any, Sequence[float]] | None = None,
     k: int = 20,
     exclude_seen: bool = True,
     allow: Iterable[Any] | None = None,
@@ -66,6 +67,7 @@ def recommend(
       histories: items of users, known or not, oldest first, by any name; the model does not need to know the users.
       times: of each user's items in ``histories``, numbers or dates, where those are not in the order of time: models
         that weigh recency or read sequences look at the order.
+      weights: of each user's items in ``histories``, above 0, where the model's data are weighted; by default 1.
       k: length of the lists.
       exclude_seen: leaves out what a user's row holds; without it purchases may repeat.
       allow: only these items are recommended.
@@ -81,8 +83,9 @@ def recommend(
     """
     if users is not None and histories is not None:
         raise DataError("give users or histories, not both")
-    if times is not None and histories is None:
-        raise DataError("times are of histories: give those too")
+    for name, given in (("times", times), ("weights", weights)):
+        if given is not None and histories is None:
+            raise DataError(f"{name} are of histories: give those too")
     if k < 1 or batch_size < 1:
         raise ConfigError(f"k and batch_size must be at least 1, got {k} and {batch_size}")
     items = model.dataset.original_item_ids
@@ -95,13 +98,16 @@ def recommend(
         weighting = model.config.recency.make()
         if weighting.of_ratings:
             raise ConfigError("histories have no ratings, and this model's rows hold them: recommend by users")
-        histories, row_times = _in_time_order(histories, times)
-        names, rows = _history_rows(model, histories)
+        if weighting.infer.kind == "days" and times is None:
+            raise DataError("this model weighs items by days: give the times of the histories (times=)")
+        names, rows, row_times = _history_rows(model, histories, times, weights)
         row_ids = np.arange(len(names), dtype=np.int32)
         inputs = weighting.infer.weigh(rows, row_times)
     else:
         rows, inputs, known = model.dataset.train, model.known_rows, model.dataset.original_user_ids
         row_ids = np.arange(len(known)) if users is None else _places(users, model, "user")
+        if len(np.unique(row_ids)) < len(row_ids):
+            raise DataError("a user is asked for twice: name each once")
         names = known[row_ids]
     nothing = csr_from_pairs(np.zeros((0, 2), np.int64), *rows.shape)  # type: ignore[misc]
     seen = rows if exclude_seen else nothing
@@ -123,29 +129,6 @@ def recommend(
     keeps = values > (-np.inf if min_score is None else np.nextafter(np.float32(min_score), np.float32(-np.inf)))
     best = np.concatenate(places) if places else np.zeros((0, k), np.int32)
     return Recommendations(names, items[best], np.where(keeps, values, np.nan))
-
-
-def _in_time_order(
-    histories: Mapping[Any, Sequence[Any]], times: Mapping[Any, Sequence[Any]] | None
-) -> tuple[Mapping[Any, Sequence[Any]], np.ndarray | None]:
-    """The histories, each oldest first (of equal times, in the order that was given), and all their times [n].
-
-    Raises:
-      DataError: a user's times are missing, are not as many as its items, or cannot be ordered.
-    """
-    if times is None:
-        return histories, None
-    ordered, all_times = {}, [np.zeros(0)]
-    for name, history in histories.items():
-        own = as_seconds(np.asarray(times.get(name, ())), f"the history of {name!r}")
-        if len(own) != len(history):
-            raise DataError(
-                f"the times of {name!r} have to be {len(history)} numbers or dates, one for each of its items"
-            )
-        order = np.argsort(own, kind="stable")
-        ordered[name] = [history[place] for place in order.tolist()]
-        all_times.append(own[order])
-    return ordered, np.concatenate(all_times)
 
 
 def _places(ids: Iterable[Any], model: Model, kind: str) -> np.ndarray:
@@ -174,15 +157,54 @@ def check_new_users(model: Model) -> None:
         )
 
 
-def _history_rows(model: Model, histories: Mapping[Any, Sequence[Any]]) -> tuple[np.ndarray, sparse.csr_array]:
-    """Names and rows [n, I] of users given by their items."""
+def _history_rows(
+    model: Model,
+    histories: Mapping[Any, Sequence[Any]],
+    times: Mapping[Any, Sequence[Any]] | None,
+    weights: Mapping[Any, Sequence[float]] | None,
+) -> tuple[np.ndarray, sparse.csr_array, np.ndarray | None]:
+    """Names, rows [n, I] and, where they are given, times [nnz] of users given by their items, oldest first.
+
+    Of equal times, items are in the order that was given.
+    """
     check_new_users(model)
-    pairs = []
+    if weights is not None and not model.dataset.weighted:
+        raise DataError("the model's data have no weights: leave those of the histories out")
+    pairs, all_times, all_weights = [], [], []
     for row, (name, history) in enumerate(histories.items()):
         places = _places(history, model, "item")
         if not len(places) or len(set(places.tolist())) < len(places):
             raise DataError(f"the history of {name!r} is empty or names an item twice: give each of its items once")
-        pairs.append(np.stack([np.full(len(places), row), places], axis=1))
+        order, own_times, own = np.arange(len(places)), None, np.ones(len(places))
+        if times is not None:
+            given = _one_for_each(times.get(name, ()), len(places), f"times of {name!r}", "numbers or dates")
+            own_times = as_seconds(given, f"the history of {name!r}")
+            order = np.argsort(own_times, kind="stable")
+        if weights is not None:
+            own = _one_for_each(weights.get(name, ()), len(places), f"weights of {name!r}", "numbers above 0")
+            if own.dtype.kind not in "iuf" or not np.all((own > 0) & (own < np.inf)):
+                raise DataError(f"the weights of {name!r} have to be numbers above 0")
+        pairs.append(np.stack([np.full(len(places), row), places[order]], axis=1))
+        all_weights.append(own[order])
+        all_times += [] if own_times is None else [own_times[order]]
     if not pairs:
         raise DataError("there are no histories: give at least one")
-    return np.array(list(histories)), csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
+    rows = csr_from_pairs(np.concatenate(pairs), len(pairs), model.dataset.num_items)
+    rows.data[:] = np.concatenate(all_weights)
+    return _as_names(histories), rows, None if times is None else np.concatenate(all_times)
+
+
+def _one_for_each(values: Sequence[Any], count: int, what: str, kinds: str) -> np.ndarray:
+    if len(values) != count:
+        raise DataError(f"the {what} have to be {count} {kinds}, one for each of its items")
+    return np.asarray(values)
+
+
+def _as_names(names: Iterable[Any]) -> np.ndarray:
+    """Names of users [n]: integers, strings or, where they are anything else or several types, as they are."""
+    given = list(names)
+    if {type(name) for name in given} in ({str}, {int}):
+        return np.array(given)
+    found = np.empty(len(given), object)
+    found[:] = given
+    return found

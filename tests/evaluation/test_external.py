@@ -40,6 +40,9 @@ def test_lists_from_elsewhere_are_measured_as_the_models_own(model):
     assert found.mean() == pytest.approx(own.mean())
     relevant = dr.evaluate_lists(lists, DATASET, ks=(3,), mode="relevant_users")
     assert relevant.mean() == pytest.approx(dr.evaluate(model, DATASET, ks=(3,), mode="relevant_users").mean())
+    held_out = dr.hold_out_users(dr.from_interactions(DATASET.train_and_valid.tocoo()), seed=1)
+    of_held_out = {user: [0, 1] for user in held_out.original_user_ids[held_out.evaluated_users].tolist()}
+    assert dr.evaluate_lists(of_held_out, held_out, ks=(2,), mode="relevant_users")
     del lists[7]
     with pytest.raises(DataError, match="1 of 50 users have no list"):
         dr.evaluate_lists(lists, DATASET)
@@ -55,6 +58,21 @@ def test_a_list_counts_as_it_is():
     metrics = {name: float(values[user]) for name, values in found.splits["test"].per_user.items()}
     assert (metrics["precision@1"], metrics["precision@2"]) == (0, 0.5)
     assert metrics["precision@5"] == pytest.approx(0.2) and metrics["mrr@2"] == pytest.approx(0.5)
+
+
+def test_scores_of_more_digits_than_float32_keep_their_order(scores):
+    """As times in seconds have."""
+    order = np.argsort(np.argsort(-np.where(np.isfinite(scores), scores, -1e9), axis=1), axis=1)
+    expected = dr.evaluate_scores(-order.astype(np.float32), DATASET, ks=(5,)).mean()
+    for many in (1.7e9 - order, 1_700_000_000 - order):
+        assert dr.evaluate_scores(many, DATASET, ks=(5,)).mean() == expected
+
+
+@pytest.mark.parametrize("ks", [(), (0,), (-1, 5)])
+def test_list_lengths_are_checked(scores, ks):
+    for call in (lambda: dr.evaluate_scores(scores, DATASET, ks=ks), lambda: dr.evaluate_lists({}, DATASET, ks=ks)):
+        with pytest.raises(ValueError, match="ks have to be one or more list lengths of at least 1"):
+            call()
 
 
 def test_what_cannot_be_measured_is_named(scores):

@@ -73,6 +73,27 @@ def test_runs_are_grouped_over_seeds_and_told_apart_by_their_settings(tmp_path):
         group_runs([load_run(tmp_path / name) for name in ("a1", "again")])
 
 
+def test_the_users_of_a_difference_are_those_of_the_means(tmp_path):
+    """Of relevant_users, those with relevant items: zeros of the others would halve it."""
+    paths = [make_run(tmp_path / name, level=level, mode="relevant_users") for name, level in (("a", 0.7), ("b", 0.3))]
+    for path in paths:
+        with np.load(path / "per_user_test.npz") as archive:
+            kept = dict(archive)
+        kept["num_relevant"] = (np.arange(30) % 2).astype(float)
+        results = json.loads((path / "results.json").read_text())
+        results["test"] = {metric: float(kept[metric][1::2].mean()) for metric in results["test"]}
+        results.pop("sha256", None)
+        (path / "results.json").write_text(json.dumps(results))
+        np.savez(path / "per_user_test.npz", **kept)
+    one, other = (group_runs([load_run(path)])[0] for path in paths)
+    assert len(one.per_user("recall@20")) == 15
+    difference = np.mean(one.per_user("recall@20") - other.per_user("recall@20"))
+    np.testing.assert_allclose(difference, one.mean("recall@20") - other.mean("recall@20"), rtol=1e-5)
+    third = load_run(make_run(tmp_path / "c", seed=3))
+    with pytest.raises(ConfigError, match="c and .*d are the same model with the same seed"):
+        group_runs([load_run(make_run(tmp_path / "e", seed=1)), third, load_run(make_run(tmp_path / "d", seed=3))])
+
+
 @pytest.mark.parametrize(
     ("other", "message"),
     [

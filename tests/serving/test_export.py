@@ -1,6 +1,7 @@
 """Exported files, loaded by processes that know nothing of this package."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import diffrec_jax as dr
 from diffrec_jax.config import ConfigError
 from diffrec_jax.data import parse_recency
 from diffrec_jax.registry import MODELS
-from diffrec_jax.serving.export import recency_weights
+from diffrec_jax.serving.export import description_of, recency_weights
 from tests.test_api import SPLIT, small
 
 LOADERS = {
@@ -42,7 +43,7 @@ for items, scores in found:
 def check_file(path, model, tmp_path, k=6):
     """What the file gives in another process is what the library recommends."""
     rows = [SPLIT.train[[user]].indices for user in range(3)]
-    described = json.loads(path.with_suffix(".json").read_text())
+    described = json.loads(description_of(path).read_text())
     histories = np.full((3, described["max_history"]), -1, np.int32)
     for row, items in zip(histories, rows):
         row[: len(items)] = items
@@ -96,9 +97,16 @@ def test_what_cannot_be_exported_is_named(tmp_path):
         ("model.pb", {}, r"ends with '.pb': choose one of .stablehlo, .onnx"),
         ("model.onnx", {"k": 0}, "k has to be between 1 and 40"),
         ("model.stablehlo", {"max_history": 0}, "max_history at least 1"),
+        ("model.stablehlo", {"batch_size": 0}, "batch_size has to be at least 1, got 0"),
+        ("model.stablehlo", {"platforms": ("gpu",)}, "platform 'gpu' is unknown: choose of cpu, cuda, rocm, tpu"),
+        ("model.stablehlo", {"platforms": "metal"}, "platform 'metal' is unknown"),
     ):
         with pytest.raises(ConfigError, match=message):
             dr.export(model, tmp_path / name, **options)
+    dr.save(model, tmp_path / "saved")
+    dr.export(model, tmp_path / "saved" / "model.stablehlo", platforms="cpu")
+    assert dr.load(tmp_path / "saved")  # nothing of it is overwritten
+    shutil.rmtree(tmp_path / "saved")
     dr.export(model, tmp_path / "seen.stablehlo", k=40, exclude_seen=False)
-    assert json.loads((tmp_path / "seen.json").read_text())["k"] == 40
-    assert {path.name for path in tmp_path.iterdir()} == {"seen.stablehlo", "seen.json"}
+    assert json.loads((tmp_path / "seen.stablehlo.json").read_text())["k"] == 40
+    assert {path.name for path in tmp_path.iterdir()} == {"seen.stablehlo", "seen.stablehlo.json"}

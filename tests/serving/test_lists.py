@@ -48,6 +48,35 @@ def test_new_users_and_short_lists_are_written_too(tmp_path):
     assert all({item for item, _ in items} == {"item 20", "item 21"} for items in found.values())
 
 
+def test_every_chunk_is_allowed_the_same(tmp_path):
+    """An iterator could be gone through for the first one alone."""
+    for name, chosen in (("allow", ["item 9", "item 20"]), ("block", ["item 1", "item 2"])):
+        for count, given in enumerate((chosen, iter(chosen), (item for item in chosen))):
+            dr.write_recommendations(tmp_path / f"{name}{count}.csv", MODEL, chunk_size=7, k=4, **{name: given})
+        contents = {(tmp_path / f"{name}{count}.csv").read_text() for count in range(3)}
+        assert len(contents) == 1
+
+
+def test_names_of_any_type_are_written_where_a_file_can_hold_them(tmp_path):
+    histories = {1: ["item 1"], "b": ["item 2"], ("c", 3): ["item 4"]}
+    assert list(dr.recommend(MODEL, histories=histories, k=2).lists()) == list(histories)
+    dr.write_recommendations(tmp_path / "a.jsonl", MODEL, histories=histories, k=2)
+    assert [json.loads(line)["user"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, "b", ["c", 3]]
+    for chunk_size in (1, 3):
+        with pytest.raises(DataError, match="users' names have several"):
+            dr.write_recommendations(tmp_path / "a.parquet", MODEL, histories=histories, k=2, chunk_size=chunk_size)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_nobody_and_no_chunk_are_refused(tmp_path):
+    for nobody in ({"users": []}, {"histories": {}}):
+        with pytest.raises(DataError, match="there is nobody to recommend to"):
+            dr.write_recommendations(tmp_path / "a.parquet", MODEL, **nobody)
+    with pytest.raises(ConfigError, match="chunk_size has to be at least 1, got 0"):
+        dr.write_recommendations(tmp_path / "a.parquet", MODEL, chunk_size=0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_fails_leaves_no_file(tmp_path):
     with pytest.raises(DataError, match="nobody"):
         dr.write_recommendations(tmp_path / "a.csv", MODEL, users=["user 1", "nobody"], chunk_size=1)
