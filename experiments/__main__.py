@@ -4,6 +4,7 @@ diffrec train --model=diffrec --dataset=ml-1m
 diffrec SCRIPT --help
 """
 
+import gc
 import runpy
 import sys
 
@@ -28,6 +29,7 @@ def main() -> None:
     name = next(iter(sys.argv[1:]), "--help")
     if name in SCRIPTS:
         sys.argv = [f"diffrec {name}", *sys.argv[2:]]
+        gc.disable()  # as in ``experiments``
         runpy.run_module(f"{__package__}.{name}", run_name="__main__", alter_sys=False)
         return
     if name == "--version":
