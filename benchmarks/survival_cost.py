@@ -54,7 +54,7 @@ def main() -> None:
 
         def step() -> None:
             nonlocal state
-            state, _ = jax.block_until_ready(trainer._train_steps(state, trainer._make_batches(0), trainer._key))
+            state, _ = jax.block_until_ready(trainer._train_steps(state, trainer.batches.after(0), trainer._key))
 
         step()
         step_s = seconds(step, FLAGS.steps)

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffrec_jax.data.batching import steps_per_epoch, training_user_ids
 from diffrec_jax.data.interactions import Dataset
 from diffrec_jax.data.recency import NO_WEIGHTING, RowWeighting
 from diffrec_jax.devices import SINGLE_DEVICE, DeviceStrategy, any_stops, from_primary
@@ -17,6 +16,7 @@ from diffrec_jax.evaluation.candidates import SampledCandidates
 from diffrec_jax.evaluation.ranking import AveragingMode, Evaluator, SplitResult, check_relevant, evaluate_dataset
 from diffrec_jax.evaluation.rating_errors import goodness
 from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.training.batches import Batches
 from diffrec_jax.training.checkpoints import (
     CheckpointError,
     Checkpoints,
@@ -119,11 +119,10 @@ class Trainer:
             held_params=self.recommender.held_params,
             holds_params=self.recommender.holds_params,
         )
-        learnt, target = self.dataset.learnt, self.weighting.target
-        self.train_rows = self.weighting.rows(learnt, "train", self.weighting.train)
-        self.targets = None if target is None else self.weighting.rows(learnt, "train", target).data
-        self.steps_per_epoch = steps_per_epoch(learnt.num_users, self.config.batch_size)
-        self.total_steps = self.config.total_steps(learnt.num_users)
+        self.batches = Batches(
+            self.dataset, self.weighting, self.config, self.devices, tight=self.recommender.works_on_places
+        )
+        self.steps_per_epoch, self.total_steps = self.batches.steps_per_epoch, self.batches.total_steps
         self._key = self.devices.make(self.config.make_key)()
         self._init_state = self.devices.make(self._make_state)
         self._bit_sums = self.devices.compile(bit_sums)
@@ -267,17 +266,6 @@ class Trainer:
                     self.progress.message(watch.describe(record))  # type: ignore[union-attr]
         reports.clear()
 
-    def _users_of(self, step: int) -> np.ndarray:
-        """Of the step after so many."""
-        num_users, config = self.dataset.learnt.num_users, self.config
-        return training_user_ids(num_users, config.batch_size, seed=config.seed, step=step)
-
-    def _batch_of(self, step: int) -> dict[str, np.ndarray]:
-        """What the step after so many steps learns of: the users and their rows, end to end."""
-        users = self._users_of(step)
-        rows = self.train_rows[users]
-        return {"user_ids": users, "indptr": rows.indptr, "item_ids": rows.indices, "weights": rows.data}
-
     def _save(self, state: TrainState, step: int, *, evaluated: bool) -> None:
         started = time.perf_counter()
         with self.clock.measuring("checkpoint"):  # type: ignore[union-attr]
@@ -387,14 +375,14 @@ class Trainer:
         """Trains to the end, from the newest whole checkpoint before a step."""
         assert self.progress is not None and self.clock is not None
         config = self.config
-        watch = LossWatch(config.nonfinite_limit, self.run_directory, self._batch_of, self.checkpoints.steps)
+        watch = LossWatch(config.nonfinite_limit, self.run_directory, self.batches.arrays_of, self.checkpoints.steps)
         state, step, due, finished = self._start(before)
         reports: list[tuple[int, StepReport]] = []
         num_unchecked, turns, window_started = 0, itertools.count(), time.perf_counter()
         while not finished:
             if not due:
                 with self.clock.measuring("input"):
-                    batches = self._make_batches(step)
+                    batches = self.batches.after(step)
                 with self.clock.measuring("step"):
                     state, report = self._train_steps(state, batches, self._key)
                 reports.append((step + 1, report))
@@ -434,29 +422,6 @@ class Trainer:
                 if evaluates or saves:
                     self._save(state, step, evaluated=evaluates)
                 due, window_started = False, time.perf_counter()
-
-    def _make_batch(self, step: int) -> Any:
-        return self.devices.make_batch(
-            self.train_rows,
-            self._users_of(step),
-            batch_size=self.config.batch_size,
-            targets=self.targets,
-            num_parts=self.config.accumulate_steps,
-            tight=self.recommender.works_on_places and self.config.steps_at_once == 1,
-        )
-
-    def _make_batches(self, step: int) -> tuple[Any, ...]:
-        """Of the steps that are given to the device at once after so many, all of one shape.
-
-        None is beyond where the run looks at the state: the end of an epoch or of the run, and a checkpoint.
-        """
-        every = self.config.checkpoint_every_steps
-        left = min(self.steps_per_epoch - step % self.steps_per_epoch, self.total_steps - step)
-        left = min(left, every - step % every) if every else left
-        made = (self._make_batch(step + ahead) for ahead in range(min(left, self.config.steps_at_once)))
-        first = next(made)
-        same = itertools.takewhile(lambda batch: batch.item_ids.shape == first.item_ids.shape, made)
-        return (first, *same)
 
     def _stop(self, state: TrainState, step: int) -> None:
         """Saves the state, with its evaluation still to be made where one is due, and ends the run.

@@ -63,7 +63,7 @@ def test_what_is_compiled_does_not_depend_on_the_seed(tmp_path):
     for seed in (1, 2):
         trainer = make_trainer(tmp_path / f"{seed}", seed=seed)
         state = trainer.init_state()
-        batch = trainer.devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
+        batch = trainer.devices.make_batch(trainer.batches.rows, np.arange(16), batch_size=16)
         lowered = trainer._train_steps.lower(state, (batch,), trainer._key), trainer._init_state.lower(trainer._key)
         texts.add(tuple(part.as_text() for part in lowered))
     assert len(texts) == 1

@@ -273,7 +273,7 @@ def test_a_step_takes_the_memory_of_the_state_it_was_given(tmp_path, way):
     devices = WAYS[way] if way else DeviceStrategy()
     trainer = make_trainer(tmp_path / "run", devices=devices)
     state = trainer.init_state()
-    batch = devices.make_batch(trainer.train_rows, np.arange(16), batch_size=16)
+    batch = devices.make_batch(trainer.batches.rows, np.arange(16), batch_size=16)
     trainer._train_steps(state, (batch,), trainer._key)
     kernel = state.params["params"]["input_kernel"]
     assert kernel.is_deleted()
