@@ -171,6 +171,14 @@ def _split_line(line: bytes, separator: str, quotes: bool) -> list[str]:
     return rows[0]
 
 
+def _closes(line: bytes, separator: str) -> bool:
+    try:
+        _split_line(line, separator, quotes=True)
+    except csv.Error:
+        return False
+    return True
+
+
 def _is_empty(line: bytes, separator: str) -> bool:
     return not line.strip() and separator.encode() not in line
 
@@ -212,8 +220,8 @@ def _at_once(block: Block, wanted: dict[str, int], width: int, separator: str, q
     pa = import_pyarrow()
     names = [str(place) for place in range(width)]
     num_lines = block.text.count(b"\n")
-    if quotes and block.text.count(b'"') % 2:  # the last one would take the rest of the block
-        return None
+    if quotes and not _closes(block.text[block.text.rfind(b"\n", 0, -1) + 1 : -1], separator):
+        return None  # pyarrow ends the row with the block; in any other line there would be a row less
     try:
         table = pa.csv.read_csv(
             pa.BufferReader(block.text),
