@@ -72,17 +72,17 @@ def serving_function(model: Model, k: int, *, exclude_seen: bool = True) -> Serv
     return recommend
 
 
-def _stablehlo(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str]) -> bytes:
+def _stablehlo(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str] | None) -> bytes:
     from jax import export
 
     if importlib.util.find_spec("flatbuffers") is None:
         raise ConfigError("StableHLO needs flatbuffers: pip install 'diffrec-jax[export]'")
     size = batch_size or export.symbolic_shape("batch")[0]
     histories = jax.ShapeDtypeStruct((size, length), jnp.int32)
-    return bytes(export.export(jax.jit(serve), platforms=tuple(platforms))(histories).serialize())
+    return bytes(export.export(jax.jit(serve), platforms=platforms)(histories).serialize())
 
 
-def _onnx(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str]) -> bytes:
+def _onnx(serve: Serve, length: int, batch_size: int | None, platforms: Sequence[str] | None) -> bytes:
     del platforms  # ONNX runs anywhere
     try:
         import jax2onnx
@@ -146,10 +146,8 @@ def export(
         )
     if batch_size is not None and batch_size < 1:
         raise ConfigError(f"batch_size has to be at least 1, got {batch_size}: leave it out for any")
-    given = [platforms] if isinstance(platforms, str) else platforms or [jax.default_backend()]
-    # JAX itself says gpu of what it exports for cuda or rocm.
-    chosen = ["cuda" if name == "gpu" and platforms is None else name for name in given]
-    for name in chosen:
+    chosen = [platforms] if isinstance(platforms, str) else platforms or None
+    for name in chosen or ():
         if name not in PLATFORMS:
             raise ConfigError(f"platform {name!r} is unknown: choose of {', '.join(PLATFORMS)}")
     length = -(-longest // CAPACITY_UNIT) * CAPACITY_UNIT
