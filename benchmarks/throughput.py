@@ -108,6 +108,7 @@ def shape_of(case: Case) -> Shape:
     changes = {"batch_size": case.batch, "compute_dtype": case.dtype, "steps_at_once": case.steps}
     try:
         training = dataclasses.replace(shape.training, **changes)
+        training.check_compiles()
     except ValueError as error:
         raise ConfigError(error) from error
     recommender = dataclasses.replace(shape.recommender, **case.loss_fields)

@@ -192,6 +192,10 @@ def check_devices(config: RunConfig, devices: DeviceStrategy) -> None:
     """Raises ConfigError if the batch does not split over the devices, or they do not compute as asked."""
     if config.training is None:
         return
+    try:
+        config.training.check_compiles()
+    except ValueError as error:
+        raise ConfigError(error) from error
     if config.training.compute_dtype != "float32" and jax.default_backend() == "cpu":
         raise ConfigError(f"compute_dtype {config.training.compute_dtype} is for GPU and TPU: leave it out on a CPU")
     num_parts = devices.num_row_shards * config.training.accumulate_steps

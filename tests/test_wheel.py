@@ -74,11 +74,13 @@ def test_the_command_trains_recommends_exports_and_sweeps(site, tmp_path):
     assert "3 items for each of 100 users" in diffrec(
         site, tmp_path, "recommend", "--run_dir=run", "--out=lists.jsonl", "--k=3"
     )
-    assert "item ids in model.json" in diffrec(site, tmp_path, "export", "--run_dir=run", "--out=model.stablehlo")
+    assert "item ids in model.stablehlo.json" in diffrec(
+        site, tmp_path, "export", "--run_dir=run", "--out=model.stablehlo"
+    )
     swept = diffrec(site, tmp_path, "sweep", "--sweep_dir=sweep", "--grid=l2=1|9", "--", "--model=ease", *flags)
     assert swept.count("running ") == 2 and "valid recall@20" in swept
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"run", "lists.jsonl", "model.stablehlo", "model.json", "sweep"}
+    assert names == {"run", "lists.jsonl", "model.stablehlo", "model.stablehlo.json", "sweep"}
 
 
 def test_help_names_the_command_that_is_there(site, tmp_path):

@@ -124,7 +124,7 @@ class RunConfig:
         Raises:
           ConfigError: the values are no configuration of this version.
         """
-        if values.get("model") not in MODELS and isinstance(values.get("model"), str):
+        if isinstance(values.get("model"), str) and values["model"] not in MODELS:
             raise ConfigError(
                 f"model {values['model']!r} is unknown here: import what registers it (register_model) first; if it is "
                 f"none from outside, use version {values.get('version', '0.1.0')} of the project, which wrote this"

@@ -30,7 +30,8 @@ def as_ids(ids: Any, what: str) -> np.ndarray:
     if ids.ndim != 1 or ids.dtype.kind not in "iuU":
         raise DataError(f"{what} are {ids.dtype}, {ids.ndim}-dimensional: give a vector of integers or of strings")
     if ids.dtype.kind == "U":
-        _check_lengths(ids, what)
+        if ids.dtype.itemsize > 4 * LONGEST_ID:
+            _check_lengths(ids, what)
         return ids
     if ids.size and ids.max() > np.iinfo(np.int64).max:
         raise DataError(f"{what} go up to {ids.max()}, beyond int64: give them as strings")
@@ -70,7 +71,7 @@ def number_ids(ids: Any, what: str) -> tuple[np.ndarray, np.ndarray]:
       DataError: as of ``as_ids``.
     """
     ids = as_column(ids)
-    if ids.dtype.kind != "O" or ids.ndim != 1 or not all(isinstance(value, str) for value in ids):
+    if ids.dtype.kind != "O" or ids.ndim != 1 or set(map(type, ids)) != {str}:
         return np.unique(as_ids(ids, what), return_inverse=True)  # type: ignore[return-value]
     texts = sorted(set(ids))  # only these get the room of the longest
     numbers = {text: number for number, text in enumerate(texts)}
@@ -166,7 +167,9 @@ class Dataset:
                 )
             missing = np.sum(~np.isfinite(own))
             if missing:
-                noise = "; random items have no rating: prepare the data without noise_rate" * (what == "ratings")
+                noise = "; random items have none: if it is theirs, prepare the data without noise_rate" * (
+                    what == "ratings"
+                )
                 raise DataError(f"{self.name}: {missing:,} {what} of {split} are missing or not finite{noise}")
         return found
 

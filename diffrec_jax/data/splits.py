@@ -126,25 +126,26 @@ def hashed(seed: int, *numbers: np.ndarray) -> np.ndarray:
 
 SORTED_BY_ITEMS = (
     "there are no times, and each user's interactions are in the order of their items: they were put into a random "
-    "order, always the same, so that a split by time is one at random, and recency means nothing"
+    "order, always the same, so that a split by time is one at random, and recency means nothing; if that is the order "
+    "of time, give times, such as the numbers of the rows"
 )
 ENOUGH_PAIRS = 100
-"""Neighbours in rows that are all in the order of items, from which on that is no chance."""
+"""Neighbours in rows, all of which are in the order of items, from which on that is no chance."""
 
 
 def item_order(users: np.ndarray, items: np.ndarray) -> tuple[int, int]:
-    """Of interactions in the order of users: how many have another of their user before them, of how many less an item.
+    """Of interactions in the order of users: how many have another item of their user before them, how often a lesser.
 
     As of a sparse matrix or a sorted table, rows in the order of their items say nothing of time: each user's newest,
     which a split by time tests with, would be those of the highest numbers.
     """
-    same = users[1:] == users[:-1]
-    return int(np.sum(same)), int(np.sum(np.diff(items)[same] > 0))
+    steps = np.diff(items.astype(np.int64))[users[1:] == users[:-1]]
+    return int(np.sum(steps != 0)), int(np.sum(steps > 0))
 
 
 def is_sorted_by_items(num_pairs: int, num_rising: int) -> bool:
-    """Whether rows, by their ``item_order``, are sorted by items."""
-    return num_pairs >= ENOUGH_PAIRS and num_rising == num_pairs
+    """Whether rows, by their ``item_order``, are sorted by items, rising or falling."""
+    return num_pairs >= ENOUGH_PAIRS and num_rising in (0, num_pairs)
 
 
 def random_order(users: np.ndarray, items: np.ndarray) -> np.ndarray:

@@ -26,6 +26,10 @@ from diffrec_jax.typing import Array
 Scores = np.ndarray | sparse.sparray | Callable[[np.ndarray], np.ndarray]
 
 
+NARROW = 1024
+"""Scores share many digits where their spread is so small a part of them."""
+
+
 def evaluate_scores(
     scores: Scores,
     dataset: Dataset,
@@ -38,7 +42,7 @@ def evaluate_scores(
 
     Args:
       scores: [U, I], users and items numbered as in the dataset (``original_user_ids`` says which they are), or a
-        function of user numbers [n] that gives [n, I]; larger is better, -inf is never recommended.
+        function of user numbers [n] that gives [n, I]; larger is better, -inf is never recommended. Rounded to float32.
       dataset: what is seen and what is relevant.
       ks: list lengths.
       mode: whether users without relevant items count as 0 (official) or are left out (relevant_users).
@@ -74,12 +78,15 @@ def evaluate_scores(
 
 
 def _as_float32(scores: np.ndarray) -> np.ndarray:
-    """Scores [n, I] in the order of those given: each row less its largest, where they have more digits."""
-    if scores.dtype.kind not in "iuf" or (scores.dtype.itemsize <= 4 and scores.dtype.kind == "f"):
+    """Scores [n, I] as float32; rows whose values share many digits, as times in seconds do, less their largest."""
+    if scores.dtype.itemsize <= 4 and scores.dtype.kind == "f":
         return scores.astype(np.float32)
     scores = scores.astype(np.float64)
-    largest = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=np.isfinite(scores))
-    return (scores - np.where(np.isfinite(largest), largest, 0.0)).astype(np.float32)
+    known = np.isfinite(scores)
+    largest = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=known)
+    least = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=known)
+    is_narrow = largest - least < np.abs(largest) / NARROW  # False where nothing is known
+    return (scores - np.where(is_narrow, largest, 0.0)).astype(np.float32)
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:

@@ -148,14 +148,15 @@ def unpacked(raw: Path, name: str, form: str, out: Path) -> Iterator[Path]:
         members = [known.member for known in own if known.member in held] or held
         if len(members) != 1:
             told = ", ".join(members[:5]) or "no file"
-            raise DataError(f"{raw} holds {told}: unpack it, and give the file of the log as --raw")
+            raise DataError(f"{raw} holds {told}: unpack it, and give the log as --raw")
         yield unpack(raw, str(members[0]), Path(folder))
 
 
 def _files_in(archive: Path) -> list[str]:
     try:
         with zipfile.ZipFile(archive) as content:
-            return [entry.filename for entry in content.infolist() if not entry.is_dir()]
+            files = [entry.filename for entry in content.infolist() if not entry.is_dir()]
+            return [name for name in files if not name.startswith("__MACOSX/")]
     except FileNotFoundError:
         raise DataError(f"{archive} does not exist: give the file of the log") from None
     except zipfile.BadZipFile as error:

@@ -232,8 +232,15 @@ def make_split(ordered: Ordered, config: PrepareConfig) -> Split:
 
 
 def _sorted_by_items(ordered: Ordered) -> bool:
-    found = [item_order(columns["user"], columns["item"]) for columns in read_in_order(ordered.rows)]
-    return is_sorted_by_items(*np.sum(found, axis=0).tolist())
+    """Whether each user's rows, of a log that is split those of each part, are in the order of items."""
+    num_pairs = num_rising = 0
+    for columns in read_in_order(ordered.rows):
+        users = columns["user"].astype(np.int64) * len(SPLITS) + columns.get("part", 0)
+        pairs, rising = item_order(users, columns["item"])
+        num_pairs, num_rising = num_pairs + pairs, num_rising + rising
+        if 0 < num_rising < num_pairs:
+            return False
+    return is_sorted_by_items(num_pairs, num_rising)
 
 
 def _write_parts(

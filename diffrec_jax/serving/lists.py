@@ -88,6 +88,14 @@ def _columns(found: Recommendations) -> dict[str, np.ndarray]:
     return {"user": users, "item": found.items[kept], "rank": ranks[kept], "score": found.scores[kept]}
 
 
+def _check_new(users: list[Any], before: set[Any]) -> None:
+    """Raises DataError if one of the users, who join those ``before``, is among them."""
+    twice = next((user for user in users if user in before), None)
+    if twice is not None:
+        raise DataError(f"user {twice!r} is asked for twice: name each once")
+    before.update(users)
+
+
 def write_recommendations(
     path: str | Path,
     model: Model,
@@ -125,10 +133,12 @@ def write_recommendations(
         if options.get(name) is not None:
             options[name] = list(options[name])
     named = histories.items() if histories is not None else model.dataset.original_user_ids if users is None else users
-    done, asked = 0, iter(named)
+    done, asked, before = 0, iter(named), set()
     with atomic_file(path) as file, WRITERS[path.suffix](file) as write:
         while chunk := list(itertools.islice(asked, chunk_size)):
             who = {"histories": dict(chunk)} if histories is not None else {"users": chunk}
+            if users is not None:
+                _check_new(chunk, before)
             write(recommend(model, **who, **options))
             done += len(chunk)
         if not done:

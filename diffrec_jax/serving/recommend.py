@@ -76,7 +76,8 @@ def recommend(
       batch_size: users scored at once.
 
     Raises:
-      DataError: an id is unknown, a history is empty or names an item twice, or users and histories are both given.
+      DataError: an id is unknown, a user is named twice, a history is empty or names an item twice, its times or
+        weights are not as many as its items, or users and histories are both given.
       ConfigError: the model has nothing for new users (one from outside, without a score_new_fn; one whose rows hold
         ratings), or k is below 1.
       ScoresError: a score is NaN or infinite.
@@ -202,7 +203,7 @@ def _one_for_each(values: Sequence[Any], count: int, what: str, kinds: str) -> n
 
 def _as_names(names: Iterable[Any]) -> np.ndarray:
     """Names of users [n]: integers, strings or, where they are anything else or several types, as they are."""
-    given = list(names)
+    given = [name.item() if isinstance(name, np.generic) else name for name in names]
     if {type(name) for name in given} in ({str}, {int}):
         return np.array(given)
     found = np.empty(len(given), object)

@@ -96,7 +96,8 @@ class Trainer:
     eval_user_ids: np.ndarray | None = None
     progress: Progress | None = None
     should_stop: Callable[[], bool] = lambda: False
-    """Asked after each step and each batch of an evaluation: the run then saves its state and ends."""
+    """Asked after each step (steps at once: after these) and each batch of an evaluation: the run then saves its state
+    and ends."""
     clock: Clock | None = None
     must_resume: bool = False
     """Whether a run without a whole checkpoint is an error rather than started anew."""
@@ -359,8 +360,10 @@ class Trainer:
           StoppedError: ``should_stop`` said so; the state is saved.
           CheckpointError: no state was ever selected.
           RunDirectoryError: the run has already done more steps than are asked for.
+          ValueError: the steps would be compiled for ever.
         """
         assert self.progress is not None
+        self.config.check_compiles()
         self.checkpoints.finish_moves()
         before = None
         while True:

@@ -76,6 +76,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks every value."""
         check_settings(self)
+
+    def check_compiles(self) -> None:
+        """Raises ValueError for what no training should begin with: JAX would compile it for over ten minutes."""
         if self.prng_impl == "threefry4x32" and max(self.accumulate_steps, self.steps_at_once) > 1:
             raise ValueError(
                 "accumulate_steps and steps_at_once above 1 take JAX 0.10 over ten minutes to compile with its default "

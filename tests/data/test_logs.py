@@ -75,8 +75,13 @@ def test_a_log_sorted_by_items_is_no_order_of_time():
     assert np.array_equal(dataset.train.toarray(), matrix.toarray())
     split = split_by_time(dataset)
     assert abs(split.test.indices.mean() - split.train.indices.mean()) < 2
-    again = from_interactions(user=matrix.tocoo().row[::-1], item=matrix.tocoo().col[::-1])
-    assert not again.reading_warnings  # any other order may be one of time
+    log = matrix.tocoo()
+    falling = from_interactions(user=log.row[::-1], item=log.col[::-1])
+    repeated = from_interactions(user=np.append(log.row[0], log.row), item=np.append(log.col[0], log.col))
+    for other in (falling, repeated):
+        assert any("give times" in warning for warning in other.reading_warnings)
+    shuffled = rng.permutation(matrix.nnz)
+    assert not from_interactions(user=log.row[shuffled], item=log.col[shuffled]).reading_warnings
     with_times = from_interactions(user=matrix.tocoo().row, item=matrix.tocoo().col, time=matrix.tocoo().col)
     assert not with_times.reading_warnings and np.array_equal(with_times.train.indices, matrix.indices)
 

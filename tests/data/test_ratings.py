@@ -114,7 +114,9 @@ def test_a_prepared_dataset_without_ratings_says_so(tmp_path):
 
 def test_random_items_have_no_rating(tmp_path):
     folder = prepared(tmp_path, setting="noisy", noise_rate=0.5)
-    with pytest.raises(DataError, match="ratings of train are missing .*: prepare the data without noise_rate"):
+    with pytest.raises(
+        DataError, match="ratings of train are missing .*: if it is theirs, prepare the data without noise_rate"
+    ):
         read_official(folder, ratings=True)
 
 

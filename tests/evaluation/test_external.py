@@ -41,8 +41,14 @@ def test_lists_from_elsewhere_are_measured_as_the_models_own(model):
     relevant = dr.evaluate_lists(lists, DATASET, ks=(3,), mode="relevant_users")
     assert relevant.mean() == pytest.approx(dr.evaluate(model, DATASET, ks=(3,), mode="relevant_users").mean())
     held_out = dr.hold_out_users(dr.from_interactions(DATASET.train_and_valid.tocoo()), seed=1)
-    of_held_out = {user: [0, 1] for user in held_out.original_user_ids[held_out.evaluated_users].tolist()}
-    assert dr.evaluate_lists(of_held_out, held_out, ks=(2,), mode="relevant_users")
+    popular = dr.fit("popularity", held_out)
+    asked = held_out.original_user_ids[held_out.evaluated_users].tolist()
+    of_held_out, measured = dr.recommend(popular, users=asked, k=3).lists(), {"ks": (3,), "mode": "relevant_users"}
+    own_mean = dr.evaluate(popular, held_out, **measured).mean()
+    assert dr.evaluate_lists(of_held_out, held_out, **measured).mean() == pytest.approx(own_mean)
+    del of_held_out[asked[0]]
+    with pytest.raises(DataError, match=f"1 of {len(asked)} users have no list, the first {asked[0]}"):
+        dr.evaluate_lists(of_held_out, held_out, **measured)
     del lists[7]
     with pytest.raises(DataError, match="1 of 50 users have no list"):
         dr.evaluate_lists(lists, DATASET)
@@ -64,8 +70,10 @@ def test_scores_of_more_digits_than_float32_keep_their_order(scores):
     """As times in seconds have."""
     order = np.argsort(np.argsort(-np.where(np.isfinite(scores), scores, -1e9), axis=1), axis=1)
     expected = dr.evaluate_scores(-order.astype(np.float32), DATASET, ks=(5,)).mean()
-    for many in (1.7e9 - order, 1_700_000_000 - order):
+    for many in (1.7e9 - order, 1_700_000_000 - order, 1.7e9 + np.where(order > 20, -np.inf, -order)):
         assert dr.evaluate_scores(many, DATASET, ks=(5,)).mean() == expected
+    peaked = np.where(order == 0, 0.9, 1e-9 / (1 + order))  # of a softmax: small ones keep their digits
+    assert dr.evaluate_scores(peaked, DATASET, ks=(5,)).mean() == expected
 
 
 @pytest.mark.parametrize("ks", [(), (0,), (-1, 5)])

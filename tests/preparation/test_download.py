@@ -130,6 +130,7 @@ def test_an_archive_is_unpacked_beside_nothing(tmp_path, name, form):
         archive.writestr("ml-100k/u.data", "1\t2\t3\t4\n")
         if form == "ml-100k":
             archive.writestr("ml-100k/README", "read")
+        archive.writestr("__MACOSX/ml-100k/._u.data", "of a Mac")
     (tmp_path / "u.data").write_text("mine")
     with unpacked(tmp_path / "a.zip", name, form, tmp_path / "out") as log:
         assert log.read_text() == "1\t2\t3\t4\n"

@@ -241,6 +241,34 @@ def test_a_dataset_that_is_there_is_not_overwritten(tmp_path):
         prepare(tmp_path / "log.csv", "shop", tmp_path, PrepareConfig(**CSV))
 
 
+def test_logs_sorted_by_items_are_put_into_a_random_order(tmp_path):
+    """The newest items of all would be those of the highest numbers; also where the log is split already."""
+    rng, told = np.random.default_rng(1), []
+    own = [np.flatnonzero(rng.random(60) < 0.4) for _ in range(80)]
+    (tmp_path / "log.csv").write_text(
+        "user,item\n" + "".join(f"{user},{item}\n" for user, items in enumerate(own) for item in items)
+    )
+    made = prepare(tmp_path / "log.csv", "x", tmp_path, PrepareConfig(), tell=told.append)
+    dataset = read_official(made.folder)
+    assert made.meta["shuffled"] and any("were put into a random order" in line for line in told)
+    assert abs(dataset.test.indices.mean() - dataset.train.indices.mean()) < 3
+    for name, chosen in (("train", slice(0, None, 2)), ("test", slice(1, None, 2))):
+        lines = (f"{user} {' '.join(map(str, items[chosen]))}\n" for user, items in enumerate(own))
+        (tmp_path / f"{name}.txt").write_text("".join(lines))
+    given = prepare(tmp_path, "y", tmp_path, PrepareConfig(format="lightgcn", split="given"))
+    first = own[0][::2].tolist()
+    row = read_official(given.folder).train[[0]].indices
+    assert given.meta["shuffled"] and sorted(row.tolist()) == first != row.tolist()
+    in_time = prepare(tmp_path / "log.csv", "z", tmp_path, PrepareConfig(time_col="item"))
+    assert not in_time.meta["shuffled"]
+
+
+def test_a_log_of_low_ratings_alone_says_so(tmp_path):
+    (tmp_path / "log.csv").write_text("user,item,rating\na,b,1\na,c,2\n")
+    with pytest.raises(DataError, match="leaves train empty"):
+        prepare(tmp_path / "log.csv", "x", tmp_path, PrepareConfig(rating_col="rating", setting="noisy", min_rating=4))
+
+
 def test_a_log_without_ratings_or_times_says_so(tmp_path):
     (tmp_path / "log.csv").write_text("user,item\na,b\na,c\na,d\n")
     with pytest.raises(DataError, match="min_rating needs ratings"):
@@ -260,6 +288,7 @@ def test_a_log_without_ratings_or_times_says_so(tmp_path):
         ({"format": "lightgcn"}, "is split already: choose split given"),
         ({"split": "given"}, "is not split: choose a split"),
         ({"user_core": 0}, "user_core must be at least 1"),
+        ({"format": "recbole", "user_col": "uid"}, "format recbole has columns of its own: leave user_col out"),
     ],
 )
 def test_settings_that_do_not_go_together(settings, message):

@@ -62,6 +62,12 @@ def test_names_of_any_type_are_written_where_a_file_can_hold_them(tmp_path):
     assert list(dr.recommend(MODEL, histories=histories, k=2).lists()) == list(histories)
     dr.write_recommendations(tmp_path / "a.jsonl", MODEL, histories=histories, k=2)
     assert [json.loads(line)["user"] for line in (tmp_path / "a.jsonl").read_text().splitlines()] == [1, "b", ["c", 3]]
+    numbered = {number: [f"item {number}"] for number in np.arange(3)}
+    assert list(dr.recommend(MODEL, histories=numbered, k=2).lists()) == [0, 1, 2]
+    for ending in ("jsonl", "csv", "parquet"):
+        dr.write_recommendations(tmp_path / f"b.{ending}", MODEL, histories=numbered, k=2, chunk_size=1)
+        assert list(read(tmp_path / f"b.{ending}")) == [0, 1, 2]
+        (tmp_path / f"b.{ending}").unlink()
     for chunk_size in (1, 3):
         with pytest.raises(DataError, match="users' names have several"):
             dr.write_recommendations(tmp_path / "a.parquet", MODEL, histories=histories, k=2, chunk_size=chunk_size)
@@ -72,6 +78,10 @@ def test_nobody_and_no_chunk_are_refused(tmp_path):
     for nobody in ({"users": []}, {"histories": {}}):
         with pytest.raises(DataError, match="there is nobody to recommend to"):
             dr.write_recommendations(tmp_path / "a.parquet", MODEL, **nobody)
+    for chunk_size in (1, 2, 3):
+        with pytest.raises(DataError, match="is asked for twice"):
+            users = ["user 1", "user 2", "user 1"]
+            dr.write_recommendations(tmp_path / "a.csv", MODEL, users=users, chunk_size=chunk_size)
     with pytest.raises(ConfigError, match="chunk_size has to be at least 1, got 0"):
         dr.write_recommendations(tmp_path / "a.parquet", MODEL, chunk_size=0)
     assert not list(tmp_path.iterdir())
