@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from diffrec_jax.data.splits import SplitName, cumulated_shares
+from diffrec_jax.preparation.batches import Columns
 from diffrec_jax.preparation.formats import FORMATS, FormatName
-from diffrec_jax.preparation.readers import Columns
 from diffrec_jax.preparation.spool import OnBadLine
 from diffrec_jax.settings import check_settings, seed_setting, setting
 

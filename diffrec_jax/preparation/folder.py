@@ -14,7 +14,7 @@ import numpy as np
 from diffrec_jax.data import DataError
 from diffrec_jax.data.official import META
 from diffrec_jax.files import naming
-from diffrec_jax.preparation.readers import import_pyarrow
+from diffrec_jax.preparation.batches import import_pyarrow
 
 
 class ArrayFile:

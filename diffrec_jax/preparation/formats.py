@@ -6,16 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
-from diffrec_jax.preparation.readers import (
-    Batch,
-    Columns,
-    read_delimited,
-    read_json_lines,
-    read_lightgcn,
-    read_lists,
-    read_parquet,
-    read_scipy,
-)
+from diffrec_jax.preparation.batches import Batch, Columns
+from diffrec_jax.preparation.text_readers import read_delimited, read_json_lines, read_lightgcn, read_lists
+from diffrec_jax.preparation.typed_readers import read_parquet, read_scipy
 
 _REVIEW = Columns("user", "item", "rating", "time")
 _RATINGS = partial(read_delimited, names=("user", "item", "rating", "time"), quotes=False)

@@ -8,7 +8,7 @@ import numpy as np
 
 from diffrec_jax.data.noise import NOISY_PARTS, draw_random_items, order_behind
 from diffrec_jax.data.splits import TRAIN, VALID, Rows, Split
-from diffrec_jax.preparation.readers import import_pyarrow
+from diffrec_jax.preparation.batches import import_pyarrow
 
 DROPPED = 3
 BLOCK_ROWS = 1 << 20

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from diffrec_jax.data import DataError
-from diffrec_jax.preparation.readers import BadLine, Batch, import_pyarrow
+from diffrec_jax.preparation.batches import BadLine, Batch, import_pyarrow
 
 OnBadLine = Literal["error", "skip"]
 ROW_GROUP = 1 << 20

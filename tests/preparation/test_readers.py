@@ -11,8 +11,8 @@ from scipy import sparse
 
 from diffrec_jax.data import DataError
 from diffrec_jax.preparation import lines
+from diffrec_jax.preparation.batches import Columns
 from diffrec_jax.preparation.formats import FORMATS
-from diffrec_jax.preparation.readers import Columns
 from diffrec_jax.preparation.spool import write_spool
 
 NAMED = Columns("user", "item", "rating", "time")
