@@ -1,8 +1,8 @@
 """How long does a request take that recommends 20 items to one user, and to 256, beside plain PyTorch?
 
 From the users' ids to their lists: rows made on the host, the whole reverse chain, seen items masked, top 20. Both
-sides are asked again and again, as a service is; what is compiled or folded once is not counted. The table has means of
-several requests; below it are the 50th and the 99th percentile of all of ours and of the peer's.
+sides are asked again and again, as a service is; what is compiled or folded once is not counted. Each timing is the
+50th or the 99th percentile of some requests in a row.
 
 python -m benchmarks.latency --shape=ml-1m
 """
@@ -17,27 +17,29 @@ from diffrec_jax.data import Dataset
 
 K = 20
 REQUESTS = {1: 100, 256: 10}
-"""By number of users: so many in a row for one timing, as a single request of one user is too short."""
+"""By number of users: so many in a row for one timing."""
+PERCENTILES = (50, 99)
 
 
 class Requests:
-    """So many requests, one after the other; the seconds of each are kept."""
+    """So many requests, one after the other; the seconds of each are kept, by round."""
 
     def __init__(self, side: OurSampling | PeerSampling, number: int):
         self.side, self.number = side, number
-        self.seconds: list[float] = []
+        self.rounds: list[list[float]] = []
 
     def __call__(self) -> None:
         """Asks."""
+        seconds = []
         for _ in range(self.number):
             started = time.perf_counter()
             self.side.recommend()
-            self.seconds.append(time.perf_counter() - started)
+            seconds.append(time.perf_counter() - started)
+        self.rounds.append(seconds)
 
-    def percentiles(self) -> str:
-        """Of all but the first round, which compiles."""
-        median, high = np.percentile(self.seconds[self.number :], (50, 99))
-        return f"p50 {1000 * median:.2f} ms, p99 {1000 * high:.2f} ms"
+    def percentile(self, q: int) -> list[float]:
+        """Of each round but the first, which compiles."""
+        return [float(np.percentile(seconds, q)) for seconds in self.rounds[1:]]
 
 
 def make_side(side: str, shape: Shape, dataset: Dataset) -> Work:
@@ -55,12 +57,12 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
         peer = PeerSampling(shape, dataset, params, num_users=num_users, k=K)
         notes.append(f"{num_users} users: {check_agreement(ours, peer)}")
         works = {"ours": Requests(ours, number), "peer": Requests(peer, number)}
-        seconds = time_interleaved(works, repeats, warm_up=True)
-        notes += [f"{num_users} users, {name}: {work.percentiles()}" for name, work in works.items()]
-        one = {name: [value / number for value in values] for name, values in seconds.items()}
+        time_interleaved(works, repeats, warm_up=True)
         flops, is_largest = num_users * shape.folded_flops, num_users == max(REQUESTS)
-        title = f"a request of {num_users} user{'s' * (num_users > 1)}"
-        rows.append(Row(title, one["ours"], one["peer"], flops, has_memory=is_largest))
+        for q in PERCENTILES:
+            title = f"a request of {num_users} user{'s' * (num_users > 1)}, p{q}"
+            of_ours, of_peer = (works[side].percentile(q) for side in ("ours", "peer"))
+            rows.append(Row(title, of_ours, of_peer, flops, has_memory=is_largest and q == PERCENTILES[0]))
     return Measurement(rows=rows, notes=notes)
 
 
