@@ -183,16 +183,30 @@ def group_runs(runs: list[Run]) -> list[Group]:
         config = run.config
         by_setting.setdefault((config.model, config.preset, config.recency, _seedless(config)), []).append(run)
     titles = [MODELS[model].title for model, *_ in by_setting]
+    labels = _labels(titles, [members[0].path for members in by_setting.values()])
     groups = []
-    for number, (_setting, members) in enumerate(by_setting.items()):
+    for label, members in zip(labels, by_setting.values(), strict=True):
         seeds = [run.results["seed"] for run in members]
         for place, seed in enumerate(seeds):
             if seed in seeds[:place]:
                 twice = f"{members[seeds.index(seed)].path} and {members[place].path}"
                 raise ConfigError(f"{twice} are the same model with the same seed")
-        title = titles[number]
-        groups.append(Group(title if titles.count(title) == 1 else f"{title} ({members[0].path.name})", members))
+        groups.append(Group(label, members))
     return groups
+
+
+def _labels(titles: list[str], paths: list[Path]) -> list[str]:
+    """Each title; where two are equal, with the shortest ends of their paths that tell all apart."""
+    shared = [titles.count(title) > 1 for title in titles]
+    ends = [path.resolve().parts for path in paths]
+    for length in range(1, max(map(len, ends)) + 1):
+        labels = [
+            f"{title} ({'/'.join(end[-length:])})" if is_shared else title
+            for title, end, is_shared in zip(titles, ends, shared, strict=True)
+        ]
+        if len(set(labels)) == len(labels):
+            break
+    return labels
 
 
 def _seedless(config: RunConfig) -> str:

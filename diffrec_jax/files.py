@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import tokenize
 import zipfile
 import zlib
@@ -49,7 +50,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[Any]]:
       OSError: it cannot be written; the error names ``path``, and nothing is left of the new content.
     """
     path = Path(path)
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")  # of this writer alone
     try:
         with naming(path):
             with temporary.open("wb") as file:

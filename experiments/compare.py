@@ -23,7 +23,7 @@ from .console import make_console, table_title
 from .flags import FLAGS
 from .measured import measure
 from .plots import plot_comparison
-from .runs import cut_train_flags, parse_train_flags, run_all
+from .runs import check_own, cut_train_flags, parse_train_flags, run_all
 from .tables import accuracy_metrics, make_columns, to_csv, to_latex, to_markdown, to_terminal
 
 
@@ -49,6 +49,9 @@ def make_runs(models: list[str], seeds: tuple[int, ...], folder: Path, train_fla
       ConfigError: a model is unknown, or a run failed.
     """
     runs = {}
+    if models:
+        remedy = "give --models, --seeds and --compare_dir before it"
+        check_own(parse_train_flags(train_flags), ("model", "seed", "run_dir", "resume"), remedy)
     for model in models:
         if model not in MODELS:
             raise ConfigError(f"--models: {model} is unknown: choose among {', '.join(MODELS)}")

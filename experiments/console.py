@@ -19,11 +19,15 @@ from .machines import NO_WATCHDOG, Watchdog
 SECONDS_BETWEEN_PLAIN_LINES = 60.0
 
 
-def make_console(*, quiet: bool = False) -> Console:
-    """A terminal keeps its own width; a file or pipe gets lines that are not folded. Text is never taken for markup."""
+def make_console(*, quiet: bool = False, on_errors: bool = False) -> Console:
+    """A terminal keeps its own width; a file or pipe gets lines that are not folded. Text is never taken for markup.
+
+    ``on_errors``: on the standard error, where the output is for another program.
+    """
     # Names of folders and datasets are shown as they are: [x] in them is no markup, :x: no picture.
-    is_terminal = sys.stdout.isatty()
-    return Console(markup=False, emoji=False, quiet=quiet, width=None if is_terminal else 140, highlight=is_terminal)
+    is_terminal = (sys.stderr if on_errors else sys.stdout).isatty()
+    width = None if is_terminal else 140
+    return Console(markup=False, emoji=False, quiet=quiet, width=width, highlight=is_terminal, stderr=on_errors)
 
 
 class ConsoleProgress(Progress):

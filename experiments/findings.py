@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from diffrec_jax.comparison import Group, compare_groups, load_run
 from diffrec_jax.evaluation import compare_users, goodness, holm
 
@@ -35,6 +37,8 @@ class ClaimFound:
     """Of a test metric over users: mean, and ends of its interval."""
     p_value: float | None = None
     """Of that, before any correction."""
+    rank_difference: float | None = None
+    """Of that, what the p-value is about; None in older files."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -46,14 +50,15 @@ class ClaimFound:
         if self.values is None:
             return OPEN
         better, worse = self.values
-        if adjusted is None:
+        if adjusted is None or self.difference is None:
             return CONFIRMED if better < worse else REFUTED
-        ahead = goodness(self.metric, better) - goodness(self.metric, worse)
-        # The test is about most users, the interval about their mean: each alone can speak for what the other denies.
-        counts = adjusted < LEVEL and self.difference is not None and self.difference[1] * self.difference[2] > 0
+        # The test is about most users, the interval about their mean, the values of errors about all ratings: each
+        # alone can speak for what another denies.
+        told = [better - worse, *self.difference, *([] if self.rank_difference is None else [self.rank_difference])]
+        signs = {np.sign(goodness(self.metric, value)) for value in told}
         if self.at_least:
-            return REFUTED if ahead < 0 and counts else CONFIRMED
-        return CONFIRMED if ahead > 0 and counts else REFUTED
+            return REFUTED if signs == {-1.0} and adjusted < LEVEL else CONFIRMED
+        return CONFIRMED if signs == {1.0} and adjusted < LEVEL else REFUTED
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,7 @@ def look_at(claim: Claim, measured: Measured | None) -> ClaimFound:
         values=[better.mean(claim.metric), worse.mean(claim.metric)],
         difference=[found.mean_difference, found.low, found.high],
         p_value=found.p_value,
+        rank_difference=found.rank_difference,
     )
 
 

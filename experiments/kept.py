@@ -12,7 +12,7 @@ import numpy as np
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import UNREADABLE, atomic_file, write_atomically
 
-from .findings import Findings, identities, look_at
+from .findings import ClaimFound, Findings, identities, look_at
 from .measured import Measured, NotComparableError, Row, join
 from .plan import Planned
 from .studies import Study
@@ -36,7 +36,7 @@ def update(kept: Findings, new: Findings, study: Study, planned: Iterable[Planne
     by_data: dict[str, Measured] = {}
     notes: list[str] = []
     needed = identities(study, planned)
-    for data in dict.fromkeys([*study.data, *new.by_data]):
+    for data in dict.fromkeys([*study.data, *new.by_data, *kept.by_data]):
         old, measured = kept.by_data.get(data), new.by_data.get(data)
         if old is None:
             merged = measured
@@ -49,9 +49,19 @@ def update(kept: Findings, new: Findings, study: Study, planned: Iterable[Planne
     claims = [look_at(claim, by_data.get(claim.data)) for claim in study.claims]
     for number, claim in enumerate(claims):
         same = before.get(claim.key)
-        if claim.values is None and same is not None and claim.data in by_data:
-            claims[number] = replace(claim, values=same.values, difference=same.difference, p_value=same.p_value)
+        if claim.values is None and same is not None and _is_unchanged(claim, kept.by_data, by_data):
+            found = {name: getattr(same, name) for name in ("values", "difference", "p_value", "rank_difference")}
+            claims[number] = replace(claim, **found)
     return Findings(study.name, by_data, claims), notes
+
+
+def _is_unchanged(claim: ClaimFound, before: dict[str, Measured], now: dict[str, Measured]) -> bool:
+    """Whether the runs that a claim was looked at with have the metrics of those of now."""
+    tests = [
+        {row.label: row.test for row in found[claim.data].rows} if claim.data in found else {}
+        for found in (before, now)
+    ]
+    return all(label in tests[0] and tests[0][label] == tests[1].get(label) for label in (claim.better, claim.worse))
 
 
 def _merge(
@@ -84,6 +94,15 @@ def _with_protocols(row: Row, before: Row | None) -> Row:
     if before is None or before.identities != row.identities:
         return row
     return replace(row, protocols=before.protocols | row.protocols)
+
+
+def are_same(one: Findings, other: Findings) -> bool:
+    """Whether both hold the same numbers, and users' metrics of the same rows."""
+    known = [
+        {data: {label: set(users) for label, users in measured.users.items()} for data, measured in own.by_data.items()}
+        for own in (one, other)
+    ]
+    return one == other and known[0] == known[1]
 
 
 def write(findings: Findings, folder: Path) -> None:

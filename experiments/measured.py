@@ -36,24 +36,37 @@ def loss_jitter(run: Run) -> float | None:
     return float(np.std(np.diff(losses), ddof=1) / np.mean(losses))
 
 
-def _timing(*names: str) -> Callable[[Run], float | None]:
-    """The first of these timings that a run has."""
+def training_s(run: Run) -> float | None:
+    """Seconds of training or fitting, of all processes that worked on a run; what was done twice counts once.
 
-    def get(run: Run) -> float | None:
-        found = (run.results["timings"].get(name) for name in names)
-        return next((value for value in found if value is not None), None)
+    None of runs of the first versions, which did not tell.
+    """
+    spent = run.results.get("time")
+    return spent["step_s"] + spent["input_s"] if spent else None
 
-    return get
+
+def epoch_s(run: Run) -> float | None:
+    """Those of an epoch; None of a model that has none."""
+    epochs = [record["epoch"] for record in RunDirectory(run.path).records() if record["event"] == "epoch"]
+    spent = training_s(run)
+    return spent / max(epochs) if epochs and spent is not None else None
+
+
+def peak_gib(run: Run) -> float | None:
+    """The most memory that a process of a run had; None where not all of them told."""
+    peak = run.results["peak_rss_bytes"]
+    peak = RunDirectory(run.path).peak_bytes(peak) if peak else None
+    return peak / GIB if peak else None
 
 
 COSTS: dict[str, tuple[Callable[[Run], float | None], Callable[[float], str]]] = {
     "best epoch": (lambda run: run.results.get("best_epoch"), _count),
     "loss jitter": (loss_jitter, "{:.4f}".format),
-    "training s": (_timing("train_s", "fit_s"), _seconds),
-    "s / epoch": (_timing("train_s_per_epoch"), _seconds),
-    "s / 1,000 users": (_timing("eval_s_per_1000_users"), _seconds),
+    "training s": (training_s, _seconds),
+    "s / epoch": (epoch_s, _seconds),
+    "s / 1,000 users": (lambda run: run.results["timings"].get("eval_s_per_1000_users"), _seconds),
     "parameters": (lambda run: run.results["num_params"], _count),
-    "peak GiB": (lambda run: run.results["peak_rss_bytes"] / GIB, "{:.2f}".format),
+    "peak GiB": (peak_gib, "{:.2f}".format),
 }
 """What a run took, and how it is written; of each, less is better."""
 
@@ -193,12 +206,13 @@ def beside(measured: Measured, published: Mapping[str, Mapping[str, float]]) -> 
 
 def _row(compared: Comparison, number: int) -> Row:
     group = compared.groups[number]
+    first = group.runs[0]
     beyond = {name for run in group.runs for name in run.results.get("beyond_accuracy", {})}
     return Row(
         label=group.label,
         seeds=[run.results["seed"] for run in group.runs],
         runs=[str(run.path) for run in group.runs],
-        data_sha256=group.runs[0].data_sha256,
+        data_sha256=first.data_sha256,
         valid=_of_all(group, "valid"),
         test=_of_all(group, "test"),
         beyond={
@@ -206,7 +220,7 @@ def _row(compared: Comparison, number: int) -> Row:
             for name in sorted(beyond)
         },
         costs={name: _present(get(run) for run in group.runs) for name, (get, _) in COSTS.items()},
-        protocols=by_protocol(group.runs[0].path, group.runs[0].per_user, compared.metric),
+        protocols=by_protocol(first.path, first.results, first.per_user, compared.metric),
         versions=sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in group.runs}),
         devices=sorted({run.results.get("devices", "unknown") for run in group.runs}),
         **_compared(compared.differences[number], compared.p_values[number]),

@@ -70,11 +70,16 @@ for (const button of document.querySelectorAll("th button")) {
   });
 }
 """
+OPENING = re.compile(r"<!-- (?:table|claims|timings)\b.*")
+_WITHIN = r"(?:(?!<!-- (?:table|claims|timings)\b).)*?"
 BLOCK = re.compile(
-    r"(<!-- table (?P<study>\S+) on (?P<data>.+?): (?P<columns>.+?) -->\n).*?(<!-- end of table -->)", re.DOTALL
+    rf"(<!-- table (?P<study>\S+) on (?P<data>[^\n]+?): (?P<columns>[^\n]+?) -->\n){_WITHIN}(<!-- end of table -->)",
+    re.DOTALL,
 )
-CLAIMS = re.compile(r"(<!-- claims -->\n).*?(<!-- end of claims -->)", re.DOTALL)
-TIMINGS = re.compile(r"(<!-- timings (?P<file>\S+): (?P<rows>.+?) -->\n).*?(<!-- end of timings -->)", re.DOTALL)
+CLAIMS = re.compile(rf"(<!-- claims -->\n){_WITHIN}(<!-- end of claims -->)", re.DOTALL)
+TIMINGS = re.compile(
+    rf"(<!-- timings (?P<file>\S+): (?P<rows>[^\n]+?) -->\n){_WITHIN}(<!-- end of timings -->)", re.DOTALL
+)
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
@@ -120,9 +125,15 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     below ``folder`` and benchmarks by name and shape, and ``<!-- end of timings -->``.
 
     Raises:
-      ConfigError: there is no such study, dataset, column, file or benchmark.
+      ConfigError: there is no such study, dataset, column, file or benchmark; or a table has no end, or there is none.
     """
-
+    begun = {match.start(): match[0] for match in OPENING.finditer(text)}
+    ended = {match.start() for pattern in (BLOCK, CLAIMS, TIMINGS) for match in pattern.finditer(text)}
+    for start, comment in begun.items():
+        if start not in ended:
+            raise ConfigError(f"{comment}: it is not understood, or there is no <!-- end of ... --> behind it")
+    if not begun:
+        raise ConfigError("there is no table to fill: write <!-- table STUDY on DATA: model, recall@20 -->")
     by_name = {study.name: study for study in STUDIES}
 
     def block(match: re.Match) -> str:

@@ -1,10 +1,14 @@
 """Other ways to measure a run, which change what papers conclude: files of users' metrics beside the run's own."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from diffrec_jax.assembly import HOW
 from diffrec_jax.files import UNREADABLE
+from diffrec_jax.training.run_directory import CONFIG_DIGEST
 
 PROTOCOLS = {
     "valid-in-input": ("--test_with_valid_input",),
@@ -25,16 +29,23 @@ SWITCHES = {
 """What is changed in each, from the official protocol."""
 
 
-def protocol_file(path: Path, name: str) -> Path | None:
-    """The users' metrics of a run by a protocol, where they were measured."""
-    return path / FILES[name] if (path / FILES[name]).exists() else None
+def of_protocol(path: Path, name: str, results: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    """The users' metrics of a run by a protocol; None where they are not there whole, or are of other results."""
+    try:
+        with np.load(path / FILES[name], allow_pickle=False) as archive:
+            found = dict(archive)
+        how = json.loads(str(found.pop(HOW)))
+    except UNREADABLE:
+        return None
+    return found if how.get("config_sha256") == results.get(CONFIG_DIGEST) else None
 
 
-def by_protocol(path: Path, per_user: dict[str, np.ndarray], metric: str) -> dict[str, float]:
+def by_protocol(path: Path, results: dict[str, Any], per_user: dict[str, np.ndarray], metric: str) -> dict[str, float]:
     """A test metric of a run by each protocol that it was measured by.
 
     Args:
       path: of the run.
+      results: of the run.
       per_user: its own users' metrics, and ``num_relevant``.
       metric: such as recall@20.
     """
@@ -43,22 +54,10 @@ def by_protocol(path: Path, per_user: dict[str, np.ndarray], metric: str) -> dic
         "official": per_user[metric],
         "relevant users": per_user[metric][per_user["num_relevant"] > 0],
         "capped": per_user.get(f"capped_{metric}"),
-        **{name: _read(path, name, metric) for name in PROTOCOLS},
+        **{name: (of_protocol(path, name, results) or {}).get(metric) for name in PROTOCOLS},
     }
     return {
         name: float(np.mean(values, dtype=np.float64))
         for name, values in measured.items()
         if values is not None and len(values)
     }
-
-
-def _read(path: Path, name: str, metric: str) -> np.ndarray | None:
-    """Each user's metric by a protocol; None where it was not measured so."""
-    file = protocol_file(path, name)
-    if file is None:
-        return None
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            return archive[metric]
-    except UNREADABLE:
-        return None

@@ -44,7 +44,7 @@ def measure_runs(
             own, notes = kept.update(old, own, study, planned)
             for note in notes:
                 console.print(note)
-        if findings_folder and own != old and (own.by_data or old):
+        if findings_folder and (own.by_data or old) and not (old and kept.are_same(own, old)):
             kept.write(own, findings_folder)
         found[study.name] = own
     return found
@@ -61,13 +61,20 @@ def main() -> None:
     else:
         raise ConfigError("--noruns needs --findings: the folder with the numbers")
     if not any(own.by_data for own in found.values()):
-        raise ConfigError(f"no study has finished runs in {FLAGS.runs_dir}: experiments.reproduce makes them")
+        where = FLAGS.runs_dir if FLAGS.runs else FLAGS.findings
+        raise ConfigError(
+            f"no study{' of --quick' if FLAGS.quick else ''} has finished runs in {where}: experiments.reproduce makes "
+            "them, with --quick others than without"
+        )
     blocks = list(sections(found))
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.md", to_markdown(TITLE, blocks, out))
     write_atomically(out / "report.html", to_html(TITLE, blocks))
     for page in map(Path, FLAGS.pages):
-        write_atomically(page, filled(page.read_text(), found, page.parent))
+        try:
+            write_atomically(page, filled(page.read_text(), found, page.parent))
+        except ConfigError as error:
+            raise ConfigError(f"{page}: {error}") from error
     console.print(f"the report: {out / 'report.md'}, {out / 'report.html'}")
 
 

@@ -6,8 +6,8 @@
   python -m experiments.reproduce --budget_minutes=60 --jobs=2     so much of it, two runs at once
   python -m experiments.reproduce --launch=slurm                   a job array of what is missing
 
-A run is what its configuration and its data are: one that is finished anywhere below --runs_dir is used again, and
-studies share runs. experiments.report makes the report of what is finished.
+A run is what its configuration and its data are: one that is finished in --runs_dir, or in a folder of it, is used
+again, and studies share runs. experiments.report makes the report of what is finished.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
+from diffrec_jax.training.run_directory import RunDirectory
 
 from . import flags
 from .cli import start
@@ -29,9 +30,9 @@ from .command import command
 from .console import make_console
 from .flags import FLAGS
 from .plan import Planned, plan
-from .protocols import PROTOCOLS, protocol_file
+from .protocols import PROTOCOLS, of_protocol
 from .runs import RunFailed, execute, failure, train_command
-from .store import Store
+from .store import Store, is_trained
 from .studies import DATA, STUDIES, Study
 
 JOBS, SCRIPT = "jobs.txt", "jobs.sbatch"
@@ -68,13 +69,18 @@ def is_finished(one: Planned, store: Store) -> bool:
 
 
 def missing_runs(planned: list[Planned], store: Store) -> dict[Path, list[str]]:
-    """The command of each run that is not finished, by its directory."""
+    """The command of each run that is not finished, or lacks its users' metrics, by its directory."""
     found: dict[Path, list[str]] = {}
     for one in planned:
         if not is_finished(one, store):
             path = store.place(one.identity, one.config)
-            found.setdefault(path, train_command(path, list(one.flags)))
+            found.setdefault(path, evaluate_command(path) if is_trained(path) else train_command(path, list(one.flags)))
     return found
+
+
+def evaluate_command(path: Path, *given: str) -> list[str]:
+    """Measures a finished run again, as it did itself or otherwise."""
+    return [sys.executable, "-m", f"{__package__}.evaluate", f"--run_dir={path}", "--per_user", *given]
 
 
 def missing_protocols(planned: list[Planned], store: Store) -> dict[Path, list[str]]:
@@ -85,15 +91,16 @@ def missing_protocols(planned: list[Planned], store: Store) -> dict[Path, list[s
         if path is None or not one.study.protocols or of in seen:
             continue
         seen.add(of)
+        results = RunDirectory(path).results() or {}
         for name, given in PROTOCOLS.items():
-            if protocol_file(path, name) is None:
-                command = [sys.executable, "-m", f"{__package__}.evaluate", f"--run_dir={path}", "--per_user", *given]
-                found[path / name] = command
+            if of_protocol(path, name, results) is None:
+                found[path / name] = evaluate_command(path, *given)
     return found
 
 
 def write_job_array(commands: list[str], folder: Path) -> Path:
     """A line for each run, and the script of a Slurm array that does a line each: its path."""
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / JOBS, "\n".join(commands) + "\n")
     script = folder / SCRIPT
     each = f'sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str((folder / JOBS).absolute()))}'
@@ -110,27 +117,45 @@ def write_job_array(commands: list[str], folder: Path) -> Path:
     return script
 
 
-def main() -> None:
-    """Flags to finished runs."""
-    console, studies, folder = make_console(), chosen_studies(FLAGS.studies), Path(FLAGS.runs_dir)
-    ends_at = time.monotonic() + 60 * FLAGS.budget_minutes if FLAGS.budget_minutes else float("inf")
+def check_flags() -> None:
+    """Raises ConfigError for what is unknown, or would do nothing."""
     unknown = [name for name in FLAGS.data if name not in DATA]
     if unknown:
         raise ConfigError(f"--data: {unknown[0]} is unknown: choose among {', '.join(DATA)}")
+    if FLAGS.quick and FLAGS.data:
+        raise ConfigError("--quick is on synthetic data: leave --data out")
+    if FLAGS.submit and FLAGS.launch != "slurm":
+        raise ConfigError("--submit is for --launch=slurm")
+    given = [name for name in ("jobs", "budget_minutes") if FLAGS[name].present]
+    if given and FLAGS.launch != "here":
+        raise ConfigError(f"--{given[0]} is for runs of this command itself: leave out --launch={FLAGS.launch}")
+
+
+def main() -> None:
+    """Flags to finished runs."""
+    check_flags()
+    # Of --launch=list, what a shell is to read is all that goes to the standard output.
+    console = make_console(on_errors=FLAGS.launch == "list")
+    studies, folder = chosen_studies(FLAGS.studies), Path(FLAGS.runs_dir)
+    ends_at = time.monotonic() + 60 * FLAGS.budget_minutes if FLAGS.budget_minutes else float("inf")
     planned, missing = plan(studies, quick=FLAGS.quick, data=FLAGS.data)
     store = Store(folder)
     console.print(show_plan(studies, planned, store))
     for data, why in missing.items():
         made_by = f". To make it:\n  {command('prepare')} {DATA[data].prepared_by}" if DATA[data].prepared_by else ""
         console.print(f"left out: {data}: {why}" + ("" if "To make it" in why else made_by))
+    if not planned and not missing:
+        raise ConfigError(f"--data: none of these studies is done on {', '.join(FLAGS.data)}")
     if not planned:
         raise ConfigError("there is no data for these studies: make it as above, and set DIFFREC_DATA_DIR")
     commands = missing_runs(planned, store)
     if FLAGS.launch != "here":
-        lines = [shlex.join(command) for command in commands.values()]
-        if FLAGS.launch == "list":
+        lines = [shlex.join(command) for command in (commands | missing_protocols(planned, store)).values()]
+        if not lines:
+            console.print("nothing is missing")
+        elif FLAGS.launch == "list":
             print("\n".join(lines))
-        elif lines:
+        else:
             script = write_job_array(lines, folder)
             console.print(f"{len(lines)} jobs: sbatch {script}")
             if FLAGS.submit:
@@ -138,11 +163,11 @@ def main() -> None:
         return
     failed = do(commands, ends_at, console)
     failed += do(missing_protocols(planned, store), ends_at, console)
-    left = sum(not is_finished(one, store) for one in planned) - len(failed)
+    left = len(missing_runs(planned, store) | missing_protocols(planned, store)) - len(failed)
     if failed:
         raise ConfigError("\n".join(["some failed, and the others went on:", *map(str, failed)]))
     if left:
-        console.print(f"{left} runs are left: the same command goes on with them")
+        console.print(f"{left} are left, of training or measuring: the same command goes on with them")
 
 
 def do(commands: dict[Path, list[str]], ends_at: float, console: Console) -> list[RunFailed]:

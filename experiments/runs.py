@@ -3,11 +3,12 @@
 import contextlib
 import os
 import re
+import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 
 from absl.flags import Error, FlagValues
@@ -20,6 +21,8 @@ from . import flags
 from .config import new_run_config
 
 SECONDS_BETWEEN_LOOKS = 0.02
+STARTED = "--- started: "
+"""In a log, before each command: a run that goes on has several."""
 
 
 class RunFailed(ConfigError):
@@ -51,6 +54,13 @@ def parse_train_flags(train_flags: list[str]) -> FlagValues:
     if len(rest) > 1:
         raise ConfigError(f"unexpected argument {rest[1]!r} after --: flags are written --name=value")
     return values
+
+
+def check_own(values: FlagValues, names: Sequence[str], remedy: str) -> None:
+    """Raises ConfigError where flags after -- set what the script sets itself."""
+    for name in names:
+        if values[name].present:
+            raise ConfigError(f"--{name} after -- is set by this script: {remedy}")
 
 
 def check_existing(runs: dict[Path, list[str]]) -> None:
@@ -109,7 +119,8 @@ def execute(
                 path, command = waiting.pop(0)
                 print(f"running {path}", flush=True)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                with log_of(path).open("w") as log:
+                with log_of(path).open("a") as log:
+                    print(f"{STARTED}{shlex.join(command)}", file=log, flush=True)
                     active[path] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
                 taken[path] = cores = free.pop(0)
                 if cores:
@@ -139,9 +150,10 @@ def log_of(path: Path) -> Path:
 
 
 def failure(path: Path, code: int) -> RunFailed:
-    """The error of a command that failed; it ends with the last line that was printed."""
-    lines = log_of(path).read_text().splitlines() or [""]
-    reason = re.sub("^error: ", "", lines[-1])
+    """The error of a command that failed, with the last error, or line, that it printed."""
+    lines = log_of(path).read_text(errors="replace").rpartition(STARTED)[2].splitlines()[1:]
+    told = [line for line in lines if line.startswith("error: ")] or lines or [""]
+    reason = re.sub("^error: ", "", told[-1])
     return RunFailed(f"{path} failed with exit code {code}: {reason} (all of it in {log_of(path)})")
 
 

@@ -1,6 +1,7 @@
 """Which values of flags a sweep tries: every combination of a grid, or as many as are paid for, chosen by Optuna."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -36,6 +37,13 @@ class Range:
     def is_logarithmic(self) -> bool:
         """Whether its ends are far apart."""
         return self.low > 0 and self.high >= LOG_RATIO * self.low
+
+    def written(self, value: float) -> str:
+        """A value with three digits, or as many as tell a hundred values of the range apart; never outside of it."""
+        per_step = 100 * max(abs(self.low), abs(self.high)) / (self.high - self.low)
+        text = f"{value:.{max(3, 1 + round(math.log10(per_step)))}g}"
+        inside = min(max(float(text), self.low), self.high)
+        return text if inside == float(text) else repr(inside)
 
 
 Axis = Choices | Range
@@ -123,7 +131,7 @@ def search(axes: Sequence[Axis], num_trials: int, measure: Callable[[Combination
             return trial.suggest_categorical(axis.name, axis.values)
         if axis.is_whole:
             return str(trial.suggest_int(axis.name, int(axis.low), int(axis.high), log=axis.is_logarithmic))
-        return f"{trial.suggest_float(axis.name, axis.low, axis.high, log=axis.is_logarithmic):.3g}"
+        return axis.written(trial.suggest_float(axis.name, axis.low, axis.high, log=axis.is_logarithmic))
 
     tried: list[Combination] = []
     for _ in range(num_trials):

@@ -1,14 +1,14 @@
 """What a report says, apart from how it looks: text, tables and pictures made from findings alone."""
 
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
 from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, adjusted_p
 from .measured import COSTS, Measured, Row, beside
 from .protocols import SWITCHES
-from .studies import NOT_TESTABLE, PUBLISHED_METRICS, STUDIES, Study
+from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
 from .tables import Column, make_columns
 
 COMMAND = "python -m experiments.reproduce --studies={}"
@@ -117,7 +117,7 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     """One study: its question, and a table and a picture for each dataset."""
     yield Heading(study.title)
     yield Paragraph(study.question)
-    yield Command(COMMAND.format(study.name))
+    yield command_of(study, found.by_data)
     if plots and study.data_axis:
         yield data_picture(study, found)
     for data, measured in found.by_data.items():
@@ -130,6 +130,11 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
             yield from protocols_of(study, data, measured)
             if plots:
                 yield from pareto_of(study, data, measured)
+
+
+def command_of(study: Study, data: Collection[str]) -> Command:
+    """What makes the runs of a study on these datasets."""
+    return Command(COMMAND.format(study.name) + (" --quick" if set(data) == {QUICK} else ""))
 
 
 def ordered(study: Study, measured: Measured) -> list[Row]:
@@ -196,7 +201,7 @@ def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]
     yield Heading(f"The same models by other protocols: {data}", 3)
     listed = "; ".join(f"{name}: {what}" for name, what in SWITCHES.items())
     yield Paragraph(f"{METRIC} of the first seed, and the place among the models, by protocol. {listed}.")
-    yield Command(COMMAND.format(study.name))
+    yield command_of(study, [data])
     places = {
         name: {row.label: place for place, row in enumerate(sorted(rows, key=lambda own: -own.protocols[name]), 1)}
         for name in SWITCHES
@@ -227,7 +232,7 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
     metric = METRIC.replace("recall", "ndcg")
     yield Heading(f"Accuracy against cost: {data}", 3)
     yield Paragraph("Named in large: models that no other beats in both.")
-    yield Command(COMMAND.format(study.name))
+    yield command_of(study, [data])
     for cost, told in PARETO.items():
         points = {
             row.label: (statistics.mean(row.costs[cost]), row.mean(metric))
@@ -251,10 +256,30 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
     yield Heading("How it was measured")
     yield Paragraph(
         "Full ranking of all items that a user has not seen, averaged over all users; the training row is the input of "
-        "validation and test. Each run is stopped and selected by validation recall@20. Tables show mean ± standard "
-        "deviation over seeds. Differences are of users' metrics averaged over seeds, with a 95% bootstrap interval "
-        "over users and Wilcoxon's signed-rank test, adjusted by Holm's method within a table."
+        f"validation and test{_of_test(found)}. Each run is stopped and selected by validation {METRIC}"
+        f"{_selected_otherwise(found)}. Tables show mean ± standard deviation over seeds. Differences are of users' "
+        "metrics averaged over seeds, with a 95% bootstrap interval over users and Wilcoxon's signed-rank test, "
+        "adjusted by Holm's method within a table."
     )
     yield Paragraph(f"Versions: {', '.join(versions)}. Devices: {', '.join(devices)}.")
     rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]
     yield TableBlock(["data", "fingerprint (SHA-256)"], rows)
+
+
+def _of_test(found: Mapping[str, Findings]) -> str:
+    """Datasets whose test has another input."""
+    data = dict.fromkeys(data for own in found.values() for data in own.by_data)
+    longer = [name for name in data if name in DATA and "--test_with_valid_input" in DATA[name].flags]
+    return f" (of the test on {', '.join(longer)}: training and validation items)" if longer else ""
+
+
+def _selected_otherwise(found: Mapping[str, Findings]) -> str:
+    """Runs that are selected by another metric."""
+    told = [
+        f"{study.title}, {label}: {flag.partition('=')[2]}"
+        for study in measured_studies(found)
+        for label, flags in study.variants.items()
+        for flag in flags
+        if flag.startswith("--metric=")
+    ]
+    return f" ({'; '.join(told)})" if told else ""

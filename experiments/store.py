@@ -1,7 +1,9 @@
 """Runs found by what they are, wherever they lie: by their configuration and the fingerprint of their data."""
 
+import contextlib
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,9 @@ class Store:
         self.folder = folder
         self._finished: dict[str, Path] = {}
         for file in sorted([*folder.glob("*/config.json"), *folder.glob("*/*/config.json")]):
-            try:
-                if is_usable(file.parent):
+            if is_usable(file.parent):
+                with contextlib.suppress(RunDirectoryError):  # a damaged or older one is made anew, elsewhere
                     self._finished.setdefault(identity(RunDirectory(file.parent).config()), file.parent)
-            except RunDirectoryError:
-                continue  # a damaged or older one is made anew, elsewhere
 
     def finished(self, of: str) -> Path | None:
         """The finished run of this identity."""
@@ -52,5 +52,13 @@ class Store:
 
 
 def is_usable(path: Path) -> bool:
-    """Whether a run is finished and has its users' metrics."""
-    return RunDirectory(path).results() is not None and (path / "per_user_test.npz").exists()
+    """Whether a run is finished and has its users' metrics, both whole."""
+    return is_trained(path) and zipfile.is_zipfile(path / "per_user_test.npz")
+
+
+def is_trained(path: Path) -> bool:
+    """Whether a run is finished, with or without its users' metrics."""
+    try:
+        return RunDirectory(path).results() is not None
+    except RunDirectoryError:
+        return False

@@ -13,13 +13,15 @@ The test is shown only with --show_test, so that nothing is chosen by it.
 """
 
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from absl.flags import FlagValues
 from rich.table import Table
 
 from diffrec_jax.config import ConfigError, default_k
-from diffrec_jax.evaluation import goodness
+from diffrec_jax.evaluation import RATING_METRICS, goodness, parse_metric
 from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_directory import RunDirectory
 
@@ -27,8 +29,8 @@ from . import flags
 from .cli import start
 from .console import make_console
 from .flags import FLAGS
-from .runs import RunFailed, cut_train_flags, run_all, summarise
-from .search import Combination, grid, parse_axes, search
+from .runs import RunFailed, check_own, cut_train_flags, parse_train_flags, run_all, summarise
+from .search import Axis, Combination, Range, grid, parse_axes, search
 
 
 def run_name(combination: Combination, seed: int) -> str:
@@ -42,9 +44,47 @@ def default_metrics(config: dict[str, Any]) -> list[str]:
     return [f"recall@{k}", f"ndcg@{k}"]
 
 
+OWN_FLAGS = ("seed", "run_dir", "resume")
+"""Of experiments.train, set for each run here."""
+
+
+def checked_axes(axes: list[Axis], values: FlagValues) -> list[Axis]:
+    """The axes, a range of whole numbers of a flag that takes others as one of those.
+
+    Raises:
+      ConfigError: an axis is no flag of experiments.train, or one that the sweep sets itself.
+    """
+    for axis in axes:
+        if axis.name not in values:
+            raise ConfigError(f"--grid={axis.name}: experiments.train has no such flag (its --help lists them)")
+        if axis.name in OWN_FLAGS:
+            raise ConfigError(f"--grid={axis.name} is set by the sweep: give --seeds and --sweep_dir")
+    return [
+        replace(axis, is_whole=False) if isinstance(axis, Range) and values[axis.name].flag_type() == "float" else axis
+        for axis in axes
+    ]
+
+
+def check_shown(names: list[str], values: FlagValues) -> None:
+    """Raises ConfigError for a metric that runs with these flags do not measure."""
+    for name in names:
+        if name in RATING_METRICS:
+            if not values["ratings"].value:
+                raise ConfigError(f"--show_metrics: {name} is of ratings: give --ratings after --")
+            continue
+        try:
+            parse_metric(name, tuple(values["ks"].value or ()))
+        except ValueError as error:
+            raise ConfigError(f"--show_metrics: {error} (--ks after --)") from error
+
+
 def main() -> None:
     """Runs the combinations and prints the ranking."""
-    axes, folder, console = parse_axes(FLAGS.grid), Path(FLAGS.sweep_dir), make_console()
+    given_flags, folder, console = parse_train_flags(train_flags), Path(FLAGS.sweep_dir), make_console()
+    check_own(given_flags, OWN_FLAGS, "give --seeds and --sweep_dir before it")
+    axes = checked_axes(parse_axes(FLAGS.grid), given_flags)
+    if not {"ks", "ratings"} & {axis.name for axis in axes}:
+        check_shown(FLAGS.show_metrics, given_flags)
 
     def runs_of(combination: Combination) -> dict[Path, list[str]]:
         given = [f"--{name}={value}" for name, value in combination.items()]
@@ -56,10 +96,9 @@ def main() -> None:
 
     def metrics(combination: Combination) -> list[str]:
         shown = FLAGS.show_metrics or default_metrics(RunDirectory(next(iter(runs_of(combination)))).config())
-        if any(shown[0] not in results.get("valid", {}) for results in results_of(combination)):
-            raise ConfigError(
-                f"there is no {shown[0]} of a valid split to rank by: split the data in three, with that K in --ks"
-            )
+        for name in shown:
+            if any(name not in results.get("valid", {}) for results in results_of(combination)):
+                raise ConfigError(f"there is no {name} of a valid split: split the data in three, with that K in --ks")
         return shown
 
     def values(combination: Combination, split: str, name: str) -> list[float]:

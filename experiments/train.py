@@ -148,7 +148,9 @@ def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirecto
     rows |= {MODELS[name].title: baseline["test"] for name, baseline in results["baselines"].items()}
     console.print(results_table(table_title(results), rows, ks))
     timings = results["timings"]
-    costs = [f"{timings['total_s']:.0f} s in all", f"peak memory {results['peak_rss_bytes'] / 2**30:.2f} GiB"]
+    costs = [f"{timings['total_s']:.0f} s in all"]
+    if results["peak_rss_bytes"]:
+        costs.append(f"peak memory {results['peak_rss_bytes'] / GIB:.2f} GiB")
     if timings["train_s_per_epoch"]:
         costs.insert(0, f"{timings['train_s_per_epoch']:.2f} s an epoch, {timings['eval_s']:.1f} s an evaluation")
     if results["best_epoch"] is not None:
@@ -193,7 +195,7 @@ def main() -> None:
             now = clock.seconds
             timings = {"compile_s": now["compile"], **outcome.timings, "total_s": sum(now.values())}
             of_all = where_time_went(now, *run_directory.earlier_clocks())
-            results = describe(config, dataset, devices, outcome)
+            results = describe(config, dataset, devices, outcome, run_directory)
             results |= {"baselines": baselines, "timings": timings, "time": of_all}
             finish(config, dataset, run_directory, console, outcome, results)
 
@@ -239,7 +241,9 @@ def describe_devices(devices: DeviceStrategy) -> str:
     return f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.description}"
 
 
-def describe(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outcome: Outcome) -> dict[str, Any]:
+def describe(
+    config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outcome: Outcome, run_directory: RunDirectory
+) -> dict[str, Any]:
     """What results.json says of a run, beside what it took and its baselines."""
     mode, beyond_k = config.evaluation.mode, min(BEYOND_ACCURACY_K, max(config.evaluation.ks))
     return {
@@ -259,7 +263,7 @@ def describe(config: RunConfig, dataset: Dataset, devices: DeviceStrategy, outco
         "beyond_accuracy": beyond_accuracy(
             outcome.splits["test"].top_items, item_counts(dataset.train), dataset.num_users, beyond_k
         ),
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": run_directory.peak_bytes(peak_rss_bytes()),
         "devices": describe_devices(devices),
         "matmul_precision": config.matmul_precision,
         "versions": versions(),

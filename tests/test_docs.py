@@ -51,6 +51,15 @@ def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
         ("<!-- table models on mars: recall@20 -->\n<!-- end of table -->", "there is no 'mars' in the"),
         ("<!-- timings none.jsonl: train_step yelp -->\n<!-- end of timings -->", "none.jsonl cannot be read"),
         ("<!-- timings a.jsonl: train_step mars -->\n<!-- end of timings -->", "a.jsonl has no 'train_step mars'"),
+        (
+            "<!-- claims -->\nText\n<!-- table x on y: z -->\n<!-- end of table -->",
+            "claims -->: .* there is no <!-- end",
+        ),
+        (
+            "<!-- table models on ml-1m clean: recall@20 -->\nno end",
+            "recall@20 -->: it is not understood, or there is no",
+        ),
+        ("A page", "there is no table to fill"),
     ],
 )
 def test_a_table_of_what_is_not_there_is_refused(text, message, tmp_path):

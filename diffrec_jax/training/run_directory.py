@@ -27,13 +27,14 @@ from diffrec_jax.files import (
     signed_json,
     write_atomically,
 )
+from diffrec_jax.memory import peak_rss_bytes
 from diffrec_jax.training.clock import PROGRESS, are_seconds
 from diffrec_jax.training.lock import LOCK, hold
 
 CONFIG_DIGEST, LOCATION = "config_sha256", "location"
 CONFIG, METRICS, RESULTS = "config.json", "metrics.jsonl", "results.json"
 OFF_SCHEDULE = {"off_schedule": True}
-CLOCK, RESUME = "clock", "resume"
+CLOCK, RESUME, PEAK = "clock", "resume", "peak_rss_bytes"
 ITEM_GROUPS, ITEM_EMBEDDINGS = "item_groups.npy", "item_embeddings.npy"
 
 
@@ -167,12 +168,23 @@ class RunDirectory:
             file.write(b"\n" * torn + json.dumps(record).encode() + b"\n")
 
     def log_clock(self, step: int, seconds: dict[str, float], *, saved: bool = False) -> None:
-        """Appends where this process' time went so far; ``saved``: what it did until now is in a checkpoint."""
-        self.log({"event": CLOCK, "step": step, "saved": saved, "seconds": seconds})
+        """Appends where this process' time went so far, and the most memory that it had.
+
+        ``saved``: what it did until now is in a checkpoint.
+        """
+        self.log({"event": CLOCK, "step": step, "saved": saved, "seconds": seconds, PEAK: peak_rss_bytes()})
 
     def clocks(self) -> list[dict[str, Any]]:
         """What ``log_clock`` wrote, of all processes."""
         return [record for record in self._lines() if record["event"] == CLOCK]
+
+    def peak_bytes(self, of_this_process: int) -> int | None:
+        """The most memory that a process of the run had; None where one that was resumed from did not tell."""
+        if not any(record["event"] == RESUME for record in self._lines()):
+            return of_this_process
+        clocks = self.clocks()
+        told = [record[PEAK] for record in clocks if isinstance(record.get(PEAK), int)]
+        return max(of_this_process, *told) if told and len(told) == len(clocks) else None
 
     def _lines(self) -> list[dict[str, Any]]:
         """Every record there is, in the order they were written; torn and damaged lines are left out."""

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from diffrec_jax.evaluation import compare_users, holm
-from diffrec_jax.evaluation.significance import bootstrap_interval, wilcoxon_p
+from diffrec_jax.evaluation.significance import bootstrap_interval, wilcoxon
 
 
 def test_the_interval_holds_the_true_mean_as_often_as_it_says():
@@ -27,10 +27,21 @@ def test_the_interval_is_that_of_the_normal_approximation_and_does_not_depend_on
 
 def test_wilcoxon_of_a_case_computed_by_hand():
     """Signed ranks of 1..5 without ties: all positive has probability 2 / 2^5."""
-    np.testing.assert_allclose(wilcoxon_p(np.array([0.0, 1, 2, 3, 4, 5])), 2 / 32)
-    assert wilcoxon_p(np.zeros(10)) == 1.0
+    np.testing.assert_allclose(wilcoxon(np.array([0.0, 1, 2, 3, 4, 5])), (2 / 32, 1.0))
+    np.testing.assert_allclose(wilcoxon(np.array([-1.0, 2, -3]))[1], (2 - 1 - 3) / 6)
+    assert wilcoxon(np.zeros(10)) == (1.0, 0.0)
     values = np.random.default_rng(0).normal(0.1, 1, 200)
-    assert wilcoxon_p(values) == stats.wilcoxon(values).pvalue == wilcoxon_p(-values)
+    p, share = wilcoxon(values)
+    assert p == pytest.approx(stats.wilcoxon(values).pvalue, rel=1e-3) and wilcoxon(-values) == (p, -share)
+
+
+def test_rounding_of_float32_makes_no_difference_and_breaks_no_tie():
+    """Means over seeds of equal metrics differ in the last digit."""
+    rng = np.random.default_rng(3)
+    exact = rng.integers(-2, 4, 300) / 20
+    values = exact + rng.uniform(-4e-8, 4e-8, 300)
+    assert wilcoxon(values) == wilcoxon(exact)
+    assert wilcoxon(exact)[0] == pytest.approx(stats.wilcoxon(exact[exact != 0].round(6)).pvalue)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +62,7 @@ def test_a_comparison_is_signed_and_needs_the_same_users():
     ours = rng.random(400).astype(np.float32)
     found = compare_users(ours, ours - np.float32(0.1) * (rng.random(400) < 0.5))
     assert 0 < found.low < found.mean_difference < found.high < 0.1
-    assert found.p_value < 1e-6
+    assert found.p_value < 1e-6 and found.rank_difference == 1.0
     same = compare_users(ours, ours)
     assert (same.mean_difference, same.low, same.high, same.p_value) == (0, 0, 0, 1)
     for wrong in (ours[:-1], ours[None]):

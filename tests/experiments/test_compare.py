@@ -40,7 +40,8 @@ def make_run(
     means = {name: float(column.mean()) for name, column in metrics.items()}
     results = {
         "model": model, "dataset": "ml-1m", "setting": "clean", "seed": config.seed, "preset": "tuned", "mode": mode,
-        "num_params": 1234, "valid": means, "test": means, "timings": {"train_s": 12.3}, "peak_rss_bytes": 2**30,
+        "num_params": 1234, "valid": means, "test": means, "timings": {}, "time": {"step_s": 12.0, "input_s": 0.3},
+        "peak_rss_bytes": 2**30,
     }  # fmt: skip
     stored = config.to_dict(DATASET) | {"data_sha256": data}
     directory = RunDirectory(path)
@@ -68,6 +69,9 @@ def test_runs_are_grouped_over_seeds_and_told_apart_by_their_settings(tmp_path):
     expected = np.mean([run.per_user["recall@20"] for run in runs], axis=0)
     np.testing.assert_allclose(groups[0].per_user("recall@20"), expected)
     np.testing.assert_allclose(groups[0].mean("recall@20"), expected.mean())
+    twins = [make_run(tmp_path / folder / "same", seed=1, lr=lr) for folder, lr in (("x", 0.1), ("y", 0.2))]
+    labels = [group.label for group in group_runs([load_run(path) for path in twins])]
+    assert labels == ["DiffRec (x/same)", "DiffRec (y/same)"]
     make_run(tmp_path / "again", seed=1)
     with pytest.raises(ConfigError, match="a1 and .*again are the same model with the same seed"):
         group_runs([load_run(tmp_path / name) for name in ("a1", "again")])

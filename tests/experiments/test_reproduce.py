@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from diffrec_jax.assembly import HOW
 from diffrec_jax.config import ConfigError
 from diffrec_jax.evaluation import compare_users, holm
+from diffrec_jax.training.run_directory import CONFIG_DIGEST
 from experiments import kept
 from experiments.config import new_run_config
 from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
@@ -27,7 +29,7 @@ from experiments.pages import to_html, to_markdown
 from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
-from experiments.runs import execute, parse_train_flags, shares_of_cores
+from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
 from experiments.sections import kendall, sections
 from experiments.store import Store, identity
 from experiments.studies import DATA, QUICK, STUDIES
@@ -88,7 +90,8 @@ def test_finished_runs_are_found_wherever_they_lie(tmp_path):
     assert place.parent == tmp_path and of[:12] in place.name
     run(tmp_path, "train", *TOY, "--model=popularity", "--per_user", f"--run_dir={tmp_path / 'old' / 'a run'}")
     assert Store(tmp_path).finished(of) == tmp_path / "old" / "a run" == Store(tmp_path).place(of, config)
-    (tmp_path / "old" / "a run" / "per_user_test.npz").unlink()
+    users = tmp_path / "old" / "a run" / "per_user_test.npz"
+    users.write_bytes(users.read_bytes()[:100])
     assert Store(tmp_path).finished(of) is None
     (tmp_path / "old" / "a run" / "config.json").write_text('{"torn')
     assert Store(tmp_path).place(of, config) == place
@@ -100,7 +103,11 @@ def test_commands_are_done_side_by_side_until_the_time_is_over(tmp_path):
 
     commands = {tmp_path / "a": sleep(0, 0), tmp_path / "b": sleep(0, 3)}
     assert dict(execute(commands, jobs=2)) == {tmp_path / "a": 0, tmp_path / "b": 3}
-    assert (tmp_path / "b.log").read_text() == "said\n"
+    assert (tmp_path / "b.log").read_text().splitlines()[1:] == ["said"]
+    list(execute({tmp_path / "b": sleep(0, 0)}))
+    assert (tmp_path / "b.log").read_text().count("\nsaid\n") == 2  # what was told before stays
+    (tmp_path / "b.log").write_bytes(f"error: older\n{STARTED}x\nerror: this\nlater ".encode() + b"\x94")
+    assert "exit code 3: this (" in str(failure(tmp_path / "b", 3))
     started = time.monotonic()
     assert list(execute({tmp_path / "c": sleep(600, 0)}, ends_at=started + 0.5)) == []
     assert list(execute({tmp_path / "d": sleep(0, 0)}, ends_at=started)) == []
@@ -118,7 +125,7 @@ def test_jobs_share_the_cores(tmp_path, monkeypatch):
     tell = [sys.executable, "-c", "import os, time; time.sleep(0.3); print(*sorted(os.sched_getaffinity(0)))"]
     paths = [tmp_path / name for name in "abc"]
     assert dict(execute(dict.fromkeys(paths, tell), jobs=2)) == dict.fromkeys(paths, 0)
-    told = [{int(core) for core in path.with_suffix(".log").read_text().split()} for path in paths]
+    told = [{int(core) for core in path.with_suffix(".log").read_text().splitlines()[-1].split()} for path in paths]
     expected = shares_of_cores(2)
     assert all(share in [each or cores for each in expected] for share in told)
     assert told[0] | told[1] == cores
@@ -131,6 +138,24 @@ def test_a_job_array_does_a_line_each(tmp_path):
     assert "#SBATCH --array=1-2\n" in script.read_text()
     subprocess.run(["sh", str(script)], env=os.environ | {"SLURM_ARRAY_TASK_ID": "2"}, check=True)
     assert [path.exists() for path in done] == [False, True]
+
+
+def test_what_is_missing_is_listed_for_others_to_run(tmp_path):
+    """On the standard output are commands alone, and the folder need not be there."""
+    given = ["--studies=timesteps", "--quick", f"--runs_dir={tmp_path / 'new'}"]
+    listed = run(tmp_path, "reproduce", *given, "--launch=list").stdout.splitlines()
+    assert len(listed) == 2 and all(" -m experiments.train " in line for line in listed)
+    run(tmp_path, "reproduce", *given, "--launch=slurm")
+    assert (tmp_path / "new" / "jobs.txt").read_text().splitlines() == listed
+    run(tmp_path, "reproduce", *given)
+    done = run(tmp_path, "reproduce", *given, "--launch=list")
+    assert done.stdout == "" and "nothing is missing" in done.stderr
+    folder = next(tmp_path.glob("new/*/config.json")).parent
+    (folder / "per_user_test.npz").unlink()
+    assert " -m experiments.evaluate " in run(tmp_path, "reproduce", *given, "--launch=list").stdout
+    (folder / "results.json").write_text("{")
+    told = run(tmp_path, "reproduce", *given, expect=2)
+    assert "1 of 1: " in told.stdout and "results.json is not valid JSON" in told.stderr
 
 
 CLEAR, UNCLEAR = (0.05, 0.15), (-0.01, 0.2)
@@ -161,6 +186,16 @@ def test_what_becomes_of_a_claim(values, at_least, p, interval, verdict):
     assert claim.verdict(p) == verdict
 
 
+def test_a_claim_needs_everything_on_its_side():
+    """Few users may gain much while most lose, and an error over all ratings fall while that of users grows."""
+    gained = ClaimFound("", "", "recall@20", False, "a", "b", [0.3, 0.2], [0.1, 0.05, 0.15])
+    assert gained.verdict(1e-9) == CONFIRMED
+    assert dataclasses.replace(gained, rank_difference=-0.4).verdict(1e-9) == REFUTED
+    error = dataclasses.replace(gained, metric="rmse", values=[0.98, 0.99], difference=[-0.01, -0.02, -0.005])
+    assert error.verdict(1e-9) == CONFIRMED
+    assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == REFUTED
+
+
 def test_orders_and_fronts():
     rng = np.random.default_rng(0)
     labels = [f"m{number}" for number in range(9)]
@@ -187,14 +222,17 @@ def test_labels_cover_neither_each_other_nor_points_where_there_is_room():
 
 
 def test_a_run_by_several_protocols(tmp_path):
-    """Whatever was measured; a file that is damaged counts as none."""
+    """Whatever was measured; a file that is damaged, or of other results, counts as none."""
+    results = {CONFIG_DIGEST: "a"}
     per_user = {"ndcg@7": np.array([0.5, 0.0, 0.2]), "num_relevant": np.array([2, 0, 1])}
-    assert by_protocol(tmp_path, per_user, "ndcg@7") == pytest.approx({"official": 0.7 / 3, "relevant users": 0.35})
+    expected = {"official": 0.7 / 3, "relevant users": 0.35}
+    assert by_protocol(tmp_path, results, per_user, "ndcg@7") == pytest.approx(expected)
     per_user["recall@7"], per_user["capped_recall@7"] = np.array([0.2, 0.0, 0.4]), np.array([0.4, 0.0, 0.8])
-    np.savez(tmp_path / FILES["sampled"], **{"recall@7": np.ones(3)})
+    np.savez(tmp_path / FILES["sampled"], **{"recall@7": np.ones(3), HOW: json.dumps({"config_sha256": "a"})})
     (tmp_path / FILES["valid-in-input"]).write_bytes(b"torn")
-    found = by_protocol(tmp_path, per_user, "recall@7")
+    found = by_protocol(tmp_path, results, per_user, "recall@7")
     assert found == pytest.approx({"official": 0.2, "relevant users": 0.3, "capped": 0.4, "sampled": 1.0})
+    assert "sampled" not in by_protocol(tmp_path, {CONFIG_DIGEST: "b"}, per_user, "recall@7")
 
 
 def found_of(study, labels):
@@ -319,6 +357,8 @@ def test_kept_runs_of_other_settings_are_left_out():
     nothing = Findings("models", {}, [])
     assert merged(old, nothing, needed("a"))[0].by_data == old.by_data
     assert merged(old, nothing)[0].by_data == old.by_data
+    elsewhere = Findings("models", {QUICK: old.by_data[ON_CLEAN]}, [])
+    assert merged(elsewhere, nothing)[0].by_data == elsewhere.by_data  # of no dataset of the study
     left, notes = merged(old, nothing, needed("b"))
     assert left.by_data == {} and notes == [
         "models on ml-1m clean is without DiffRec, MF, EASE: what was kept is of other settings"
@@ -343,6 +383,9 @@ def test_what_cannot_be_compared_stays_as_it_was():
         "models on ml-1m clean stays as it was, without new runs of DiffRec, MF: users' metrics were not kept of SLIM"
     ]
     assert dataclasses.replace(known, at_least=False) in same.claims  # the claim is the study's, its numbers are kept
+    without = needed("a")[1:]  # DiffRec is planned with other settings now
+    gone = merged(dataclasses.replace(found_on(ON_CLEAN, ["DiffRec", "MF"]), claims=[known]), half, without)[0]
+    assert known.p_value not in {own.p_value for own in gone.claims}
     whole = found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM", "EASE"])
     assert labels_of(merged(unknown, whole)[0]) == {"DiffRec", "MF", "SLIM", "EASE"}
     known_rows = found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM"])

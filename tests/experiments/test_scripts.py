@@ -220,6 +220,28 @@ def test_a_sweep_ranks_by_valid_and_hides_the_test(tmp_path):
 
 
 @pytest.mark.once
+@pytest.mark.parametrize(
+    ("script", "flags", "message"),
+    [
+        ("sweep", ("--grid=seed=1|2", "--", "--model=ials"), "--grid=seed is set by the sweep: give --seeds"),
+        ("sweep", ("--grid=lr2x=1|2", "--", "--model=ials"), "--grid=lr2x: experiments.train has no such flag"),
+        ("sweep", ("--grid=l2=1|2", "--", "--model=ials", "--seed=7"), "--seed after -- is set by this script"),
+        ("sweep", ("--grid=l2=1", "--show_metrics=recall@20,recall@7", "--", "--model=ease"), "'recall@7' is not"),
+        ("sweep", ("--grid=l2=1", "--show_metrics=recall@20,rmse", "--", "--model=ease"), "rmse is of ratings"),
+        ("compare", ("--models=ease", "--", "--model=mf"), "--model after -- is set by this script"),
+        ("reproduce", ("--quick", "--submit"), "--submit is for --launch=slurm"),
+        ("reproduce", ("--quick", "--jobs=2", "--launch=list"), "--jobs is for runs of this command itself"),
+        ("reproduce", ("--quick", "--data=ml-1m clean"), "--quick is on synthetic data"),
+        ("reproduce", ("--studies=steps", "--data=ml-100k"), "none of these studies is done on ml-100k"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused_before_any_run(tmp_path, script, flags, message):
+    folder = {"sweep": "sweep_dir", "compare": "compare_dir", "reproduce": "runs_dir"}[script]
+    assert message in run(tmp_path, script, f"--{folder}={tmp_path / 'runs'}", *flags, expect=2).stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.once
 def test_a_sweep_by_trials_leaves_out_what_fails(tmp_path):
     pytest.importorskip("optuna")
     flags = ["--trials=3", "--grid=lr=1e-2|1e38", f"--sweep_dir={tmp_path / 'sweep'}", "--", *TINY[:-3], "--epochs=2"]

@@ -43,6 +43,20 @@ def test_a_grid_is_the_product_of_values():
         parse_axes(["a=1", "b=2", "a=3"])
 
 
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.floats(0, 1))
+def test_a_value_that_is_written_stays_in_the_range_and_near(low, width, share):
+    axis = Range("x", low, low + width, is_whole=False)
+    value = low + share * width
+    assert axis.low <= float(axis.written(value)) <= axis.high
+    assert abs(float(axis.written(value)) - value) <= 0.02 * width + 1e-9 * abs(value)
+
+
+def test_a_value_has_as_many_digits_as_its_range_needs():
+    assert Range("lr", 1e-4, 1e-2, is_whole=False).written(0.00123456) == "0.00123"
+    assert Range("ema_decay", 0.99, 0.9999, is_whole=False).written(0.9998976) == "0.9999"
+    assert Range("ema_decay", 0.99, 0.9999, is_whole=False).written(0.9934567) == "0.99346"
+
+
 AXES = parse_axes(["lr=1e-4..1", "kind=good|bad", "layers=1..4"])
 
 

@@ -113,3 +113,14 @@ def test_noise_in_the_log_is_passed_over(tmp_path):
     assert [record["step"] for record in run.records()] == [3, 5]
     assert [record["seconds"] for record in run.clocks()] == [seconds]
     assert run.earlier_clocks() == ([seconds], 2.0)
+
+
+def test_the_peak_of_memory_is_that_of_all_processes_of_a_run(tmp_path, monkeypatch):
+    run, seconds = RunDirectory(tmp_path), dict.fromkeys(KINDS, 1.0)
+    monkeypatch.setattr("diffrec_jax.training.run_directory.peak_rss_bytes", lambda: 7)
+    run.log_clock(5, seconds)
+    assert run.peak_bytes(3) == 3  # the first process goes on
+    run.log({"event": "resume", "step": 5})
+    assert run.peak_bytes(3) == 7 and run.peak_bytes(9) == 9
+    run.log({"event": "clock", "step": 6, "seconds": seconds})  # as earlier versions wrote it
+    assert run.peak_bytes(9) is None
