@@ -179,7 +179,8 @@ def check_data(config: RunConfig, dataset: Dataset) -> None:
     if weighs and getattr(config.recommender, "needs_binary_rows", False):
         raise ConfigError(
             f"{family.title} as it is set takes rows of 0 and 1 alone, and these are weighted: leave the recency out "
-            "(none) and drop weights of the data (Dataset.without_weights), or take another noise_law and likelihood"
+            "(none) and drop weights of the data (Dataset.without_weights), or take another likelihood, noise law or "
+            "model"
         )
     if dataset.weighted and not family.learns_weights:
         raise ConfigError(

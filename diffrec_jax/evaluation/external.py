@@ -26,10 +26,6 @@ from diffrec_jax.typing import Array
 Scores = np.ndarray | sparse.sparray | Callable[[np.ndarray], np.ndarray]
 
 
-NARROW = 1024
-"""Scores share many digits where their spread is so small a part of them."""
-
-
 def evaluate_scores(
     scores: Scores,
     dataset: Dataset,
@@ -42,7 +38,8 @@ def evaluate_scores(
 
     Args:
       scores: [U, I], users and items numbered as in the dataset (``original_user_ids`` says which they are), or a
-        function of user numbers [n] that gives [n, I]; larger is better, -inf is never recommended. Rounded to float32.
+        function of user numbers [n] that gives [n, I]; larger is better, -inf is never recommended. float32 is the
+        fastest; other types are sorted first, so that no digit is lost.
       dataset: what is seen and what is relevant.
       ks: list lengths.
       mode: whether users without relevant items count as 0 (official) or are left out (relevant_users).
@@ -78,15 +75,16 @@ def evaluate_scores(
 
 
 def _as_float32(scores: np.ndarray) -> np.ndarray:
-    """Scores [n, I] as float32; rows whose values share many digits, as times in seconds do, less their largest."""
+    """Scores [n, I] as float32; of types with more digits, the finite ones of each row by their order, ties equal."""
     if scores.dtype.itemsize <= 4 and scores.dtype.kind == "f":
         return scores.astype(np.float32)
-    scores = scores.astype(np.float64)
-    known = np.isfinite(scores)
-    largest = np.max(scores, axis=1, keepdims=True, initial=-np.inf, where=known)
-    least = np.min(scores, axis=1, keepdims=True, initial=np.inf, where=known)
-    is_narrow = largest - least < np.abs(largest) / NARROW  # False where nothing is known
-    return (scores - np.where(is_narrow, largest, 0.0)).astype(np.float32)
+    order = np.argsort(scores, axis=1)
+    ascending = np.take_along_axis(scores, order, axis=1)
+    ranks = np.zeros(scores.shape, np.int64)
+    ranks[:, 1:] = np.cumsum(ascending[:, 1:] > ascending[:, :-1], axis=1)
+    found = np.empty(scores.shape, np.float32)
+    np.put_along_axis(found, order, ranks.astype(np.float32), axis=1)
+    return np.where(np.isfinite(scores), found, scores.astype(np.float32))
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:

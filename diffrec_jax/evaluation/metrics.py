@@ -6,6 +6,7 @@ items the user has; a user without any gets 0 from every metric. Lists shorter t
 
 from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,12 +37,17 @@ def capped_recall_at_k(hits: Array, num_relevant: Array, k: int) -> Array:
     return _ratio(_num_hits(hits, k), jnp.minimum(num_relevant, k))
 
 
+def _weighed(values: Array, weights: np.ndarray) -> Array:
+    """The sum of values [..., K] times weights [K], [...], in float32 whatever a GPU rounds products to."""
+    return jnp.matmul(values, jnp.asarray(weights, jnp.float32), precision=jax.lax.Precision.HIGHEST)
+
+
 def ndcg_at_k(hits: Array, num_relevant: Array, k: int) -> Array:
     """sum of 1/log2(rank + 1) over the hits, divided by its largest value for min(k, |relevant|) hits."""
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
     ideal = jnp.asarray(np.concatenate([[0.0], np.cumsum(discounts)]), jnp.float32)
     top = hits[..., :k]
-    gain = top.astype(jnp.float32) @ jnp.asarray(discounts[: top.shape[-1]], jnp.float32)
+    gain = _weighed(top.astype(jnp.float32), discounts[: top.shape[-1]])
     ideal_gain = ideal[jnp.minimum(num_relevant, k)]
     return jnp.where(num_relevant > 0, gain / jnp.where(ideal_gain > 0, ideal_gain, 1.0), 0.0)
 
@@ -56,8 +62,8 @@ def mrr_at_k(hits: Array, num_relevant: Array, k: int) -> Array:
 def average_precision_at_k(hits: Array, num_relevant: Array, k: int) -> Array:
     """sum of the precision at every hit, divided by min(k, |relevant|); its mean over users is MAP@k."""
     top = hits[..., :k].astype(jnp.float32)
-    reciprocal_ranks = jnp.asarray(1.0 / np.arange(1, top.shape[-1] + 1), jnp.float32)
-    return _ratio((top * jnp.cumsum(top, -1)) @ reciprocal_ranks, jnp.minimum(num_relevant, k))
+    found = _weighed(top * jnp.cumsum(top, -1), 1.0 / np.arange(1, top.shape[-1] + 1))
+    return _ratio(found, jnp.minimum(num_relevant, k))
 
 
 def hit_rate_at_k(hits: Array, num_relevant: Array, k: int) -> Array:

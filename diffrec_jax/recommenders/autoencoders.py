@@ -44,6 +44,11 @@ class MultiDAEConfig:
         """Checks every value."""
         check_settings(self)
 
+    @property
+    def needs_binary_rows(self) -> bool:
+        """Whether rows with other values than 0 and 1 make no sense: above 1 this likelihood has no bound."""
+        return self.likelihood == "bernoulli"
+
 
 @dataclass(frozen=True)
 class MultiDAEPlusConfig(MultiDAEConfig):

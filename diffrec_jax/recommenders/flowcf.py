@@ -4,7 +4,7 @@ The network is DiffRec's, not the released one. Reference: arXiv:2502.07303.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ class FlowCFConfig:
     The released network has a second hidden layer, and dropout before each layer.
     """
 
+    needs_binary_rows: ClassVar[bool] = True
+    """What it draws and follows is 0 or 1."""
     dims: tuple[int, ...] = setting((300,), "Hidden layer sizes of the way out, as of DiffRec.")
     num_timesteps: int = setting(9, "N, steps of the flow.", at_least=1, aliases=("steps",))
     num_steps_followed: int = setting(

@@ -6,6 +6,7 @@ weighted by recency: T-EASE is EASE scored from such rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -62,8 +63,8 @@ class SlimConfig:
 
     l1: float = setting(
         0.1,
-        "L1 regularisation of the sum of squared errors over all users, divided by their number and 2 (as scikit-learn "
-        "counts).",
+        "L1 regularisation, beside half the sum of squared errors over all users (scikit-learn divides that sum by "
+        "their number, and so these two).",
         at_least=0,
     )
     l2: float = setting(1.0, "L2 regularisation, counted likewise.", at_least=0)
@@ -130,7 +131,9 @@ class GFCFConfig:
 
     rank: int = setting(256, "Rank of the ideal low-pass filter.", at_least=1)
     alpha: float = setting(0.3, "Weight of the ideal low-pass filter.", at_least=0)
-    seed: int = seed_setting(1, "Seed of the randomised SVD.")
+    seed: int = seed_setting(1, "Seed of the SVD of many users and items; of few it is exact.")
+    uses_seed: ClassVar[bool] = False
+    """The factors are as good as exact with any."""
 
     def __post_init__(self) -> None:
         """Checks every value."""

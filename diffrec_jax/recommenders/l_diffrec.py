@@ -129,10 +129,14 @@ class LDiffRecConfig(DiffusionConfig):
 
 
 def annealed_diffusion_weight(config: LDiffRecConfig, epoch: Array) -> Array:
-    """lambda in an epoch: max((1 - (epoch + 1) / epochs) lambda, minimum); the released scripts count epochs from 1."""
+    """lambda in an epoch: max((1 - (epoch + 1) / epochs) lambda, minimum), never above lambda.
+
+    The released scripts count epochs from 1.
+    """
     epochs = config.diffusion_loss_weight_epochs
     share = 1.0 - (epoch + 1) / epochs if epochs else jnp.ones(())
-    return jnp.maximum(share * config.diffusion_loss_weight, config.diffusion_loss_weight_min)
+    least = min(config.diffusion_loss_weight, config.diffusion_loss_weight_min)
+    return jnp.maximum(share * config.diffusion_loss_weight, least)
 
 
 def annealed_kl_weight(config: LDiffRecConfig, step: Array) -> Array:

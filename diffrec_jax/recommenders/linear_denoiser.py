@@ -25,7 +25,7 @@ class LinearFit:
 
     l2: float = setting(1000.0, "L2 regularisation.", above=0)
     dropout: float = setting(0.5, "Rate at which items are taken from a row.", at_least=0, below=1)
-    user_weight_power: float = setting(0.0, "A user of n items weighs n to this power.", at_least=0)
+    user_weight_power: float = setting(0.0, "A user of n items weighs (n / mean n) to this power.", at_least=0)
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -35,7 +35,8 @@ class LinearFit:
 def user_weighted(train: sparse.csr_array, power: float) -> sparse.csr_array:
     """The rows times the root of their users' weights, which have mean 1 where all users are alike, float64 [U, I]."""
     counts = np.diff(train.indptr)
-    weights = (np.maximum(counts, 1) / max(counts.mean(), 1e-12)) ** power
+    mean = counts.sum() / max(np.count_nonzero(counts), 1)  # of users with items: others change nothing
+    weights = (np.maximum(counts, 1) / max(mean, 1.0)) ** power
     values = train.data.astype(np.float64) * np.repeat(np.sqrt(weights), counts)
     return sparse.csr_array((values, train.indices, train.indptr), shape=train.shape)
 

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
 from diffrec_jax.data import (
     DataError,
@@ -9,6 +10,7 @@ from diffrec_jax.data import (
     read_item_embeddings,
     svd_item_embeddings,
 )
+from diffrec_jax.data.embeddings import leading_column_factors
 from diffrec_jax.data.synthetic import SyntheticSpec
 from tests.data.test_communities import NEEDS_LEIDEN
 
@@ -70,6 +72,23 @@ def test_svd_embeddings_reproduce_the_normalised_matrix():
     embeddings = svd_item_embeddings(train, 100).astype(np.float64)
     assert embeddings.shape == (21, 12)
     np.testing.assert_allclose(embeddings @ embeddings.T, normalised.T @ normalised, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(80, 30), (30, 80)])
+def test_factors_are_those_of_a_whole_svd(shape, monkeypatch):
+    """Values that lie close together, too; and about, of matrices too large for that."""
+    rng = np.random.default_rng(0)
+    matrix = sparse.csr_array(rng.random(shape) * (rng.random(shape) < 0.3))
+    _, values, right = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    singular_values, vectors = leading_column_factors(matrix, 10)
+    np.testing.assert_allclose(singular_values, values[:10], rtol=1e-5)
+    np.testing.assert_allclose(vectors @ vectors.T, right[:10].T @ right[:10], atol=1e-5)
+    monkeypatch.setattr("diffrec_jax.data.embeddings.MOST_EXACT", 0)
+    about = leading_column_factors(matrix, 10)
+    np.testing.assert_allclose(about[0], values[:10], rtol=0.01)
+    assert np.linalg.norm(right[:10] @ about[1]) ** 2 > 0.99 * 10
+    small = leading_column_factors(matrix, 100)
+    assert small[1].shape == (shape[1], 30)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import sparse
 
 import diffrec_jax as dr
 from diffrec_jax.data import DataError, SyntheticSpec, make_synthetic
@@ -70,7 +71,8 @@ def test_scores_of_more_digits_than_float32_keep_their_order(scores):
     """As times in seconds have."""
     order = np.argsort(np.argsort(-np.where(np.isfinite(scores), scores, -1e9), axis=1), axis=1)
     expected = dr.evaluate_scores(-order.astype(np.float32), DATASET, ks=(5,)).mean()
-    for many in (1.7e9 - order, 1_700_000_000 - order, 1.7e9 + np.where(order > 20, -np.inf, -order)):
+    sparse_times = sparse.csr_array(np.where(order > 20, 0, 1_700_000_000 - order))
+    for many in (1.7e9 - order, 1_700_000_000 - order, 1.7e9 + np.where(order > 20, -np.inf, -order), sparse_times):
         assert dr.evaluate_scores(many, DATASET, ks=(5,)).mean() == expected
     peaked = np.where(order == 0, 0.9, 1e-9 / (1 + order))  # of a softmax: small ones keep their digits
     assert dr.evaluate_scores(peaked, DATASET, ks=(5,)).mean() == expected

@@ -198,13 +198,23 @@ def test_latent_vectors_and_rows_without_shares_are_refused():
         register_noise_law("bernoulli", jax.random.normal)
 
 
-@pytest.mark.parametrize("of_rows", [{"noise_law": "bernoulli"}, {"likelihood": "bernoulli"}], ids=str)
-def test_rows_that_are_not_0_or_1_are_refused(of_rows):
-    config = make_run_config("diffrec", MEMORY, **of_rows)
+@pytest.mark.parametrize(
+    ("model", "of_rows"),
+    [
+        ("diffrec", {"noise_law": "bernoulli"}),
+        ("diffrec", {"likelihood": "bernoulli"}),
+        ("multivae", {"likelihood": "bernoulli"}),
+        ("flowcf", {}),
+    ],
+    ids=str,
+)
+def test_rows_that_are_not_0_or_1_are_refused(model, of_rows):
+    config = make_run_config(model, MEMORY, **of_rows)
     check_data(config, DATASET)
     for recency in ({"train_recency": "exp:5"}, {"target_recency": "exp:5"}, {"infer_recency": "linear:0:1"}):
         with pytest.raises(ConfigError, match="takes rows of 0 and 1 alone, and these are weighted"):
             check_data(with_settings(config, recency, trains=False), DATASET)
     with pytest.raises(ConfigError, match="takes rows of 0 and 1 alone"):
         check_data(config, dataclasses.replace(DATASET, weighted=True))
-    check_data(with_settings(config, {"noise_law": "gaussian", "likelihood": "gaussian", **recency}), DATASET)
+    if of_rows:
+        check_data(with_settings(config, {**dict.fromkeys(of_rows, "gaussian"), **recency}), DATASET)

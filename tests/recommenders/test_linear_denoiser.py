@@ -54,6 +54,8 @@ def test_no_other_matrix_of_zero_diagonal_has_less_error_on_dropped_rows():
 
 def test_users_of_the_same_number_of_items_weigh_the_same():
     np.testing.assert_array_equal(user_weighted(sparse.csr_array(np.eye(5, dtype=np.float32)), 0.7).data, np.ones(5))
+    with_nobody = sparse.csr_array(sparse.vstack([TRAIN, sparse.csr_array((3, TRAIN.shape[1]))]))
+    np.testing.assert_array_equal(user_weighted(with_nobody, 0.7).data, user_weighted(TRAIN, 0.7).data)
     users = user_weighted(TRAIN, 1.0).toarray()
     np.testing.assert_allclose(np.square(users).sum(axis=1) / user_weights(1.0), X.sum(axis=1), rtol=1e-6)
 
