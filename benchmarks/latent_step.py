@@ -77,7 +77,9 @@ def measure(shape: Shape, dataset: Dataset, repeats: int) -> Measurement:
     share = num_params(latent) / num_params(plain)
     latent_gib, plain_gib = (step_bytes(training) / GIB for training in (latent, plain))
     return Measurement(
-        rows=[Row("training step", seconds["ours"], seconds["peer"], flops, has_memory=True)],
+        rows=[
+            Row("a step of L-DiffRec, beside one of DiffRec", seconds["ours"], seconds["peer"], flops, has_memory=True)
+        ],
         notes=[
             f"L-DiffRec has {num_params(latent):,} parameters, {share:.0%} of DiffRec's {num_params(plain):,}",
             f"the compiled steps hold {latent_gib:.2f} and {plain_gib:.2f} GiB: {plain_gib - latent_gib:.2f} GiB less",

@@ -89,7 +89,7 @@ def dots(name: str, values: Mapping[str, Sequence[float]], xlabel: str) -> str:
             )
             axes.plot(own, [place] * len(own), ".", color=COLOURS[1], markersize=3, zorder=3)
         axes.set_yticks(range(len(values)), [label.replace("$", r"\$") for label in values])
-        axes.invert_yaxis()
+        axes.set_ylim(len(values) - 0.4, -0.6)
         axes.grid(axis="x", alpha=0.25)
         axes.set(xlabel=xlabel)
 

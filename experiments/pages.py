@@ -38,11 +38,13 @@ p { max-width: 48rem; }
 code { background: var(--soft); padding: .1em .3em; border-radius: 4px; overflow-wrap: anywhere; }
 a { color: var(--link); }
 nav ul { columns: 16rem; padding-left: 1.2rem; }
-.scroll { overflow-x: auto; margin: 1rem 0; }
+.scroll { overflow-x: auto; margin: 1rem 0; scrollbar-width: thin;
+  background: linear-gradient(90deg, transparent calc(100% - 3rem), var(--paper)) local,
+    linear-gradient(270deg, var(--line), transparent .75rem); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th.text, td.text { text-align: left; white-space: normal; min-width: 8rem; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th.text, td.text { text-align: left; white-space: normal; min-width: 6rem; max-width: 24rem; }
 tbody tr:hover { background: var(--soft); }
 th button { all: unset; cursor: pointer; font-weight: 600; }
 th button:focus-visible { outline: 2px solid var(--link); }

@@ -83,7 +83,7 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
     epochs = [record for record in records if record["event"] == "epoch"]
     if not evaluations:
         axes.plot([record["epoch"] for record in epochs], [record["loss"] for record in epochs], color="0.5")
-        axes.set(xlabel="epoch", ylabel="training loss", yscale="log", title=_plain(title))
+        axes.set(xlabel="epoch", ylabel="training loss (log)", yscale="log", title=_plain(title))
         _save(figure, path, f"{title}: metrics.jsonl of {path.parent}")
         return True
     at = [record["epoch"] for record in evaluations]
@@ -104,8 +104,8 @@ def plot_learning_curve(records: list[dict[str, Any]], metric: str, title: str, 
         zorder=0,
         label="training loss",
     )
-    loss_axes.set(ylabel="training loss", yscale="log")
+    loss_axes.set(ylabel="training loss (log)", yscale="log")
     handles = [*axes.get_lines(), *loss_axes.get_lines()]
-    axes.legend(handles=handles, loc="lower right")
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize="small")
     _save(figure, path, f"{title}: metrics.jsonl of {path.parent}")
     return True

@@ -5,14 +5,26 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import CONFIRMED, METRIC, OPEN, REFUTED, Findings, adjusted_p
-from .measured import COSTS, Measured, Row, beside
+from .findings import METRIC, Findings, adjusted_p
+from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
 from .protocols import SWITCHES
 from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
 from .tables import Column, make_columns
 
 COMMAND = "python -m experiments.reproduce --studies={}"
+RULE = (
+    "Each claim is tested on the test split, over seeds. A difference counts where Wilcoxon's test over users, "
+    "adjusted by Holm's method for all claims of this table, has p < .05, the 95% interval of the mean difference is "
+    'without 0, and both speak for the same side. "About as accurate" and "at least as good" are confirmed where the '
+    "other one is not better by this rule: nothing was found against them, which does not show that both are equal. "
+    "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors. Of costs, the "
+    "means are compared."
+)
 PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
+
+
+BARS = "Means, with the standard deviation over seeds"
+DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
 
 
 @dataclass(frozen=True)
@@ -70,14 +82,10 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
     claims = claims_table(found)
     if claims.rows:
         yield Heading("Does the paper's claim hold?")
-        yield Paragraph(
-            f"Each claim is tested on the test split, averaged over seeds: a difference in {METRIC} counts where "
-            "Wilcoxon's test over users, adjusted by Holm's method for all claims of this table, has p < .05 and the "
-            "interval of the mean difference is without 0. Of costs, the means are compared."
-        )
+        yield Paragraph(RULE)
         yield claims
-        listed = "; ".join(f"{claim}: {why}" for claim, why in NOT_TESTABLE)
-        yield Paragraph(f"Not testable here. {listed}.")
+        yield Paragraph("What cannot be tested with the data here:")
+        yield TableBlock(["claim", "why not"], [[Cell(text, text) for text in both] for both in NOT_TESTABLE])
     for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
     yield from methods(found)
@@ -90,7 +98,6 @@ def measured_studies(found: Mapping[str, Findings]) -> list[Study]:
 
 def claims_table(found: Mapping[str, Findings]) -> TableBlock:
     """Each claim, the numbers, and what becomes of it."""
-    order = (CONFIRMED, REFUTED, OPEN)
     tested = [(study, claim) for study in measured_studies(found) for claim in found[study.name].claims]
     adjusted = adjusted_p([claim for _, claim in tested])
     rows = []
@@ -102,15 +109,15 @@ def claims_table(found: Mapping[str, Findings]) -> TableBlock:
         rows.append(
             [
                 Cell(claim.text, claim.text),
+                Cell(verdict, verdict),
                 Cell(claim.data, claim.data),
                 Cell(f"{claim.metric}: {means}", claim.metric),
                 Cell(difference, claim.difference[0] if claim.difference else 0.0),
                 Cell("-" if p is None else f"{p:.2g}", 2.0 if p is None else p),
-                Cell(verdict, order.index(verdict)),
                 Cell(study.name, study.name),
             ]
         )
-    return TableBlock(["claim", "data", "measured", "difference [95%]", "p (Holm)", "verdict", "study"], rows)
+    return TableBlock(["claim", "verdict", "data", "measured", "difference [95%]", "p (Holm)", "study"], rows)
 
 
 def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
@@ -123,9 +130,9 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     for data, measured in found.by_data.items():
         if len(found.by_data) > 1:
             yield Heading(f"{study.title}: {data}", 3)
-        yield study_table(study, data, measured)
+        yield from study_tables(study, data, measured)
         if plots and not study.data_axis:
-            yield study_picture(study, data, measured)
+            yield from study_pictures(study, data, measured)
         if study.protocols:
             yield from protocols_of(study, data, measured)
             if plots:
@@ -150,16 +157,22 @@ def with_published(study: Study, data: str, measured: Measured) -> Measured:
     return beside(measured, {label: dict(zip(PUBLISHED_METRICS, values)) for label, values in published.items()})
 
 
-def study_table(study: Study, data: str, measured: Measured) -> TableBlock:
-    """Accuracy, significance and costs."""
+def study_tables(study: Study, data: str, measured: Measured) -> Iterator[TableBlock]:
+    """Accuracy and significance, with the costs; of all models, which have many columns, in two tables."""
     measured = with_published(study, data, measured)
-    columns = make_columns(measured, study.costs)
+    columns, rows = make_columns(measured, study.costs), ordered(study, measured)
     if not study.protocols:
-        hidden = ("coverage", "gini", "popularity", "novelty", "capped")
-        columns = [column for column in columns if not column.heading.startswith(hidden)]
-    rows = ordered(study, measured)
-    first = study.axis or ("model" if study.protocols else "variant")
-    headings = [first if column.heading == "model" else column.heading for column in columns]
+        hidden = (*BEYOND_ACCURACY, "capped")
+        yield _table([own for own in columns if not own.heading.startswith(hidden)], rows, study.axis or "variant")
+        return
+    beside = [own for own in columns if own.heading.startswith(BEYOND_ACCURACY) or own.heading in study.costs]
+    yield _table([own for own in columns if own not in beside], rows, "model")
+    yield _table([columns[0], *beside], [row for row in rows if row.num_seeds], "model")
+
+
+def _table(columns: list[Column], rows: list[Row], first: str) -> TableBlock:
+    """Its first heading is what the rows are."""
+    headings = [first, *(column.heading for column in columns[1:])]
     return TableBlock(headings, [[_cell(column, row) for column in columns] for row in rows])
 
 
@@ -168,14 +181,19 @@ def _cell(column: Column, row: Row) -> Cell:
     return Cell(column.marked(row, "**{}**".format), number if number is not None else float("-inf"))
 
 
-def study_picture(study: Study, data: str, measured: Measured) -> Picture:
-    """Accuracy along the axis, or of each variant."""
-    name, rows = f"{study.name}-{data}".replace(" ", "-"), ordered(study, measured)
-    values = {row.label: row.test[METRIC] for row in rows}
-    description = f"{METRIC} on {data}, test: {study.title}"
-    if study.axis is None:
-        return Picture(name, figures.dots(name, values, METRIC), description)
-    return Picture(name, figures.lines(name, {data: values}, study.axis, METRIC), description)
+def study_pictures(study: Study, data: str, measured: Measured) -> Iterator[Picture]:
+    """Accuracy, and errors where there are any, along the axis or of each variant."""
+    rows = ordered(study, with_published(study, data, measured))
+    for metric in (METRIC, "rmse"):
+        values = {row.label: row.test[metric] for row in rows if metric in row.test}
+        if not values:
+            continue
+        name = f"{study.name}-{data}{'' if metric == METRIC else f' {metric}'}".replace(" ", "-")
+        description = f"{metric} on {data}, test: {study.title}. "
+        if study.axis is None:
+            yield Picture(name, figures.dots(name, values, metric), description + DOTS)
+        else:
+            yield Picture(name, figures.lines(name, {data: values}, study.axis, metric), description + BARS)
 
 
 def data_picture(study: Study, found: Findings) -> Picture:
@@ -190,7 +208,7 @@ def data_picture(study: Study, found: Findings) -> Picture:
         for variant in study.variants
     }
     drawn = figures.lines(study.name, {label: own for label, own in series.items() if own}, study.data_axis, METRIC)
-    return Picture(study.name, drawn, f"{METRIC}, test: {study.title}")
+    return Picture(study.name, drawn, f"{METRIC}, test: {study.title}. {BARS}")
 
 
 def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
@@ -231,7 +249,7 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
     """Accuracy against each cost."""
     metric = METRIC.replace("recall", "ndcg")
     yield Heading(f"Accuracy against cost: {data}", 3)
-    yield Paragraph("Named in large: models that no other beats in both.")
+    yield Paragraph("In orange, with larger names: models that no other one is both more accurate and cheaper than.")
     yield command_of(study, [data])
     for cost, told in PARETO.items():
         points = {

@@ -29,7 +29,7 @@ from diffrec_jax.assembly import (
     seconds_per_1000_users,
     write_per_user,
 )
-from diffrec_jax.config import ConfigError, RunConfig, baseline_config, baselines_of
+from diffrec_jax.config import ConfigError, RunConfig, baseline_config, baselines_of, default_k
 from diffrec_jax.data import Dataset, item_counts
 from diffrec_jax.devices import DeviceStrategy, is_primary
 from diffrec_jax.evaluation import SplitResult, beyond_accuracy
@@ -155,6 +155,10 @@ def show(results: dict[str, Any], ks: tuple[int, ...], run_directory: RunDirecto
         costs.insert(0, f"{timings['train_s_per_epoch']:.2f} s an epoch, {timings['eval_s']:.1f} s an evaluation")
     if results["best_epoch"] is not None:
         costs.insert(0, f"best epoch {results['best_epoch']:g}")
+    if results.get("valid"):
+        k = default_k(ks)
+        told = ", ".join(f"{name} {results['valid'][name]:.4f}" for name in (f"recall@{k}", f"ndcg@{k}"))
+        costs.insert(0, f"on valid {told}")
     console.print("; ".join(costs))
     console.print(f"results in {run_directory.path / 'results.json'}")
 

@@ -89,6 +89,8 @@ def test_ratings_are_predicted_beside_simple_baselines():
     own = baseline_config(plain, "popularity")
     counted = assembly.evaluate_fitted(own, own.make_fitted(rated), rated, DeviceStrategy())["test"].mean()
     assert counted == found["popularity"]
+    recent = dataclasses.replace(config, recency=RecencyConfig(infer_recency="exp:5"))
+    assert baseline_config(recent, "popularity").recency == RecencyConfig()
     assert baselines_of(dataclasses.replace(config, model="biases")) == ("popularity", "global_mean")
 
 

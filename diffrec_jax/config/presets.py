@@ -113,9 +113,8 @@ def baselines_of(config: RunConfig) -> tuple[str, ...]:
 
 
 def baseline_config(config: RunConfig, name: str) -> RunConfig:
-    """The configuration of a baseline of a run: popularity counts interactions, the others predict ratings."""
+    """The configuration of a baseline of a run: popularity counts interactions alike, the others predict ratings."""
     family = MODELS[name]
-    recency = config.recency
-    if recency.hold_ratings:
-        recency = RecencyConfig(row_values="ratings" if family.predicts_values else "ones")
+    holds_ratings = config.recency.hold_ratings and family.predicts_values
+    recency = RecencyConfig(row_values="ratings" if holds_ratings else "ones")
     return dataclasses.replace(config, model=name, preset="none", recommender=family.config_class(), recency=recency)

@@ -47,7 +47,7 @@ def evaluate_scores(
 
     Raises:
       DataError: the scores are of another shape.
-      ScoresError: one is NaN or infinite.
+      ScoresError: one is NaN or +inf.
       ValueError: there is nothing to average over.
     """
     check_relevant(dataset, mode)

@@ -187,7 +187,7 @@ class Evaluator:
 
         Raises:
           DataError: matrices of several shapes, that are no valid CSR, or that store an entry twice.
-          ScoresError: a score is NaN or infinite.
+          ScoresError: a score is NaN or +inf.
           ValueError: there is no user to evaluate, or user_ids are no integers [n] that number rows.
         """
         if not checked:

@@ -80,7 +80,7 @@ def recommend(
         weights are not as many as its items, or users and histories are both given.
       ConfigError: the model has nothing for new users (one from outside, without a score_new_fn; one whose rows hold
         ratings), or k is below 1.
-      ScoresError: a score is NaN or infinite.
+      ScoresError: a score is NaN or +inf.
     """
     if users is not None and histories is not None:
         raise DataError("give users or histories, not both")
