@@ -65,16 +65,6 @@ def windowed_attention(query: Array, key: Array, value: Array, rows: Array, bias
     return found.reshape(-1, num_heads, query.shape[-1])[: query.shape[0]]
 
 
-def _future_weights(rows: Array, horizon: float, window: int) -> Array:
-    """Of each place of a block, those of the places of its block and the next, [blocks, window, 2 window]."""
-    ahead = (np.arange(2 * window)[None] - np.arange(window)[:, None])[None]
-    decays = np.exp(-(np.maximum(ahead, 1) - 1) / horizon) if horizon else (ahead == 1).astype(np.float64)
-    decays = np.where((ahead >= 1) & (ahead <= window), decays, 0.0).astype(np.float32)
-    own = in_blocks(rows, window, -1)
-    around = with_next(own, -1)
-    return jnp.asarray(decays) * ((own[:, :, None] == around[:, None]) & (around >= 0)[:, None])
-
-
 def future_means(vectors: Array, rows: Array, horizon: float, window: int) -> tuple[Array, Array]:
     """Of each place, the mean of the vectors of later places of its row, the k-th weighing exp(-(k-1)/horizon).
 
@@ -87,31 +77,16 @@ def future_means(vectors: Array, rows: Array, horizon: float, window: int) -> tu
     Returns:
       Means [N, D], 0 where nothing follows, and whether something does [N].
     """
-    weights, blocks = _future_weights(rows, horizon, window), in_blocks(vectors, window, 0.0)
+    ahead = (np.arange(2 * window)[None] - np.arange(window)[:, None])[None]
+    own, blocks = in_blocks(rows, window, -1), in_blocks(vectors, window, 0.0)
+    around = with_next(own, -1)
+    decays = np.exp(-(np.maximum(ahead, 1) - 1) / horizon) if horizon else (ahead == 1).astype(np.float64)
+    decays = np.where((ahead >= 1) & (ahead <= window), decays, 0.0).astype(np.float32)
+    weights = decays * ((own[:, :, None] == around[:, None]) & (around >= 0)[:, None])
     total = jnp.sum(weights, axis=-1)
     means = jnp.einsum("nqk,nkd->nqd", weights, with_next(blocks, 0.0)) / jnp.maximum(total, 1e-20)[..., None]
     size = vectors.shape[1]
     return means.reshape(-1, size)[: vectors.shape[0]], (total > 0).reshape(-1)[: vectors.shape[0]]
-
-
-def future_draws(uniforms: Array, rows: Array, horizon: float, window: int) -> Array:
-    """Of each place, a later place of its row, drawn with the weights of ``future_means``; any where nothing follows.
-
-    Args:
-      uniforms: [N], in [0, 1).
-      rows: as of ``windowed_attention``.
-      horizon: as of ``future_means``.
-      window: likewise.
-
-    Returns:
-      Places [N] int32.
-    """
-    num_places = rows.shape[0]
-    sums = jnp.cumsum(_future_weights(rows, horizon, window), axis=-1)
-    drawn = in_blocks(uniforms, window, 0.0)[..., None] * sums[..., -1:] * (1.0 - 1e-6)  # below the sum, if rounded
-    ahead = jnp.sum(sums <= drawn, axis=-1)
-    places = window * jnp.arange(sums.shape[0])[:, None] + ahead
-    return jnp.minimum(places.reshape(-1)[:num_places], num_places - 1)
 
 
 class SASRecEncoder(nn.Module):

@@ -14,16 +14,14 @@ import numpy as np
 from scipy import sparse
 
 from diffrec_jax.data.batching import CAPACITY_UNIT, RowBatch
-from diffrec_jax.models.sasrec import SASRecEncoder, future_draws, future_means
+from diffrec_jax.models.sasrec import SASRecEncoder, future_means
 from diffrec_jax.recommenders.base import Recommender, StepContext
-from diffrec_jax.rows import entry_keys, fold_each, num_entries, row_starts, sum_over_entries
+from diffrec_jax.rows import entry_keys, num_entries, row_starts, sum_over_entries
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
 MOST_ITEMS, USUAL_NEGATIVES = 30_000, 2048
 """Items up to which all of them are the softmax's, and how many are drawn beyond."""
-FUTURE_PLACE = 2**20
-"""Of draws of later items, among those of an entry's key."""
 LONG_ROWS, LONG_HORIZON = 20, 3.0
 """Mean length from which on rows are long, and their horizon."""
 
@@ -72,47 +70,44 @@ class SASRecConfig:
 
 
 def mean_row_length(train: sparse.csr_array) -> float:
-    """Items of a user, averaged over those who have any: others are not trained on."""
+    """Items of a user, averaged over those who have any: others tell nothing."""
     return train.nnz / max(np.count_nonzero(np.diff(train.indptr)), 1)
 
 
-def log_sums(hidden: Array, vectors: Array) -> Array:
-    """log of the sum of exp(h'v) over vectors v [K, D], of each h of [N, D]: [N]."""
+def softmax_losses(
+    hidden: Array, targets: Array, next_items: Array, item_vectors: Array, negatives: Array | None
+) -> Array:
+    """log Z - h't of each place, [N]: the cross-entropy of a target whose mean vector is t.
 
-    @jax.checkpoint
-    def of_chunk(chunk: Array) -> Array:  # logits of one chunk exist at a time, in either direction
-        return jax.nn.logsumexp(chunk @ vectors.T, axis=-1)
-
-    size = CAPACITY_UNIT if len(hidden) % CAPACITY_UNIT == 0 else len(hidden)
-    return jax.lax.map(of_chunk, hidden.reshape(-1, size, hidden.shape[1])).reshape(-1)
-
-
-def softmax_losses(hidden: Array, targets: Array, item_vectors: Array) -> Array:
-    """log Z - h't of each place, [N]: the cross-entropy over all items of a target whose mean vector is t.
+    Z sums exp(h'v) over all items. With K negatives, drawn uniformly of all items, it is the next item's term plus
+    I / K times the sum over those that are another item. That is unbiased, but its logarithm is too small on average:
+    the fewer the negatives, the sharper the probabilities. Negatives that weigh as much as the positive have the right
+    ones for any K (arXiv:1809.01812), and rank worse (docs/tuning.md).
 
     Args:
       hidden: h [N, D].
       targets: t [N, D].
-      item_vectors: v [I, D]; Z sums exp(h'v) over them.
+      next_items: [N] item ids, for a Z of negatives.
+      item_vectors: v [I, D].
+      negatives: [K] item ids; None for all items.
     """
-    return log_sums(hidden, item_vectors) - jnp.sum(hidden * targets, axis=-1)
+    given = (hidden, next_items)
+    vectors = item_vectors if negatives is None else item_vectors[negatives]
 
+    @jax.checkpoint
+    def log_sums(chunk: tuple[Array, Array]) -> Array:  # logits of one chunk exist at a time, in either direction
+        own, next_ids = chunk
+        logits = own @ vectors.T
+        if negatives is None:
+            return jax.nn.logsumexp(logits, axis=-1)
+        logits = jnp.where(negatives[None] == next_ids[:, None], -jnp.inf, logits)
+        positive = jnp.sum(own * item_vectors.at[next_ids].get(mode="clip"), axis=-1)
+        scale = np.log(item_vectors.shape[0] / len(negatives))
+        return jnp.logaddexp(jax.nn.logsumexp(logits, axis=-1) + scale, positive)
 
-def sampled_losses(hidden: Array, positives: Array, negatives: Array) -> Array:
-    """Cross-entropy of a positive among itself and K negatives, of each place, [N].
-
-    With negatives that are drawn uniformly of all items, and weigh as much as the positive, the probabilities that
-    minimise it are those of the softmax over all items, for any K.
-
-    Reference: Ma and Collins, arXiv:1809.01812, section 3.1 (ranking).
-
-    Args:
-      hidden: h [N, D].
-      positives: vectors [N, D].
-      negatives: vectors [K, D]; the positive may be among them.
-    """
-    own = jnp.sum(hidden * positives, axis=-1)
-    return jnp.logaddexp(log_sums(hidden, negatives), own) - own
+    size = CAPACITY_UNIT if len(hidden) % CAPACITY_UNIT == 0 else len(hidden)
+    chunks = jax.tree.map(lambda part: part.reshape(-1, size, *part.shape[1:]), given)
+    return jax.lax.map(log_sums, chunks).reshape(-1) - jnp.sum(hidden * targets, axis=-1)
 
 
 class Places(NamedTuple):
@@ -124,8 +119,8 @@ class Places(NamedTuple):
     """[N, D]: mean vector of the items after it, by their distance."""
     has_next: Array
     """[N]: whether there is one."""
-    drawn_items: Array
-    """[N] item ids: one of those after each place, drawn by its weight; what sampled negatives compete with."""
+    next_items: Array
+    """[N] item ids."""
     keys: RowKeys
     """[N]."""
 
@@ -167,20 +162,14 @@ def make_sequence_model(config: SASRecConfig, train: sparse.csr_array) -> Sequen
         rows = jnp.where(batch.item_ids < num_items, batch.rows, -1)
         vectors = params["params"]["item_vectors"].at[batch.item_ids].get(mode="fill", fill_value=0.0)
         targets, has_next = future_means(vectors, rows, horizon, config.max_length)
-        drawn = jnp.arange(1, len(rows) + 1)
-        if horizon and num_negatives:
-            uniforms = jax.vmap(jax.random.uniform)(fold_each(keys, FUTURE_PLACE))
-            drawn = future_draws(uniforms, rows, horizon, config.max_length)
-        return Places(hidden, targets, has_next, jnp.take(batch.item_ids, drawn, mode="clip"), keys)
+        return Places(hidden, targets, has_next, jnp.roll(batch.item_ids, -1), keys)
 
     def losses(params: Params, places: Places, hidden: Array, batch: RowBatch, key: Key) -> Array:
-        item_vectors = params["params"]["item_vectors"]
+        negatives = None
         if num_negatives:
             negatives = (jax.random.bits(key, (num_negatives,), jnp.uint32) % num_items).astype(jnp.int32)
-            positives = item_vectors.at[places.drawn_items].get(mode="clip")
-            of_places = sampled_losses(hidden, positives, item_vectors[negatives])
-        else:
-            of_places = softmax_losses(hidden, places.targets, item_vectors)
+        item_vectors = params["params"]["item_vectors"]
+        of_places = softmax_losses(hidden, places.targets, places.next_items, item_vectors, negatives)
         return sum_over_entries(batch, jnp.where(places.has_next, of_places, 0.0)) / mean_length
 
     def read_rows(params: Params, batch: RowBatch) -> Array:

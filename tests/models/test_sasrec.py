@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffrec_jax.models.sasrec import SASRecEncoder, future_draws, future_means, windowed_attention
+from diffrec_jax.models.sasrec import SASRecEncoder, future_means, windowed_attention
 
 ROWS = np.array([0] * 9 + [1] + [3] * 4 + [-1] * 2)
 RNG = np.random.default_rng(0)
@@ -38,21 +38,6 @@ def test_future_means_agree_with_plain_loops(window, horizon):
             )
         else:
             assert not np.any(means[place])
-
-
-@pytest.mark.parametrize("horizon", [0.0, 2.0])
-@pytest.mark.parametrize("window", [3, 40])
-def test_future_draws_have_the_weights_of_the_means(window, horizon):
-    """Of many places' draws at once: each uniform number is one of a fine grid."""
-    grid = (np.arange(200) + 0.5) / 200
-    drawn = jax.vmap(lambda u: future_draws(jnp.full(len(ROWS), u), jnp.asarray(ROWS), horizon, window))(
-        jnp.array(grid)
-    )
-    found = np.stack([np.bincount(places, minlength=len(ROWS)) / len(grid) for places in np.asarray(drawn).T])
-    means, has_next = future_means(jnp.eye(len(ROWS)), jnp.asarray(ROWS), horizon, window)
-    np.testing.assert_allclose(found[has_next], means[has_next], atol=0.006)
-    ends = future_draws(jnp.array([0.0, 1.0 - 2**-24] * 8), jnp.asarray(ROWS), horizon, window)
-    assert all(means[place, ends[place]] > 0 for place in np.flatnonzero(has_next))
 
 
 @pytest.mark.once

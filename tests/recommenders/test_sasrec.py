@@ -1,5 +1,3 @@
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ from scipy import sparse
 from diffrec_jax.data import csr_from_pairs, make_row_batch
 from diffrec_jax.data.synthetic import SyntheticSpec, make_synthetic
 from diffrec_jax.recommenders import SASRecConfig, StepContext, make_sasrec
-from diffrec_jax.recommenders.sasrec import sampled_losses, softmax_losses
+from diffrec_jax.recommenders.sasrec import softmax_losses
 from diffrec_jax.rows import row_keys
 
 pytestmark = pytest.mark.once
@@ -24,31 +22,28 @@ CONFIG = SASRecConfig(embedding_size=8, num_heads=2, max_length=3, num_negatives
 def test_losses_agree_with_plain_loops(size):
     rng = np.random.default_rng(0)
     hidden, targets = rng.normal(size=(2, size, 4))
-    vectors, positives, negatives = rng.normal(size=(7, 4)), rng.integers(7, size=size), np.array([2, 2, 6])
-    found = softmax_losses(*map(jnp.float32, (hidden, targets, vectors)))
-    sampled = sampled_losses(*map(jnp.float32, (hidden, vectors[positives], vectors[negatives])))
-    for place in range(0, size, 7):
-        sums = np.exp(vectors @ hidden[place])
-        expected = np.log(sums.sum()) - hidden[place] @ targets[place]
-        np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
-        own = sums[positives[place]]
-        np.testing.assert_allclose(sampled[place], np.log((own + sums[negatives].sum()) / own), rtol=1e-4, atol=1e-5)
+    vectors, next_items, negatives = rng.normal(size=(7, 4)), rng.integers(7, size=size), np.array([2, 2, 6])
+    for candidates in (negatives, None):
+        given = [jnp.float32(part) for part in (hidden, targets)]
+        found = softmax_losses(*given, jnp.asarray(next_items), jnp.float32(vectors), candidates)
+        for place in range(0, size, 7):
+            sums = np.exp(vectors @ hidden[place])
+            total = sums.sum()
+            if candidates is not None:
+                others = negatives[negatives != next_items[place]]
+                total = sums[next_items[place]] + sums[others].sum() * 7 / len(negatives)
+            expected = np.log(total) - hidden[place] @ targets[place]
+            np.testing.assert_allclose(found[place], expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_negatives", [1, 4])
-def test_sampled_losses_are_least_at_the_true_probabilities(num_negatives):
-    """In expectation over positives and all sets of negatives, by summing over them; for few negatives, too."""
-    probabilities = jnp.array([0.6, 0.25, 0.1, 0.05])
-    sets = jnp.array(list(itertools.product(range(4), repeat=num_negatives)))
-
-    def expected(logits):
-        positives = logits[:, None]  # one place of hidden state 1 for each positive
-        losses = jax.vmap(lambda own: sampled_losses(jnp.ones((4, 1)), positives, positives[own]))(sets)
-        return jnp.sum(jnp.mean(losses, axis=0) * probabilities)
-
-    slope = jax.grad(expected)
-    np.testing.assert_allclose(slope(jnp.log(probabilities)), 0.0, atol=1e-6)
-    assert np.abs(slope(jnp.zeros(4))).max() > 0.01
+def test_sampled_losses_aim_at_those_of_all_items():
+    """The sum of sampled exponentials is unbiased: with many draws its logarithm is right."""
+    rng = np.random.default_rng(1)
+    hidden, vectors = jnp.float32(rng.normal(size=(4, 3))), jnp.float32(rng.normal(size=(30, 3)))
+    next_items = jnp.asarray(rng.integers(30, size=4))
+    targets, many = vectors[next_items], jnp.asarray(rng.integers(30, size=200_000))
+    sampled = softmax_losses(hidden, targets, next_items, vectors, many)
+    np.testing.assert_allclose(sampled, softmax_losses(hidden, targets, next_items, vectors, None), atol=0.02)
 
 
 def test_few_items_all_compete_and_many_are_sampled():
@@ -70,10 +65,7 @@ def test_long_rows_tell_of_sets_and_short_ones_of_the_next_item():
     assert SASRecConfig(future_horizon=0.0).horizon_of(train(20)) == 0.0
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [{"num_negatives": 0}, {"num_negatives": 5}, {"future_horizon": 2.0}, {"num_negatives": 5, "future_horizon": 2.0}],
-)
+@pytest.mark.parametrize("settings", [{"num_negatives": 0}, {"num_negatives": 5}, {"future_horizon": 2.0}])
 def test_losses_do_not_depend_on_the_other_rows(settings):
     recommender = make_sasrec(SASRecConfig(8, 1, 2, 6, **settings), TRAIN)
     params = recommender.init_params(jax.random.key(0))
