@@ -182,6 +182,12 @@ def check_data(config: RunConfig, dataset: Dataset) -> None:
             "(none) and drop weights of the data (Dataset.without_weights), or take another likelihood, noise law or "
             "model"
         )
+    most, largest = getattr(config.recommender, "max_target", np.inf), config.recency.make().largest_target(dataset)
+    if largest > most:
+        raise ConfigError(
+            f"{family.title} as it is set predicts rows of at most {most:g}, and these hold {largest:g}: take another "
+            "likelihood or a w_max of 1, or drop weights of the data (Dataset.without_weights)"
+        )
     if dataset.weighted and not family.learns_weights:
         raise ConfigError(
             f"{dataset.name} has weights, and {family.title} cannot use them: choose another model, or drop them "

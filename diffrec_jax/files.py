@@ -1,9 +1,12 @@
 """Files that are whole or not there: written beside their place, then moved into it."""
 
+import contextlib
+import glob
 import hashlib
 import json
 import os
 import secrets
+import time
 import tokenize
 import zipfile
 import zlib
@@ -14,6 +17,8 @@ from typing import IO, Any
 from urllib.parse import quote
 
 LONGEST_NAME = 180
+LONGEST_WRITE_S = 3600.0
+"""Seconds after which nobody writes any more to an unfinished file."""
 SIGNATURE = "sha256"
 """Key of the SHA-256 of a JSON file's content, in the file."""
 UNREADABLE = (
@@ -42,6 +47,14 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
+def _remove_abandoned(path: Path) -> None:
+    """Takes away what killed processes left of a file that they were writing."""
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > LONGEST_WRITE_S:
+                left.unlink()
+
+
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[Any]]:
     """A binary file to write to: a reader, or a crash, sees the old content or the new one, never a part.
@@ -51,6 +64,7 @@ def atomic_file(path: str | Path) -> Iterator[IO[Any]]:
     """
     path = Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(3)}.tmp")  # of this writer alone
+    _remove_abandoned(path)
     try:
         with naming(path):
             with temporary.open("wb") as file:

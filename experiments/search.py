@@ -39,7 +39,7 @@ class Range:
         return self.low > 0 and self.high >= LOG_RATIO * self.low
 
     def written(self, value: float) -> str:
-        """A value with three digits, or as many as tell a hundred values of the range apart; never outside of it."""
+        """A value with three digits, or as many as tell thirty values or more of the range apart; never outside."""
         per_step = 100 * max(abs(self.low), abs(self.high)) / (self.high - self.low)
         text = f"{value:.{max(3, 1 + round(math.log10(per_step)))}g}"
         inside = min(max(float(text), self.low), self.high)

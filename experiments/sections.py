@@ -18,13 +18,12 @@ RULE = (
     'without 0, and both speak for the same side. "About as accurate" and "at least as good" are confirmed where the '
     "other one is not better by this rule: nothing was found against them, which does not show that both are equal. "
     "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors. Of costs, the "
-    "means are compared."
+    "means are compared. Of runs of older versions the side of the rank test is not known."
 )
-PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
-
-
 BARS = "Means, with the standard deviation over seeds"
 DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
+"""What pictures show: told below them."""
+PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
 
 
 @dataclass(frozen=True)
@@ -165,9 +164,9 @@ def study_tables(study: Study, data: str, measured: Measured) -> Iterator[TableB
         hidden = (*BEYOND_ACCURACY, "capped")
         yield _table([own for own in columns if not own.heading.startswith(hidden)], rows, study.axis or "variant")
         return
-    beside = [own for own in columns if own.heading.startswith(BEYOND_ACCURACY) or own.heading in study.costs]
-    yield _table([own for own in columns if own not in beside], rows, "model")
-    yield _table([columns[0], *beside], [row for row in rows if row.num_seeds], "model")
+    others = [own for own in columns if own.heading.startswith(BEYOND_ACCURACY) or own.heading in study.costs]
+    yield _table([own for own in columns if own not in others], rows, "model")
+    yield _table([columns[0], *others], [row for row in rows if row.num_seeds], "model")
 
 
 def _table(columns: list[Column], rows: list[Row], first: str) -> TableBlock:
@@ -277,7 +276,8 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
         f"validation and test{_of_test(found)}. Each run is stopped and selected by validation {METRIC}"
         f"{_selected_otherwise(found)}. Tables show mean ± standard deviation over seeds. Differences are of users' "
         "metrics averaged over seeds, with a 95% bootstrap interval over users and Wilcoxon's signed-rank test, "
-        "adjusted by Holm's method within a table."
+        "adjusted by Holm's method within a table. Training seconds are those of the steps and their input, without "
+        "compiling (with it in results of older versions), and of all processes of a run."
     )
     yield Paragraph(f"Versions: {', '.join(versions)}. Devices: {', '.join(devices)}.")
     rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]
@@ -299,5 +299,6 @@ def _selected_otherwise(found: Mapping[str, Findings]) -> str:
         for label, flags in study.variants.items()
         for flag in flags
         if flag.startswith("--metric=")
+        and label in {row.label for own in found[study.name].by_data.values() for row in own.rows}
     ]
     return f" ({'; '.join(told)})" if told else ""

@@ -52,7 +52,7 @@ class Store:
 
 
 def is_usable(path: Path) -> bool:
-    """Whether a run is finished and has its users' metrics, both whole."""
+    """Whether a run is finished and has its users' metrics, neither of them torn."""
     return is_trained(path) and zipfile.is_zipfile(path / "per_user_test.npz")
 
 

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,21 @@ def test_atomic_writing_leaves_no_second_file(tmp_path):
     write_atomically(path, "new")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_a_file_are_apart_and_what_killed_ones_left_goes(tmp_path):
+    path, left, fresh, other = (
+        tmp_path / name for name in ("a.json", "a.json.7-0a.tmp", "a.json.8-0b.tmp", "b.7-0a.tmp")
+    )
+    for unfinished in (left, fresh, other):
+        unfinished.touch()
+    for unfinished in (left, other):
+        os.utime(unfinished, (0, 0))
+    with atomic_file(path) as first, atomic_file(path) as second:
+        first.write(b"first")
+        second.write(b"second")
+    assert path.read_text() == "first"  # the last to end
+    assert sorted(tmp_path.iterdir()) == [path, fresh, other]
 
 
 def test_what_fails_leaves_the_old_content_and_names_the_file(tmp_path):

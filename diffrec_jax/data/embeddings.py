@@ -100,8 +100,13 @@ def _exact_factors(matrix: sparse.csr_array, rank: int) -> tuple[np.ndarray, np.
     largest = (len(gram) - rank, len(gram) - 1)
     values, vectors = linalg.eigh(gram, subset_by_index=largest, overwrite_a=True, check_finite=False)
     singular_values, vectors = np.sqrt(np.maximum(values[::-1], 0.0)), vectors[:, ::-1]
+    is_null = singular_values <= 1e-7 * singular_values[0]  # of a Gram matrix in float64, what is below is rounding
+    singular_values[is_null] = 0.0
     if not has_few_items:
-        vectors = (matrix.T @ vectors) / np.maximum(singular_values, np.finfo(np.float64).tiny)
+        vectors = (matrix.T @ vectors) / np.where(is_null, 1.0, singular_values)
+        vectors[:, is_null] = np.random.default_rng(0).normal(size=(len(vectors), np.count_nonzero(is_null)))
+        vectors, upper = np.linalg.qr(vectors)  # any vectors that are orthogonal to the others will do
+        vectors *= np.where(np.diag(upper) < 0, -1.0, 1.0)
     return singular_values.astype(np.float32), vectors.astype(np.float32)
 
 

@@ -151,6 +151,11 @@ class RowWeighting:
         matrix = dataset.rated(split) if self.of_ratings else getattr(dataset, split)
         return recency.weigh(matrix, dataset.times_of(split))
 
+    def largest_target(self, dataset: Dataset) -> float:
+        """What a row to be predicted holds at most, if it holds the dataset's own values."""
+        largest = float(dataset.train.data.max(initial=0.0)) if dataset.weighted else 1.0
+        return largest * (self.train if self.target is None else self.target).w_max
+
     @property
     def weighs(self) -> bool:
         """Whether any row has another weight than 1."""

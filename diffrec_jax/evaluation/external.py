@@ -84,7 +84,8 @@ def _as_float32(scores: np.ndarray) -> np.ndarray:
     ranks[:, 1:] = np.cumsum(ascending[:, 1:] > ascending[:, :-1], axis=1)
     found = np.empty(scores.shape, np.float32)
     np.put_along_axis(found, order, ranks.astype(np.float32), axis=1)
-    return np.where(np.isfinite(scores), found, scores.astype(np.float32))
+    known = np.isfinite(scores)
+    return np.where(known, found, np.where(known, 0, scores).astype(np.float32))
 
 
 def _checked_ks(ks: Sequence[int]) -> tuple[int, ...]:

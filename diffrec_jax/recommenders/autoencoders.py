@@ -45,9 +45,9 @@ class MultiDAEConfig:
         check_settings(self)
 
     @property
-    def needs_binary_rows(self) -> bool:
-        """Whether rows with other values than 0 and 1 make no sense: above 1 this likelihood has no bound."""
-        return self.likelihood == "bernoulli"
+    def max_target(self) -> float:
+        """What a row to be predicted may hold at most: above 1 the Bernoulli likelihood has no bound."""
+        return 1.0 if self.likelihood == "bernoulli" else np.inf
 
 
 @dataclass(frozen=True)

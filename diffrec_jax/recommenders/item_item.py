@@ -6,7 +6,6 @@ weighted by recency: T-EASE is EASE scored from such rows.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -132,8 +131,6 @@ class GFCFConfig:
     rank: int = setting(256, "Rank of the ideal low-pass filter.", at_least=1)
     alpha: float = setting(0.3, "Weight of the ideal low-pass filter.", at_least=0)
     seed: int = seed_setting(1, "Seed of the SVD of many users and items; of few it is exact.")
-    uses_seed: ClassVar[bool] = False
-    """The factors are as good as exact with any."""
 
     def __post_init__(self) -> None:
         """Checks every value."""

@@ -48,7 +48,7 @@ class WindowRidgeConfig:
         "each item the K strongest weights are kept; 0: from all items.",
         at_least=0,
     )
-    seed: int = seed_setting(1, "Seed of the randomised SVD that makes the factors.")
+    seed: int = seed_setting(1, "Seed of the SVD that makes the factors of many users and items; of few it is exact.")
 
     def __post_init__(self) -> None:
         """Checks every value."""

@@ -179,7 +179,7 @@ class RunDirectory:
         return [record for record in self._lines() if record["event"] == CLOCK]
 
     def peak_bytes(self, of_this_process: int) -> int | None:
-        """The most memory that a process of the run had; None where one that was resumed from did not tell."""
+        """The most memory that a process of the run had; None where earlier versions, which do not tell, began it."""
         if not any(record["event"] == RESUME for record in self._lines()):
             return of_this_process
         clocks = self.clocks()

@@ -87,8 +87,16 @@ def test_factors_are_those_of_a_whole_svd(shape, monkeypatch):
     about = leading_column_factors(matrix, 10)
     np.testing.assert_allclose(about[0], values[:10], rtol=0.01)
     assert np.linalg.norm(right[:10] @ about[1]) ** 2 > 0.99 * 10
+    monkeypatch.undo()
     small = leading_column_factors(matrix, 100)
     assert small[1].shape == (shape[1], 30)
+    alike = np.vstack([matrix.toarray()[:15]] * 2 + [np.zeros((70, shape[1]))])
+    for twice in (sparse.csr_array(alike), sparse.csr_array(alike.T)):  # equal rows and empty ones
+        singular_values, vectors = leading_column_factors(twice, 30)
+        assert np.count_nonzero(singular_values) == 15
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(vectors.shape[1]), atol=1e-5)
+        restored = vectors @ np.diag(np.square(singular_values)) @ vectors.T
+        np.testing.assert_allclose(restored, (twice.T @ twice).toarray(), atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_a_value_that_is_written_stays_in_the_range_and_near(low, width, share):
     axis = Range("x", low, low + width, is_whole=False)
     value = low + share * width
     assert axis.low <= float(axis.written(value)) <= axis.high
-    assert abs(float(axis.written(value)) - value) <= 0.02 * width + 1e-9 * abs(value)
+    assert abs(float(axis.written(value)) - value) <= 0.02 * width + 1e-14 * abs(value)
 
 
 def test_a_value_has_as_many_digits_as_its_range_needs():

@@ -198,12 +198,26 @@ def test_latent_vectors_and_rows_without_shares_are_refused():
         register_noise_law("bernoulli", jax.random.normal)
 
 
+@pytest.mark.parametrize("model", ["cdae", "multivae"])
+def test_targets_above_1_are_refused(model):
+    """A Bernoulli likelihood of them has no bound; soft ones, and the weights of what is read, are in order."""
+    config = make_run_config(model, MEMORY, likelihood="bernoulli")
+    for recency in ({"train_recency": "exp:5"}, {"infer_recency": "exp:5:3"}, {"target_recency": "none"}):
+        check_data(with_settings(config, recency, trains=False), DATASET)
+    above = with_settings(config, {"train_recency": "exp:5:3"}, trains=False)
+    with pytest.raises(ConfigError, match="predicts rows of at most 1, and these hold 3: take another likelihood"):
+        check_data(above, DATASET)
+    check_data(with_settings(above, {"target_recency": "none"}, trains=False), DATASET)
+    counted = dataclasses.replace(DATASET, train=2 * DATASET.train, weighted=True)
+    with pytest.raises(ConfigError, match="and these hold 2"):
+        check_data(config, counted)
+
+
 @pytest.mark.parametrize(
     ("model", "of_rows"),
     [
         ("diffrec", {"noise_law": "bernoulli"}),
         ("diffrec", {"likelihood": "bernoulli"}),
-        ("multivae", {"likelihood": "bernoulli"}),
         ("flowcf", {}),
     ],
     ids=str,
