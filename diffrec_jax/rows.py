@@ -39,10 +39,12 @@ def mask_scores(scores: Array, batch: RowBatch) -> Array:
 def scan_entries(batch: RowBatch, add: Callable[[Any, tuple[Array, Array, Array]], Any], total: Any) -> Any:
     """``total`` after ``add(total, (rows, item_ids, weights))`` of every chunk of the entries, padding included.
 
-    In chunks that stay in the cache: what is gathered for all entries at once is written to and read back from memory.
+    On a CPU in chunks that stay in the cache: what is gathered for all entries at once is written to and read back from
+    memory. Elsewhere all at once: a GPU starts every step of a loop anew.
     """
     num_places = batch.item_ids.shape[0]
-    chunk_size = CAPACITY_UNIT if num_places % CAPACITY_UNIT == 0 else num_places
+    in_chunks = jax.default_backend() == "cpu" and num_places % CAPACITY_UNIT == 0
+    chunk_size = CAPACITY_UNIT if in_chunks else num_places
     rows, item_ids, weights = (
         jnp.reshape(field, (-1, chunk_size)) for field in (batch.rows, batch.item_ids, batch.weights)
     )

@@ -106,6 +106,21 @@ def test_embedding_is_the_product_with_the_dense_rows(user_ids, batch_size):
     np.testing.assert_allclose(embed(batch, jnp.asarray(table)), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_entries_are_summed_alike_in_chunks_and_at_once(monkeypatch):
+    """As on a CPU, and as elsewhere; the gradient, too."""
+    matrix = sparse.csr_array(np.random.default_rng(0).uniform(1, 2, (40, 32)).astype(np.float32))
+    batch, table = make_row_batch(matrix, np.arange(40)), jnp.ones((32, 3))
+
+    def found():
+        return jax.value_and_grad(lambda own: jnp.sum(jnp.square(embed(batch, own))))(table)
+
+    in_chunks, text = found(), str(jax.make_jaxpr(lambda: embed(batch, table))())
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(found()[0], in_chunks[0], rtol=1e-6)
+    np.testing.assert_allclose(found()[1], in_chunks[1], rtol=1e-6)
+    assert "length=5" in text and "length=1\n" in str(jax.make_jaxpr(lambda: embed(batch, table))())
+
+
 def test_a_batch_without_a_single_place_to_spare():
     matrix = sparse.csr_array(np.random.default_rng(0).uniform(1, 2, (32, 32)).astype(np.float32))
     batch = make_row_batch(matrix, np.arange(32))
