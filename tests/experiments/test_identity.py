@@ -259,8 +259,10 @@ def test_a_directory_that_cannot_be_made_ends_in_one_line(tmp_path):
     ).stderr.splitlines()
     assert line.startswith("error: ") and str(tmp_path / "file") in line
     for script, flag in (("compare", "compare_dir"), ("sweep", "sweep_dir")):
-        what = ["--models=popularity", "--seeds=1"] if script == "compare" else ["--grid=ks=5"]
-        flags = [f"--{flag}={tmp_path / 'file' / 'x'}", *what, "--", "--model=popularity", *TINY[:4]]
+        what = ["--models=popularity", "--seeds=1", "--"]
+        if script == "sweep":
+            what = ["--grid=ks=5", "--", "--model=popularity"]
+        flags = [f"--{flag}={tmp_path / 'file' / 'x'}", *what, *TINY[:4]]
         (line,) = run(tmp_path, script, *flags, expect=2).stderr.splitlines()
         assert line.startswith("error: ") and str(tmp_path / "file") in line
 
