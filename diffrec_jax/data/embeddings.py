@@ -10,7 +10,7 @@ from diffrec_jax.files import UNREADABLE
 from diffrec_jax.seeds import sklearn_seed
 
 MOST_EXACT = 6000
-"""Users or items, the fewer of them, up to which factors are exact: a quarter of a minute and 0.6 GiB."""
+"""Users or items, the fewer of them, up to which factors are exact."""
 
 
 def read_item_embeddings(path: str | Path, num_items: int, *, item_ids: np.ndarray | None = None) -> np.ndarray:
