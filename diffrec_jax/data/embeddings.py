@@ -94,7 +94,10 @@ def leading_column_factors(matrix: sparse.csr_array, size: int, *, seed: int = 0
 
 
 def _exact_factors(matrix: sparse.csr_array, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """All of it by the smaller of the two Gram matrices."""
+    """Singular values [rank] and right vectors [I, rank] of a matrix [U, I], by the smaller of its Gram matrices.
+
+    Of equal and empty rows some values are 0; their vectors are any that are orthogonal to the others.
+    """
     has_few_items = matrix.shape[1] <= matrix.shape[0]  # type: ignore[index]
     gram = (matrix.T @ matrix if has_few_items else matrix @ matrix.T).toarray()
     largest = (len(gram) - rank, len(gram) - 1)
@@ -105,7 +108,7 @@ def _exact_factors(matrix: sparse.csr_array, rank: int) -> tuple[np.ndarray, np.
     if not has_few_items:
         vectors = (matrix.T @ vectors) / np.where(is_null, 1.0, singular_values)
         vectors[:, is_null] = np.random.default_rng(0).normal(size=(len(vectors), np.count_nonzero(is_null)))
-        vectors, upper = np.linalg.qr(vectors)  # any vectors that are orthogonal to the others will do
+        vectors, upper = np.linalg.qr(vectors)
         vectors *= np.where(np.diag(upper) < 0, -1.0, 1.0)
     return singular_values.astype(np.float32), vectors.astype(np.float32)
 

@@ -107,6 +107,18 @@ def test_the_mixed_loss_agrees_with_reference(reweight, epoch, step):
     assert_close(mixed, expected)
 
 
+@pytest.mark.parametrize("epochs", [0, 60])
+def test_the_diffusions_weight_is_never_above_what_was_asked_for(epochs):
+    """The least weight that annealing goes down to may be larger."""
+    context = StepContext(step=jnp.int32(0), epoch=jnp.int32(5), key=jax.random.key(0))
+    for weight in (0.0, 0.001):
+        config = dataclasses.replace(
+            CONFIG, reweight=True, diffusion_loss_weight=weight, diffusion_loss_weight_min=0.05,
+            diffusion_loss_weight_epochs=epochs,
+        )  # fmt: skip
+        assert_close(mix_losses(config, jnp.ones(3), jnp.zeros(3), jnp.zeros(3), context), np.full(3, weight))
+
+
 def test_annealing_can_be_switched_off():
     config = dataclasses.replace(CONFIG, diffusion_loss_weight_epochs=0, kl_weight_steps=0, kl_weight=0.2)
     one = jnp.ones(1)
