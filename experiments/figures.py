@@ -71,7 +71,7 @@ def lines(name: str, series: Mapping[str, Mapping[str, Sequence[float]]], xlabel
                 at, means, yerr=spreads, label=label, color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5,
             )  # fmt: skip
-        axes.set_xticks(range(len(places)), places)
+        axes.set_xticks(range(len(places)), [place.replace(" ", "\n") for place in places])
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if len(series) > 1:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
