@@ -111,7 +111,7 @@ OF_RESIDUALS = (
 
 OF_SEQUENCES = (
     "--embedding_size=128", "--num_heads=2", "--max_length=50", "--dropout=0.5", "--num_negatives=2048",
-    "--batch_size=128", "--lr=1e-3", "--weight_decay=0.01", "--ema_decay=0.99", "--future_horizon=0",
+    "--batch_size=128", "--lr=1e-3", "--weight_decay=0.5", "--ema_decay=0.998", "--future_horizon=0",
     "--epochs=60", "--eval_every=5", "--patience=10", "--metric=ndcg@10",
 )  # fmt: skip
 """Chosen on the validation of Beauty."""
