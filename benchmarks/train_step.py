@@ -56,7 +56,7 @@ class OurTraining:
     ):
         self.train, self.training, self.devices = dataset.train, training, devices
         self.recommender = recommender
-        optimizer = training.make_optimizer(recommender.denoiser_params)
+        optimizer = training.make_optimizer(recommender.denoiser_params, num_users=dataset.num_users)
         shapes = jax.eval_shape(lambda: (recommender.init_params(training.make_key()), recommender.init_model_state()))
         train_step = make_train_step(
             recommender,

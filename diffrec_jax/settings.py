@@ -35,6 +35,8 @@ class Setting:
     is_path: bool = False
     older: Any = None
     """What configurations meant that are older than the setting; None: its default."""
+    newer: bool = False
+    """Whether results are kept that are older than the setting: a run of that value is known by what it was before."""
 
     def range_text(self) -> str:
         """The range in words; empty without one."""
@@ -86,6 +88,11 @@ class Field:
     def choices(self) -> tuple[str, ...]:
         """The values of a text that may take only some."""
         return self.setting.choices
+
+    @property
+    def before(self) -> Any:
+        """What configurations meant that are older than it; MISSING where it has no default."""
+        return self.default if self.setting.older is None else self.setting.older
 
 
 def _kind(annotation: Any) -> tuple[type, tuple[str, ...], bool]:

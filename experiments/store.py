@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from diffrec_jax.config import RunConfig, with_later_settings
+from diffrec_jax.config import RunConfig, with_later_settings, without_newer_settings
 from diffrec_jax.files import safe_name
 from diffrec_jax.training.run_directory import LOCATION, RunDirectory, RunDirectoryError
 
@@ -19,7 +19,8 @@ SHOWN = 12
 
 def identity(config: dict[str, Any]) -> str:
     """Of what config.json holds: equal for runs that do the same on the same data, in whatever version or folder."""
-    values = {key: value for key, value in with_later_settings(config).items() if key not in NOT_IDENTITY}
+    config = without_newer_settings(with_later_settings(config))
+    values = {key: value for key, value in config.items() if key not in NOT_IDENTITY}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -18,6 +18,7 @@ from diffrec_jax.config.run_config import (
     MatmulPrecision,
     RunConfig,
     with_later_settings,
+    without_newer_settings,
 )
 
 __all__ = [
@@ -41,4 +42,5 @@ __all__ = [
     "part_classes",
     "with_later_settings",
     "with_settings",
+    "without_newer_settings",
 ]

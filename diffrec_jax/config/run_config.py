@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -13,7 +14,7 @@ from diffrec_jax.data import Dataset
 from diffrec_jax.prng import make_key
 from diffrec_jax.recommenders import FittedRecommender, RatingRows, Recommender, on_ratings, rating_rows
 from diffrec_jax.registry import MODELS, Context
-from diffrec_jax.settings import check_choice, fields_of
+from diffrec_jax.settings import Field, check_choice, fields_of
 from diffrec_jax.training.run_directory import LOCATION
 from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.typing import Key
@@ -153,19 +154,37 @@ class RunConfig:
 
 def with_later_settings(stored: dict[str, Any]) -> dict[str, Any]:
     """A stored configuration with the settings that are newer than it, at values that change nothing."""
+
+    def complete(settings: dict[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+        known = {name: field.before for name, field in fields.items() if field.before is not dataclasses.MISSING}
+        return json.loads(json.dumps(known)) | settings
+
+    return _part_by_part(stored, complete)
+
+
+def without_newer_settings(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration without the settings that are ``newer`` than kept results, where they change nothing.
+
+    So a run is known by the same as before they were added.
+    """
+
+    def strip(settings: dict[str, Any], fields: Mapping[str, Field]) -> dict[str, Any]:
+        neutral = {name: field.before for name, field in fields.items() if field.setting.newer}
+        return {name: value for name, value in settings.items() if name not in neutral or value != neutral[name]}
+
+    return _part_by_part(stored, strip)
+
+
+def _part_by_part(
+    stored: dict[str, Any], change: Callable[[dict[str, Any], Mapping[str, Field]], dict[str, Any]]
+) -> dict[str, Any]:
+    """A stored configuration whose parts are what ``change`` makes of their values and fields."""
     if stored.get("model") not in MODELS:
         return stored
-    completed = dict(stored)
     everywhere = {"data": DataConfig, "recency": RecencyConfig}  # also of a model that leaves the recency as it is
-    for part, config_class in (everywhere | part_classes(MODELS[stored["model"]])).items():
-        if isinstance(stored.get(part), dict):
-            defaults = {
-                name: field.default if field.setting.older is None else field.setting.older
-                for name, field in fields_of(config_class).items()
-            }
-            known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
-            completed[part] = json.loads(json.dumps(known)) | stored[part]
-    return completed
+    classes = everywhere | part_classes(MODELS[stored["model"]])
+    parts = {part: fields_of(of_part) for part, of_part in classes.items() if isinstance(stored.get(part), dict)}
+    return stored | {part: change(stored[part], fields) for part, fields in parts.items()}
 
 
 def file_sha256(path: Path) -> str:

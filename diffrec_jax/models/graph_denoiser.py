@@ -46,6 +46,8 @@ class GraphDenoiser(nn.Module):
 
     num_items: int
     embedding_size: int = 200
+    item_statistics: bool = False
+    """Whether the mixer of scores is told two numbers of each item."""
 
     @nn.compact
     def __call__(self, z_t: Array, known: Array, smooth_known: Array, t: Array) -> Array:
@@ -54,10 +56,16 @@ class GraphDenoiser(nn.Module):
         embedding = timestep_embedding(t, TIME_SIZE)
 
         def of_time(name: str) -> Array:
-            return nn.Dense(1, name=f"{name}_out")(nn.silu(nn.Dense(TIME_SIZE, name=name)(embedding)))
+            # Starts at 0: what all places share would drown, in Adam's scale of gradients, what the items say.
+            last = nn.Dense(1, kernel_init=nn.initializers.zeros, name=f"{name}_out")
+            return last(nn.silu(nn.Dense(TIME_SIZE, name=name)(embedding)))
 
         length = jnp.maximum(jnp.sum(jnp.abs(known), axis=1, keepdims=True), 1.0)
         latents = z_t @ vectors / self.num_items, known @ vectors / length
         latent = Mixer((1.0, 1.0, 1.0), name="latent_mixer")(*latents, of_time("latent_time"))
-        scores = latent @ vectors.T, known, smooth_known
-        return Mixer((1.0, 0.0, 1.0, 1.0), name="score_mixer")(*scores, of_time("score_time"))
+        scores = [latent @ vectors.T, known, smooth_known, of_time("score_time")]
+        weights = [1.0, 0.0, 1.0, 1.0]
+        if self.item_statistics:
+            scores += list(self.param("item_statistics", nn.initializers.zeros, (2, self.num_items))[:, None])
+            weights += [0.0, 0.0]
+        return Mixer(tuple(weights), name="score_mixer")(*scores)

@@ -256,7 +256,7 @@ def lean_losses(
     else:
         errors = 2 * squared_error(model.apply(params, hidden, method="decode"), targets(batch))  # type: ignore[arg-type]
     losses = x0_loss_of_error(schedule, errors / model.width, t, reweight=config.reweight)
-    return weigh_users(config, losses * importance_weight, batch, model.width), (t, losses)
+    return weigh_users(config.user_weight_power, losses * importance_weight, batch, model.width), (t, losses)
 
 
 def make_diffrec(
@@ -311,7 +311,7 @@ def make_diffrec(
         weights = error_weights(batch, row_keys)
         given = config, schedule, process, model, params, history, x_0, row_keys
         terms = diffusion_terms(*given, target=target, item_weights=weights, error_fn=likelihood.error_fn)
-        return weigh_users(config, terms.losses, batch, num_items), terms.info
+        return weigh_users(config.user_weight_power, terms.losses, batch, num_items), terms.info
 
     def prepare_scoring(params: Params) -> tuple[Params, FoldedDenoiser | None]:
         return params, fold_denoiser(params, with_noise=config.draws_inference_noise) if fold else None

@@ -170,11 +170,9 @@ def row_normals(row_keys: RowKeys, width: int) -> Array:
     return jax.vmap(lambda key: jax.random.normal(key, (width,)))(row_keys)
 
 
-def weigh_users(config: DiffusionConfig, losses: Array, batch: RowBatch, num_items: int) -> Array:
-    """Losses [B] times their users' weights."""
-    if config.user_weight_power == 0:
-        return losses
-    return losses * num_entries(batch, num_items).astype(losses.dtype) ** config.user_weight_power
+def weigh_users(power: float, losses: Array, batch: RowBatch, num_items: int) -> Array:
+    """Losses [B], each times its user's number of items to a power."""
+    return losses * num_entries(batch, num_items).astype(losses.dtype) ** power if power else losses
 
 
 TIMESTEP_PLACE, NOISE_PLACE, DROPOUT_PLACE = range(3)  # of the keys that a row's key is folded with

@@ -26,6 +26,7 @@ from diffrec_jax.recommenders.diffusing import (
     check_something_is_learnt,
     row_normals,
     uniform_timesteps,
+    weigh_users,
 )
 from diffrec_jax.rows import dropout_entries, fold_each, targets, to_dense
 from diffrec_jax.settings import check_settings, setting
@@ -58,6 +59,19 @@ class GiffCFConfig:
         "dropout took are learnt.",
         at_least=0,
     )
+    user_weight_power: float = setting(0.0, "A user of n items weighs n to this power.", at_least=0, newer=True)
+    smooth_shown: bool = setting(
+        False,
+        "In training z_t is smoothed from the row after dropout: the whole row would tell what dropout took. Not in "
+        "the publication.",
+        newer=True,
+    )
+    item_statistics: bool = setting(
+        False,
+        "The mixer of scores is told two numbers of each item, too, which start as its log popularity and the log "
+        "activity of its users. Not in the publication.",
+        newer=True,
+    )
 
     def __post_init__(self) -> None:
         """Checks every value."""
@@ -85,6 +99,19 @@ def graph_factor(train: sparse.csr_array) -> sparse.csr_array:
     of_items = np.maximum(item_counts(train), 1) ** -0.5
     values = np.repeat(of_users, np.diff(train.indptr)) * of_items[train.indices]
     return sparse.csr_array((values.astype(np.float32), train.indices, train.indptr), shape=train.shape)
+
+
+def item_statistics(train: sparse.csr_array) -> np.ndarray:
+    """log(1 + n) of each item's number of users, and of the mean number of items that these have, [2, I] float32.
+
+    Each of mean 0 and deviation 1.
+    """
+    counts = item_counts(train)
+    of_users = np.repeat(np.diff(train.indptr), np.diff(train.indptr))
+    activity = np.bincount(train.indices, weights=of_users, minlength=train.shape[1]) / np.maximum(counts, 1)
+    values = np.log1p([counts, activity])
+    spread = values.std(axis=1, keepdims=True)
+    return ((values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
 
 
 def make_graph(config: GiffCFConfig, train: sparse.csr_array) -> dict[str, np.ndarray]:
@@ -117,7 +144,7 @@ def smooth(graph: dict[str, Array], x: Array) -> Array:
 def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
     """The functions of a GiffCF over the items of a training split."""
     num_items, num_timesteps = train.shape[1], config.num_timesteps
-    model = GraphDenoiser(num_items, config.embedding_size)
+    model = GraphDenoiser(num_items, config.embedding_size, config.item_statistics)
     path = {"num_timesteps": num_timesteps, "strength": config.smoothing}
 
     def init_params(key: Key) -> Params:
@@ -127,21 +154,27 @@ def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
         return {"network": model.init(key, nothing, nothing, nothing, jnp.zeros(1, jnp.int32)), "graph": graph}
 
     def warm_start(params: Params) -> Params:
-        return params | {"graph": make_graph(config, train)}
+        started = params | {"graph": make_graph(config, train)}
+        if config.item_statistics:
+            started["network"] = {"params": params["network"]["params"] | {"item_statistics": item_statistics(train)}}
+        return started
 
     def loss_fn(params: Params, model_state: Any, batch: RowBatch, row_keys: RowKeys, context: StepContext):
         del model_state, context
         graph = jax.lax.stop_gradient(params["graph"])
         x = to_dense(batch, num_items)
         t = uniform_timesteps(fold_each(row_keys, TIMESTEP_PLACE), num_timesteps) + 1
-        z_t = smoothed(x, smooth(graph, x), t, **path)
+        shown = dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.dropout)
+        known = to_dense(shown, num_items)
+        smooth_known = smooth(graph, known)
+        start = (known, smooth_known) if config.smooth_shown else (x, smooth(graph, x))
+        z_t = smoothed(*start, t, **path)
         if config.noise_scale:
             scale = config.noise_scale * config.residual_decay ** (num_timesteps - t.astype(jnp.float32))
             z_t = z_t + scale[:, None] * row_normals(fold_each(row_keys, NOISE_PLACE), num_items)
-        shown = dropout_entries(batch, fold_each(row_keys, DROPOUT_PLACE), config.dropout)
-        known = to_dense(shown, num_items)
-        x_hat: Array = model.apply(params["network"], z_t, known, smooth(graph, known), t)  # type: ignore[assignment]
-        return squared_error(x_hat, targets(batch), shown=shown, shown_weight=config.observed_error_weight), ()
+        x_hat: Array = model.apply(params["network"], z_t, known, smooth_known, t)  # type: ignore[assignment]
+        losses = squared_error(x_hat, targets(batch), shown=shown, shown_weight=config.observed_error_weight)
+        return weigh_users(config.user_weight_power, losses, batch, num_items), ()
 
     def score_fn(params: Params, batch: RowBatch, row_keys: RowKeys) -> Array:
         del row_keys

@@ -241,7 +241,7 @@ def make_l_diffrec(config: LDiffRecConfig, item_groups: np.ndarray, fit_linear: 
         reconstructed = targets(dropped if config.reconstruct_dropped else batch)
         nll = negative_log_likelihood(config, autoencoder, params["autoencoder"], terms.x_0_hat, reconstructed, dropped)
         losses = mix_losses(config, terms.losses, nll, gaussian_kl(mean, log_variance), context)
-        return weigh_users(config, losses, batch, len(item_groups)), terms.info
+        return weigh_users(config.user_weight_power, losses, batch, len(item_groups)), terms.info
 
     def prepare_scoring(params: Params) -> dict[str, Any]:
         return params | {"output_layer": autoencoder.apply(params["autoencoder"], method="output_layer")}

@@ -117,6 +117,7 @@ class Trainer:
         self.checkpoints = Checkpoints(self.run_directory.checkpoints, num_newest=self.config.keep_newest)
         self.optimizer = self.config.make_optimizer(
             self.recommender.denoiser_params,
+            num_users=self.dataset.learnt.num_users,
             held_params=self.recommender.held_params,
             holds_params=self.recommender.holds_params,
         )

@@ -27,6 +27,12 @@ class TrainConfig:
     denoiser_lr: float | None = setting(
         None, "Learning rate of a latent model's denoiser (default: lr).", above=0, aliases=("lr2",)
     )
+    lr_decay_epochs: int = setting(
+        0,
+        "Learning rates fall to 0 over so many epochs, as half a cosine does, and stay there; 0: they do not fall.",
+        at_least=0,
+        newer=True,
+    )
     weight_decay: float = setting(0.0, "Decoupled weight decay.", at_least=0, aliases=("wd",))
     ema_decay: float = setting(
         0.0,
@@ -95,21 +101,32 @@ class TrainConfig:
         return min(limit, self.max_steps) if self.max_steps else limit
 
     def make_optimizer(
-        self, denoiser_params: str | None = None, *, held_params: str | None = None, holds_params: bool = False
+        self,
+        denoiser_params: str | None = None,
+        *,
+        num_users: int,
+        held_params: str | None = None,
+        holds_params: bool = False,
     ) -> optax.GradientTransformation:
         """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own.
 
-        What is under the key ``held_params`` stays as it is.
+        What is under the key ``held_params`` stays as it is. Of ``num_users`` users an epoch is made, by which rates
+        fall.
 
         Raises:
           ValueError: weight decay for a recommender that ``holds_params``.
         """
         if holds_params and self.weight_decay:
             raise ValueError("weight_decay would shrink the fitted linear part, which is held: leave one of them out")
-        main = optax.adamw(self.lr, weight_decay=self.weight_decay)
+
+        def adamw(lr: float) -> optax.GradientTransformation:
+            steps = self.lr_decay_epochs * steps_per_epoch(num_users, self.batch_size)
+            return optax.adamw(optax.cosine_decay_schedule(lr, steps) if steps else lr, weight_decay=self.weight_decay)
+
+        main = adamw(self.lr)
         others: dict[str, optax.GradientTransformation] = {}
         if denoiser_params is not None and self.denoiser_lr is not None:
-            others[denoiser_params] = optax.adamw(self.denoiser_lr, weight_decay=self.weight_decay)
+            others[denoiser_params] = adamw(self.denoiser_lr)
         if held_params is not None:
             others[held_params] = optax.set_to_zero()
         if not others:

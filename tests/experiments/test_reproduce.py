@@ -31,7 +31,6 @@ from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
 from experiments.sections import kendall, sections
-from experiments.store import Store, identity
 from experiments.studies import DATA, QUICK, STUDIES
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -66,35 +65,6 @@ def test_data_that_are_not_there_are_left_out_and_said(tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFREC_DATA_DIR", str(tmp_path))
     planned, missing = plan(chosen_studies(["steps"]), quick=False)
     assert planned == [] and "is not" in missing["ml-1m clean"] and "--name=ml-1m" in missing["ml-1m clean"]
-
-
-def config_of(*flags):
-    config = new_run_config(parse_train_flags([*TOY, *flags]))
-    return config, config.to_dict(config.data.load())
-
-
-def test_a_run_is_known_by_what_it_does():
-    stored = config_of("--model=diffrec", "--seed=1")[1]
-    told = json.loads(json.dumps(stored))  # as a file has it
-    assert identity(told) == identity(stored)
-    assert identity(told | {"version": "0.0.1", "preset": "other", "location": {}}) == identity(stored)
-    for flags in (("--seed=2",), ("--seed=1", "--dims=7"), ("--seed=1", "--synthetic_seed=3")):
-        assert identity(config_of("--model=diffrec", *flags)[1]) != identity(stored)
-
-
-def test_finished_runs_are_found_wherever_they_lie(tmp_path):
-    config, stored = config_of("--model=popularity")
-    of = identity(stored)
-    assert Store(tmp_path).finished(of) is None
-    place = Store(tmp_path).place(of, config)
-    assert place.parent == tmp_path and of[:12] in place.name
-    run(tmp_path, "train", *TOY, "--model=popularity", "--per_user", f"--run_dir={tmp_path / 'old' / 'a run'}")
-    assert Store(tmp_path).finished(of) == tmp_path / "old" / "a run" == Store(tmp_path).place(of, config)
-    users = tmp_path / "old" / "a run" / "per_user_test.npz"
-    users.write_bytes(users.read_bytes()[:100])
-    assert Store(tmp_path).finished(of) is None
-    (tmp_path / "old" / "a run" / "config.json").write_text('{"torn')
-    assert Store(tmp_path).place(of, config) == place
 
 
 def test_commands_are_done_side_by_side_until_the_time_is_over(tmp_path):

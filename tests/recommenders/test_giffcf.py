@@ -4,15 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import sparse
 
 from diffrec_jax import assembly
 from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
 from diffrec_jax.data.similarity import BLOCK_BYTES
-from diffrec_jax.models.graph_denoiser import Mixer
+from diffrec_jax.models.graph_denoiser import GraphDenoiser, Mixer
 from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
 from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
-from diffrec_jax.recommenders.giffcf import make_graph
+from diffrec_jax.recommenders.giffcf import item_statistics, make_graph
 from diffrec_jax.rows import dropout_entries, fold_each, row_keys, to_dense
 from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import comparators_numpy as reference
@@ -49,7 +50,9 @@ def test_the_graph_is_that_of_its_publication(weight):
     np.testing.assert_allclose(factors @ factors.T, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("changes", [{}, {"rank": 6}, {"num_timesteps": 1, "smoothing": 0.7, "residual_decay": 1.0}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"rank": 6}, {"item_statistics": True, "num_timesteps": 1, "smoothing": 0.7, "residual_decay": 1.0}]
+)
 def test_scores_agree_with_float64(changes):
     recommender, params = make(**changes)
     graph = params["graph"]
@@ -107,11 +110,59 @@ def test_errors_at_what_the_denoiser_is_told_may_be_left_out():
         GiffCFConfig(dropout=0.0, observed_error_weight=0.0)
 
 
+def test_what_is_smoothed_may_be_the_row_that_the_denoiser_is_told():
+    """Then what dropout took is nowhere to be seen; without dropout both rows are the same."""
+    losses = {}
+    for changes in ({"dropout": 0.5}, {"dropout": 0.5, "smooth_shown": True}, {"dropout": 0.0, "smooth_shown": True}):
+        recommender, params = make(num_timesteps=1, **changes)
+        losses[tuple(changes.values())] = np.asarray(recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0][:6])
+    plain = make(num_timesteps=1, dropout=0.0)
+    np.testing.assert_array_equal(losses[0.0, True], plain[0].loss_fn(plain[1], (), BATCH, KEYS, CLOCK)[0][:6])
+    known = np.asarray(to_dense(dropout_entries(BATCH, fold_each(KEYS, DROPOUT_PLACE), 0.5), 18), np.float64)[:6]
+    similarity = np.float64(params["graph"]["similarity"])
+    network = jax.tree.map(np.float64, params["network"]["params"])
+    z_1 = known + 1.5 * (known @ similarity - known)
+    x_hat = reference.giffcf_denoise(network, z_1, known, known @ similarity, 1)
+    np.testing.assert_allclose(losses[0.5, True], (np.square(x_hat - X[:6]) / 2).sum(1), rtol=1e-3)
+    assert np.abs(losses[0.5, True] - losses[0.5,]).max() > 1e-3
+
+
+def test_users_weigh_by_their_items():
+    found = [make(user_weight_power=power)[0].loss_fn(make()[1], (), BATCH, KEYS, CLOCK)[0] for power in (0.0, 0.5)]
+    np.testing.assert_allclose(found[1][:6], found[0][:6] * np.sqrt(X[:6].sum(1)), rtol=1e-5)
+
+
+def test_the_statistics_of_items_start_as_popularity_and_activity_of_their_users():
+    users = X.sum(1, keepdims=True)
+    expected = np.log1p([X.sum(0), (X * users).sum(0) / X.sum(0)])
+    expected = (expected - expected.mean(1, keepdims=True)) / expected.std(1, keepdims=True)
+    np.testing.assert_allclose(
+        make(item_statistics=True)[1]["network"]["params"]["item_statistics"], expected, rtol=1e-4
+    )
+    same = sparse.csr_array(np.ones((3, 4), np.float32))
+    np.testing.assert_array_equal(item_statistics(same), 0)
+
+
+def test_a_new_network_knows_neither_the_time_nor_the_statistics_of_items():
+    """Both are told to the mixers as 0, or with weight 0."""
+    for changes in ({}, {"item_statistics": True}):
+        recommender = make_giffcf(dataclasses.replace(CONFIG, **changes), TRAIN)
+        params = recommender.warm_start(recommender.init_params(jax.random.key(0)))
+        found = [
+            GraphDenoiser(18, 5, **changes).apply(params["network"], X[:6], X[:6], X[:6], jnp.full(6, t))
+            for t in (1, 3)
+        ]
+        np.testing.assert_array_equal(*found)
+        vectors = np.float64(params["network"]["params"]["item_vectors"])
+        latent = X[:6] @ vectors / 18 + X[:6] @ vectors / X[:6].sum(1, keepdims=True)
+        np.testing.assert_allclose(found[0], latent @ vectors.T + X[:6], atol=1e-4)
+
+
 def test_the_graph_is_held():
     recommender, params = make()
     gradients = jax.grad(lambda p: recommender.loss_fn(p, (), BATCH, KEYS, CLOCK)[0].sum())(params)
     np.testing.assert_array_equal(gradients["graph"]["similarity"], 0)
-    optimizer = TrainConfig(lr=0.1, weight_decay=0.1).make_optimizer(held_params=recommender.held_params)
+    optimizer = TrainConfig(lr=0.1, weight_decay=0.1).make_optimizer(num_users=1, held_params=recommender.held_params)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     np.testing.assert_array_equal(updates["graph"]["similarity"], 0)
 

@@ -78,7 +78,8 @@ def giffcf_denoise(params, z_t, known, smooth_known, t):
     vectors = params["item_vectors"]
     of_known = known @ vectors / np.maximum(np.abs(known).sum(1, keepdims=True), 1)
     latent = mix(params["latent_mixer"], z_t @ vectors / known.shape[1], of_known, first)
-    return mix(params["score_mixer"], latent @ vectors.T, known, smooth_known, second)
+    of_items = [values[None] for values in params.get("item_statistics", ())]
+    return mix(params["score_mixer"], latent @ vectors.T, known, smooth_known, second, *of_items)
 
 
 def giffcf_scores(params, graph, x, num_timesteps, strength, decay):
