@@ -104,7 +104,7 @@ class TrainConfig:
         self,
         denoiser_params: str | None = None,
         *,
-        num_users: int,
+        num_users: int = 1,
         held_params: str | None = None,
         holds_params: bool = False,
     ) -> optax.GradientTransformation:
