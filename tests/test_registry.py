@@ -62,7 +62,7 @@ def each(models):
 def test_training_lowers_the_loss_of_every_model(model):
     """The loss of the same users with the same draws, before and after 40 steps."""
     recommender = MODELS[model].make(small(model), Context(DATASET, GROUPS))
-    optimizer = TrainConfig(lr=0.02, weight_decay=0.0).make_optimizer(num_users=1)
+    optimizer = TrainConfig(lr=0.02, weight_decay=0.0).make_optimizer()
     step = jax.jit(make_train_step(recommender, optimizer, steps_per_epoch=1))
     batch = make_row_batch(DATASET.train, np.arange(40))
 

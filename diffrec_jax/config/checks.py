@@ -47,7 +47,7 @@ def check_consistent(config: RunConfig) -> RunConfig:
         try:
             check_metric(config)
             jax.eval_shape(config.training.make_key)
-            config.training.make_optimizer(num_users=1, holds_params=config.holds_params)
+            config.training.make_optimizer(holds_params=config.holds_params)
         except ValueError as error:
             raise ConfigError(error) from error
         predicts_noise = getattr(config.recommender, "prediction_type", "x0") != "x0"

@@ -110,8 +110,8 @@ class TrainConfig:
     ) -> optax.GradientTransformation:
         """AdamW; two of them where the parameters under the key ``denoiser_params`` have a rate of their own.
 
-        What is under the key ``held_params`` stays as it is. Of ``num_users`` users an epoch is made, by which rates
-        fall.
+        What is under the key ``held_params`` stays as it is. An epoch is of ``num_users`` users, which matters with
+        ``lr_decay_epochs`` alone.
 
         Raises:
           ValueError: weight decay for a recommender that ``holds_params``.

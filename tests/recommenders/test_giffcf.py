@@ -162,7 +162,7 @@ def test_the_graph_is_held():
     recommender, params = make()
     gradients = jax.grad(lambda p: recommender.loss_fn(p, (), BATCH, KEYS, CLOCK)[0].sum())(params)
     np.testing.assert_array_equal(gradients["graph"]["similarity"], 0)
-    optimizer = TrainConfig(lr=0.1, weight_decay=0.1).make_optimizer(num_users=1, held_params=recommender.held_params)
+    optimizer = TrainConfig(lr=0.1, weight_decay=0.1).make_optimizer(held_params=recommender.held_params)
     updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, params), optimizer.init(params), params)
     np.testing.assert_array_equal(updates["graph"]["similarity"], 0)
 

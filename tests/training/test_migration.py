@@ -21,7 +21,7 @@ def known_state():
     """Of a small L-DiffRec with two optimizers, a loss history and averaged parameters: all parts that exist."""
     config = LDiffRecConfig(in_dims=(6, 4), out_dims=(), dims=(5,), num_timesteps=3, noise_scale=0.1)
     recommender = make_l_diffrec(config, np.array([0, 1, 0, 1, 1, 0, 0]))
-    optimizer = TrainConfig(denoiser_lr=1e-3).make_optimizer(recommender.denoiser_params, num_users=1)
+    optimizer = TrainConfig(denoiser_lr=1e-3).make_optimizer(recommender.denoiser_params)
     state = init_train_state(recommender, optimizer, jax.random.key(0), keep_average=True)
     leaves, structure = jax.tree.flatten(state)
     numbered = [
