@@ -149,8 +149,7 @@ def measure(compared: Comparison, metrics: Iterable[str] = ()) -> Measured:
         group.label: {metric: group.per_user(metric) for metric in kept if metric in group.runs[0].results["test"]}
         for group in compared.groups
     }
-    versions, devices = (sorted({name for row in rows for name in getattr(row, of)}) for of in ("versions", "devices"))
-    return Measured(compared.metric, compared.groups[compared.against].label, versions, devices, rows, users)
+    return Measured(compared.metric, compared.groups[compared.against].label, *_made_with(rows), rows, users)
 
 
 class NotComparableError(ValueError):
@@ -174,16 +173,16 @@ def join(first: Measured, second: Measured, against: str) -> Measured:
         raise NotComparableError(f"users' metrics were not kept of {', '.join(unknown)}")
     place = labels.index(against) if against in labels else 0
     differences, p_values = compare_with([users[label][metric] for label in labels], place)
-    made_with = {
-        of: sorted({name for row in rows for name in getattr(row, of)})
-        if all(getattr(row, of) for row in rows)
-        else sorted({*getattr(first, of), *getattr(second, of)})
-        for of in ("versions", "devices")
-    }
     compared = [
         dataclasses.replace(row, **_compared(differences[number], p_values[number])) for number, row in enumerate(rows)
     ]
-    return Measured(metric, labels[place], rows=compared, users=users, **made_with)
+    return Measured(metric, labels[place], *_made_with(rows), compared, users)
+
+
+def _made_with(rows: list[Row]) -> tuple[list[str], list[str]]:
+    """Versions and devices of all runs."""
+    versions = {version for row in rows for version in row.versions}
+    return sorted(versions), sorted({device for row in rows for device in row.devices})
 
 
 def _compared(found: PairedComparison | None, p_value: float) -> dict[str, Any]:
