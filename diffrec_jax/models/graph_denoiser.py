@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffrec_jax.models.dropout import row_dropout
 from diffrec_jax.models.mlp import timestep_embedding
-from diffrec_jax.typing import Array
+from diffrec_jax.typing import Array, RowKeys
 
 TIME_SIZE = 20
 
@@ -48,10 +49,13 @@ class GraphDenoiser(nn.Module):
     embedding_size: int = 200
     item_statistics: bool = False
     """Whether the mixer of scores is told two numbers of each item."""
+    latent_dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, z_t: Array, known: Array, smooth_known: Array, t: Array) -> Array:
-        """All [B, I], t [B] int32."""
+    def __call__(
+        self, z_t: Array, known: Array, smooth_known: Array, t: Array, row_keys: RowKeys | None = None
+    ) -> Array:
+        """All [B, I], t [B] int32; ``row_keys`` [B] turn dropout on."""
         vectors = self.param("item_vectors", nn.initializers.glorot_uniform(), (self.num_items, self.embedding_size))
         embedding = timestep_embedding(t, TIME_SIZE)
 
@@ -63,6 +67,8 @@ class GraphDenoiser(nn.Module):
         length = jnp.maximum(jnp.sum(jnp.abs(known), axis=1, keepdims=True), 1.0)
         latents = z_t @ vectors / self.num_items, known @ vectors / length
         latent = Mixer((1.0, 1.0, 1.0), name="latent_mixer")(*latents, of_time("latent_time"))
+        if row_keys is not None:
+            latent = row_dropout(row_keys, latent, self.latent_dropout)
         scores = [latent @ vectors.T, known, smooth_known, of_time("score_time")]
         weights = [1.0, 0.0, 1.0, 1.0]
         if self.item_statistics:

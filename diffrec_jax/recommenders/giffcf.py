@@ -32,6 +32,8 @@ from diffrec_jax.rows import dropout_entries, fold_each, targets, to_dense
 from diffrec_jax.settings import check_settings, setting
 from diffrec_jax.typing import Array, Key, Params, RowKeys
 
+LATENT_DROPOUT_PLACE = 3  # of the keys that a row's key is folded with; the diffusions' own come before
+
 
 @dataclass(frozen=True)
 class GiffCFConfig:
@@ -53,6 +55,13 @@ class GiffCFConfig:
         0.5, "What is kept, a step, of a row's difference from its prediction; the noise falls likewise.", at_least=0
     )
     dropout: float = setting(0.5, "Rate of the dropout of the row that the denoiser is told.", at_least=0, below=1)
+    latent_dropout: float = setting(
+        0.0,
+        "Rate of the dropout of the mixed latent values. Not in the publication.",
+        at_least=0,
+        below=1,
+        newer=True,
+    )
     observed_error_weight: float = setting(
         1.0,
         "Weight of the squared error at items that dropout left in that row; 0: of the row's items, only those that "
@@ -144,7 +153,7 @@ def smooth(graph: dict[str, Array], x: Array) -> Array:
 def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
     """The functions of a GiffCF over the items of a training split."""
     num_items, num_timesteps = train.shape[1], config.num_timesteps
-    model = GraphDenoiser(num_items, config.embedding_size, config.item_statistics)
+    model = GraphDenoiser(num_items, config.embedding_size, config.item_statistics, config.latent_dropout)
     path = {"num_timesteps": num_timesteps, "strength": config.smoothing}
 
     def init_params(key: Key) -> Params:
@@ -172,7 +181,8 @@ def make_giffcf(config: GiffCFConfig, train: sparse.csr_array) -> Recommender:
         if config.noise_scale:
             scale = config.noise_scale * config.residual_decay ** (num_timesteps - t.astype(jnp.float32))
             z_t = z_t + scale[:, None] * row_normals(fold_each(row_keys, NOISE_PLACE), num_items)
-        x_hat: Array = model.apply(params["network"], z_t, known, smooth_known, t)  # type: ignore[assignment]
+        latent_keys = fold_each(row_keys, LATENT_DROPOUT_PLACE)
+        x_hat: Array = model.apply(params["network"], z_t, known, smooth_known, t, latent_keys)  # type: ignore[assignment]
         losses = squared_error(x_hat, targets(batch), shown=shown, shown_weight=config.observed_error_weight)
         return weigh_users(config.user_weight_power, losses, batch, num_items), ()
 

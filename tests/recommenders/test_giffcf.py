@@ -10,10 +10,11 @@ from diffrec_jax import assembly
 from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_row_batch, make_synthetic
 from diffrec_jax.data.similarity import BLOCK_BYTES
+from diffrec_jax.models.dropout import row_dropout
 from diffrec_jax.models.graph_denoiser import GraphDenoiser, Mixer
 from diffrec_jax.recommenders import GiffCFConfig, StepContext, make_giffcf
 from diffrec_jax.recommenders.diffusing import DROPOUT_PLACE
-from diffrec_jax.recommenders.giffcf import item_statistics, make_graph
+from diffrec_jax.recommenders.giffcf import LATENT_DROPOUT_PLACE, item_statistics, make_graph
 from diffrec_jax.rows import dropout_entries, fold_each, row_keys, to_dense
 from diffrec_jax.training.train_config import TrainConfig
 from tests.reference import comparators_numpy as reference
@@ -125,6 +126,21 @@ def test_what_is_smoothed_may_be_the_row_that_the_denoiser_is_told():
     x_hat = reference.giffcf_denoise(network, z_1, known, known @ similarity, 1)
     np.testing.assert_allclose(losses[0.5, True], (np.square(x_hat - X[:6]) / 2).sum(1), rtol=1e-3)
     assert np.abs(losses[0.5, True] - losses[0.5,]).max() > 1e-3
+
+
+def test_dropout_of_latent_values_is_of_each_row_and_of_the_training_alone():
+    recommender, params = make(latent_dropout=0.4, dropout=0.0, num_timesteps=1)
+    losses = recommender.loss_fn(params, (), BATCH, KEYS, CLOCK)[0]
+    factors = np.asarray(row_dropout(fold_each(KEYS, LATENT_DROPOUT_PLACE), jnp.ones((7, 5)), 0.4))[:6]
+    assert 0 < np.count_nonzero(factors) < factors.size
+    similarity = np.float64(params["graph"]["similarity"])
+    network = jax.tree.map(np.float64, params["network"]["params"])
+    smooth = X[:6] @ similarity
+    z_1 = X[:6] + 1.5 * (smooth - X[:6])
+    x_hat = reference.giffcf_denoise(network, z_1, X[:6], smooth, 1, factors)
+    np.testing.assert_allclose(losses[:6], (np.square(x_hat - X[:6]) / 2).sum(1), rtol=1e-3)
+    plain = make(dropout=0.0, num_timesteps=1)[0]
+    np.testing.assert_array_equal(recommender.score_fn(params, BATCH, KEYS), plain.score_fn(params, BATCH, KEYS))
 
 
 def test_users_weigh_by_their_items():

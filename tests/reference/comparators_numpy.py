@@ -59,8 +59,8 @@ def giffcf_graph(x, ideal_weight, ideal_rank):
     return (factor.T @ factor / values[-1] + ideal_weight * leading @ leading.T) / (1 + ideal_weight)
 
 
-def giffcf_denoise(params, z_t, known, smooth_known, t):
-    """arXiv:2311.08744, section 4: a prediction [B, I] from the parameters of the network."""
+def giffcf_denoise(params, z_t, known, smooth_known, t, latent_factors=1):
+    """arXiv:2311.08744, section 4: a prediction [B, I] from the parameters of the network, its latent values times factors."""
 
     def silu(values):
         return values / (1 + np.exp(-values))
@@ -79,7 +79,7 @@ def giffcf_denoise(params, z_t, known, smooth_known, t):
     of_known = known @ vectors / np.maximum(np.abs(known).sum(1, keepdims=True), 1)
     latent = mix(params["latent_mixer"], z_t @ vectors / known.shape[1], of_known, first)
     of_items = [values[None] for values in params.get("item_statistics", ())]
-    return mix(params["score_mixer"], latent @ vectors.T, known, smooth_known, second, *of_items)
+    return mix(params["score_mixer"], (latent_factors * latent) @ vectors.T, known, smooth_known, second, *of_items)
 
 
 def giffcf_scores(params, graph, x, num_timesteps, strength, decay):
