@@ -60,7 +60,7 @@ def giffcf_graph(x, ideal_weight, ideal_rank):
 
 
 def giffcf_denoise(params, z_t, known, smooth_known, t, latent_factors=1):
-    """arXiv:2311.08744, section 4: a prediction [B, I] from the parameters of the network, its latent values times factors."""
+    """arXiv:2311.08744, section 4: a prediction [B, I]; the latent values of the network times factors."""
 
     def silu(values):
         return values / (1 + np.exp(-values))
