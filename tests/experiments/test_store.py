@@ -61,7 +61,7 @@ def test_a_new_setting_does_not_make_other_runs_of_kept_ones():
     old = config_of("--model=giffcf", "--seed=1")[1]
     new = config_of("--model=giffcf", "--seed=1", "--item_statistics")[1]
     assert identity(new) != identity(old)
-    for name in ("item_statistics", "smooth_shown", "user_weight_power"):
+    for name in ("item_statistics", "smooth_shown", "user_weight_power", "latent_dropout"):
         del old["recommender"][name]
     del old["training"]["lr_decay_epochs"]
     assert identity(old) == identity(config_of("--model=giffcf", "--seed=1")[1])
