@@ -38,7 +38,7 @@ class ClaimFound:
     p_value: float | None = None
     """Of that, before any correction."""
     rank_difference: float | None = None
-    """Of that, what the p-value is about; None in older files."""
+    """Of that, what the p-value is about."""
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -50,11 +50,11 @@ class ClaimFound:
         if self.values is None:
             return OPEN
         better, worse = self.values
-        if adjusted is None or self.difference is None:
+        if adjusted is None or self.difference is None or self.rank_difference is None:
             return CONFIRMED if better < worse else REFUTED
         # The test is about most users, the interval about their mean, the values of errors about all ratings: each
         # alone can speak for what another denies.
-        told = [better - worse, *self.difference, *([] if self.rank_difference is None else [self.rank_difference])]
+        told = [better - worse, *self.difference, self.rank_difference]
         signs = {np.sign(goodness(self.metric, value)) for value in told}
         if self.at_least:
             return REFUTED if signs == {-1.0} and adjusted < LEVEL else CONFIRMED

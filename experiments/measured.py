@@ -91,7 +91,7 @@ class Row:
     protocols: dict[str, float]
     """The metric of the first run by several protocols."""
     versions: list[str] = field(default_factory=list)
-    """Of the project, that its runs were made with; empty in older files, as are the next two."""
+    """Of the project, that its runs were made with; empty, as are the next two, of figures from elsewhere."""
     devices: list[str] = field(default_factory=list)
     identities: list[str] = field(default_factory=list)
     """Of its runs: what they do, on which data."""

@@ -18,7 +18,7 @@ RULE = (
     'without 0, and both speak for the same side. "About as accurate" and "at least as good" are confirmed where the '
     "other one is not better by this rule: nothing was found against them, which does not show that both are equal. "
     "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors. Of costs, the "
-    "means are compared. Of runs of older versions the side of the rank test is not known."
+    "means are compared."
 )
 BARS = "Means, with the standard deviation over seeds"
 DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
@@ -277,7 +277,7 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
         f"{_selected_otherwise(found)}. Tables show mean ± standard deviation over seeds. Differences are of users' "
         "metrics averaged over seeds, with a 95% bootstrap interval over users and Wilcoxon's signed-rank test, "
         "adjusted by Holm's method within a table. Training seconds are those of the steps and their input, without "
-        "compiling (with it in results of older versions), and of all processes of a run."
+        "compiling, and of all processes of a run."
     )
     yield Paragraph(f"Versions: {', '.join(versions)}. Devices: {', '.join(devices)}.")
     rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]

@@ -1,7 +1,7 @@
 """The studies of the paper (arXiv:2304.04971) and of what it leaves open: what is trained, and what is claimed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from diffrec_jax.registry import MODELS
 
@@ -9,6 +9,7 @@ CLEAN, NOISY, ML_100K, RATED = "ml-1m clean", "ml-1m noisy", "ml-100k", "ml-100k
 SEQUENCES = ("beauty", "toys", "yelp")
 """Files of a line for each user, items in the order of time."""
 QUICK = "synthetic"
+BOTH = CLEAN, NOISY
 NOISE_RATES = {f"{rate:.0%} random": rate for rate in (0.1, 0.2, 0.3, 0.4, 0.5)}
 THREE_SEEDS, FIVE_SEEDS = (1, 2, 3), (1, 2, 3, 4, 5)
 
@@ -100,6 +101,11 @@ def points(flag: str, *values: str | float, of: tuple[str, ...]) -> dict[str, tu
     return {f"{value}": (*of, f"--{flag}={value}") for value in values}
 
 
+def also_noisy(*claims: Claim) -> tuple[Claim, ...]:
+    """Claims, and the same with natural noise."""
+    return *claims, *(replace(claim, text=f"{claim.text}, with natural noise", data=NOISY) for claim in claims)
+
+
 PLAIN, L_RELEASED = ("--model=diffrec", "--preset=plain"), ("--model=l_diffrec", "--preset=released")
 """The paper's models: the network alone, with our settings, and the trained autoencoders as released."""
 TITLES = {family.title: (f"--model={name}",) for name, family in MODELS.items() if not family.needs_ratings}
@@ -154,7 +160,7 @@ STUDIES = (
         "Which model is the most accurate of those that do not know when an item was added?",
         {title: TITLES[title] for title in ("GiffCF", "FlowCF", "L-DiffRec", "DiffRec", "EASE")},
         against="L-DiffRec",
-        data=(CLEAN, NOISY),
+        data=BOTH,
         seeds=FIVE_SEEDS,
         costs=("best epoch", "training s", "parameters"),
         published={
@@ -195,7 +201,7 @@ STUDIES = (
             "L-DiffRec (released settings)": ("--model=l_diffrec", "--preset=released"),
         },
         against="DiffRec (released settings)",
-        data=(CLEAN, NOISY),
+        data=BOTH,
         seeds=FIVE_SEEDS,
         published={
             CLEAN: {
@@ -248,8 +254,9 @@ STUDIES = (
         "Does drawing t by its loss give steadier losses, earlier and better optima?",
         points("timestep_sampling", "importance", "uniform", of=PLAIN),
         against="uniform",
+        data=BOTH,
         costs=("best epoch", "loss jitter"),
-        claims=(
+        claims=also_noisy(
             Claim("Importance sampling is more accurate than uniform sampling", "importance", "uniform"),
             Claim("Importance sampling makes the loss vary less", "importance", "uniform", metric="loss jitter"),
         ),
@@ -261,8 +268,9 @@ STUDIES = (
         {"0": (*PLAIN, "--noise_scale=0", "--steps=1")}
         | points("noise_scale", 0.0001, 0.001, 0.005, 0.05, 0.5, 2, of=PLAIN),
         against="0",
+        data=BOTH,
         axis="s",
-        claims=(
+        claims=also_noisy(
             Claim("A little noise is better than none", "0.005", "0"),
             Claim("Much noise is worse than a little", "0.005", "2"),
         ),
@@ -274,18 +282,22 @@ STUDIES = (
         "How many steps are needed?",
         points("steps", 2, 5, 10, 40, 100, of=PLAIN),
         against="10",
+        data=BOTH,
         axis="T",
         costs=("best epoch", "s / 1,000 users"),
-        claims=(Claim("Beyond some T, more steps do not help: 10 against 100", "10", "100", at_least=True),),
+        claims=also_noisy(Claim("Beyond some T, more steps do not help: 10 against 100", "10", "100", at_least=True)),
     ),
     Study(
         "inference-steps",
         "Noise at inference, T'",
         "Should the row be noised before the reverse steps? The paper and its code say: hardly, T' = 0.",
-        points("sampling_steps", 0, 1, 2, 5, 10, of=PLAIN),
+        points("sampling_steps", 0, 1, 2, 5, 10, of=(*PLAIN, "--steps=10")),
         against="0",
+        data=BOTH,
         axis="T'",
-        claims=(Claim("Inference without noise is at least as good as with all of it", "0", "10", at_least=True),),
+        claims=also_noisy(
+            Claim("Inference without noise is at least as good as with all of it", "0", "10", at_least=True),
+        ),
     ),
     Study(
         "recency",
@@ -306,6 +318,7 @@ STUDIES = (
         "Does it matter?",
         points("emb_size", 2, 10, 50, of=PLAIN),
         against="10",
+        data=BOTH,
         axis="size",
     ),
     Study(
@@ -314,6 +327,7 @@ STUDIES = (
         "How wide should the network be? One hidden layer.",
         points("dims", 50, 100, 200, 400, 1000, of=PLAIN),
         against="200",
+        data=BOTH,
         axis="hidden units",
         costs=("best epoch", "parameters", "s / epoch"),
         quick=("50", "200"),
@@ -324,9 +338,10 @@ STUDIES = (
         "What do C groups of items cost and save?",
         points("num_groups", *range(1, 9), of=L_RELEASED),
         against="1",
+        data=BOTH,
         axis="C",
         costs=("best epoch", "parameters", "s / epoch", "peak GiB"),
-        claims=(
+        claims=also_noisy(
             Claim("Two groups have fewer parameters than one", "2", "1", metric="parameters"),
             Claim("Two groups are about as accurate as one", "2", "1", at_least=True),
         ),
@@ -338,7 +353,8 @@ STUDIES = (
         "What should the network predict?",
         points("mean_type", "x0", "epsilon", of=PLAIN),
         against="x0",
-        claims=(Claim("Predicting x_0 is better than predicting the noise", "x0", "epsilon"),),
+        data=BOTH,
+        claims=also_noisy(Claim("Predicting x_0 is better than predicting the noise", "x0", "epsilon")),
     ),
     Study(
         "reweight",
@@ -346,6 +362,7 @@ STUDIES = (
         "Should the loss of step t be weighted by SNR(t-1) - SNR(t)?",
         {"weighted": (*PLAIN, "--reweight"), "not weighted": (*PLAIN, "--noreweight")},
         against="not weighted",
+        data=BOTH,
     ),
     Study(
         "noise-law",

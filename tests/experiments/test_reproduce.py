@@ -152,16 +152,19 @@ def test_what_becomes_of_a_claim(values, at_least, p, interval, verdict):
     assert LEVEL == 0.05
     sign = -1 if values and values[0] < values[1] else 1
     difference = [sign * 0.1, *sorted(sign * end for end in interval)] if interval else None
-    claim = ClaimFound("", "", "recall@20", at_least, "a", "b", values, difference)
+    rank_difference = sign * 0.1 if interval else None
+    claim = ClaimFound("", "", "recall@20", at_least, "a", "b", values, difference, p, rank_difference)
     assert claim.verdict(p) == verdict
 
 
 def test_a_claim_needs_everything_on_its_side():
     """Few users may gain much while most lose, and an error over all ratings fall while that of users grows."""
-    gained = ClaimFound("", "", "recall@20", False, "a", "b", [0.3, 0.2], [0.1, 0.05, 0.15])
+    gained = ClaimFound("", "", "recall@20", False, "a", "b", [0.3, 0.2], [0.1, 0.05, 0.15], 1e-9, 0.4)
     assert gained.verdict(1e-9) == CONFIRMED
     assert dataclasses.replace(gained, rank_difference=-0.4).verdict(1e-9) == REFUTED
-    error = dataclasses.replace(gained, metric="rmse", values=[0.98, 0.99], difference=[-0.01, -0.02, -0.005])
+    error = dataclasses.replace(
+        gained, metric="rmse", values=[0.98, 0.99], difference=[-0.01, -0.02, -0.005], rank_difference=-0.4
+    )
     assert error.verdict(1e-9) == CONFIRMED
     assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == REFUTED
 
