@@ -1,5 +1,6 @@
 """What a report says, apart from how it looks: text, tables and pictures made from findings alone."""
 
+import re
 import statistics
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -187,7 +188,7 @@ def study_pictures(study: Study, data: str, measured: Measured) -> Iterator[Pict
         values = {row.label: row.test[metric] for row in rows if metric in row.test}
         if not values:
             continue
-        name = f"{study.name}-{data}{'' if metric == METRIC else f' {metric}'}".replace(" ", "-")
+        name = file_name(f"{study.name}-{data}{'' if metric == METRIC else f' {metric}'}")
         description = f"{metric} on {data}, test: {study.title}. "
         if study.axis is None:
             yield Picture(name, figures.dots(name, values, metric), description + DOTS)
@@ -236,6 +237,11 @@ def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]
     yield Paragraph(f"Kendall's tau of each order with the official one: {told}.")
 
 
+def file_name(text: str) -> str:
+    """A name that every file system takes: "beauty 8:1:1" is beauty-811."""
+    return re.sub(r"[^\w.-]", "", text.replace(" ", "-"))
+
+
 def kendall(first: Mapping[str, int], second: Mapping[str, int]) -> float:
     """Agreement of two orders of the same labels: 1 the same, -1 reversed."""
     labels, agree = list(first), 0
@@ -257,7 +263,7 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
             if row.costs.get(cost) and statistics.mean(row.costs[cost]) > 0
         }
         if len(points) > 1:
-            name = f"pareto-{cost}-{data}".replace(" ", "-").replace("/", "").replace(",", "")
+            name = file_name(f"pareto-{cost}-{data}")
             svg = figures.pareto(name, points, f"{told} (log)", metric)
             yield Picture(name, svg, f"{metric} against {told} on {data}")
 

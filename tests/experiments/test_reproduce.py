@@ -30,7 +30,7 @@ from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
-from experiments.sections import kendall, sections
+from experiments.sections import file_name, kendall, sections
 from experiments.studies import DATA, QUICK, STUDIES
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -167,6 +167,11 @@ def test_a_claim_needs_everything_on_its_side():
     )
     assert error.verdict(1e-9) == CONFIRMED
     assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == REFUTED
+
+
+def test_names_of_pictures_suit_every_file_system():
+    assert file_name("sequences-beauty 8:1:1") == "sequences-beauty-811"
+    assert file_name("pareto-s / 1,000 users-ml-1m clean") == "pareto-s--1000-users-ml-1m-clean"
 
 
 def test_orders_and_fronts():
