@@ -290,7 +290,8 @@ STUDIES = (
     Study(
         "inference-steps",
         "Noise at inference, T'",
-        "Should the row be noised before the reverse steps? The paper and its code say: hardly, T' = 0.",
+        "Should the row be noised before the reverse steps, of which there are 10? The paper and its code say: hardly, "
+        "T' = 0.",
         points("sampling_steps", 0, 1, 2, 5, 10, of=(*PLAIN, "--steps=10")),
         against="0",
         data=BOTH,
