@@ -32,6 +32,7 @@ from diffrec_jax.training.state import (
     Selection,
     TrainState,
     best_of,
+    comes_back_from_a_dip,
     init_train_state,
     select,
 )
@@ -294,10 +295,12 @@ class Trainer:
         selected = {int(selection.best_step) for selection in selections}
         if self.config.keep_best == 1 or not self.run_directory.writes:
             return tuple(selected)
-        records = [record for record in self.run_directory.records() if record["event"] == "evaluation"]
-        values = {record["step"]: self._goodness(record) for record in records}
+        values = {record["step"]: self._goodness(record) for record in self._evaluations()}
         ranked = sorted((step for step in values if np.isfinite(values[step])), key=lambda step: -values[step])
         return tuple(selected.union(ranked[: self.config.keep_best]))
+
+    def _evaluations(self) -> list[dict[str, Any]]:
+        return [record for record in self.run_directory.records() if record["event"] == "evaluation"]
 
     def _goodness(self, means: Mapping[str, Any]) -> float:
         """What states are selected by, of an evaluation's means by split."""
@@ -350,6 +353,16 @@ class Trainer:
             bool(self.config.patience and self.dataset.valid.nnz)
             and step / self.steps_per_epoch - best_epoch >= self.config.patience
         )
+
+    def _describe_early_stop(self, step: int) -> str:
+        epoch, patience = step / self.steps_per_epoch, self.config.patience
+        text = f"stopped after epoch {epoch:g}: no new best for {patience} epochs (--patience={patience})"
+        if comes_back_from_a_dip([self._goodness(record) for record in self._evaluations()]):
+            text += (
+                f"; but {self.config.metric} had fallen far below its best and was coming back: a larger --patience "
+                "may find a better epoch"
+            )
+        return text
 
     def run(self) -> TrainState:
         """Trains to the end and returns the best state, placed: the one with the largest validation metric.
@@ -423,6 +436,8 @@ class Trainer:
                     except StoppedError:
                         self._stop(state, step)
                     finished = ends_run or self._stops_early(state, step)
+                    if finished and not ends_run:
+                        self.progress.message(self._describe_early_stop(step))
                 if evaluates or saves:
                     self._save(state, step, evaluated=evaluates)
                 due, window_started = False, time.perf_counter()

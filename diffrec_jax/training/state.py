@@ -1,5 +1,6 @@
 """Everything a run needs to go on, in one pytree."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -81,3 +82,17 @@ def select(selection: Selection, value: float, step: int, epoch: float) -> Selec
     if np.isfinite(value) and np.float32(value) > np.float32(selection.best_value):
         return Selection(np.float32(value), np.int32(step), np.float32(epoch))
     return selection
+
+
+def comes_back_from_a_dip(values: Sequence[float]) -> bool:
+    """Whether evaluations, the larger the better, fell by over a tenth after the best and regained a fifth of the fall.
+
+    Such a run may find a better state yet: the first epochs teach a network what is popular, and some lose that before
+    they have learnt more.
+    """
+    if len(values) < 2:
+        return False
+    best = int(np.argmax(values))
+    low = min(values[best:])
+    fall, regained = values[best] - low, values[-1] - low
+    return fall > 0.1 * abs(values[best]) and regained > 0.2 * fall

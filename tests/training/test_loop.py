@@ -293,10 +293,12 @@ def test_the_best_state_is_returned_not_the_last(tmp_path):
 
 
 def test_patience_ends_a_run_and_a_resume_does_not_go_on(tmp_path):
-    trainer = make_trainer(tmp_path / "run", epochs=200, patience=4, lr=3e-2)
+    listen = Listen()
+    trainer = make_trainer(tmp_path / "run", epochs=200, patience=4, lr=3e-2, progress=listen)
     best = trainer.run()
     last = trainer.run_directory.records()[-1]
     assert last["epoch"] == float(best.selection.best_epoch) + 4 < 200
+    assert f"stopped after epoch {last['epoch']:g}: no new best for 4 epochs (--patience=4)" in listen.said[-1]
     resumed = make_trainer(tmp_path / "run", epochs=200, patience=4, lr=3e-2)
     assert_equal_states(resumed.run(), best)
     assert resumed.timings.steps == 0

@@ -1,6 +1,7 @@
 import numpy as np
+import pytest
 
-from diffrec_jax.training.state import NOTHING_SELECTED, Selection, best_of, select
+from diffrec_jax.training.state import NOTHING_SELECTED, Selection, best_of, comes_back_from_a_dip, select
 
 NONE_YET = NOTHING_SELECTED
 
@@ -19,3 +20,21 @@ def test_the_better_selection_counts_and_of_equal_ones_the_earlier():
     assert best_of(early, late) is early
     assert best_of(early, late._replace(best_value=np.float32(0.6))).best_step == 2
     assert best_of(NONE_YET, late) is late
+
+
+@pytest.mark.parametrize(
+    ("values", "comes_back"),
+    [
+        ([0.055, 0.036, 0.035, 0.044, 0.0438], True),
+        ([0.055, 0.036, 0.035, 0.036], False),  # hardly
+        ([0.113, 0.110, 0.108, 0.111], False),  # no dip, but what evaluations differ by
+        ([0.01, 0.055, 0.04, 0.03], False),
+        ([-1.0, -1.5, -1.4, -1.2], True),  # errors, the larger the better
+        ([0.03, 0.04, 0.05], False),
+        ([0.05], False),
+        ([], False),
+        ([float("nan"), 0.01, 0.02], False),
+    ],
+)
+def test_a_curve_that_comes_back_from_a_dip_is_told_from_noise(values, comes_back):
+    assert comes_back_from_a_dip(values) is comes_back
