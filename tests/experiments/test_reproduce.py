@@ -306,7 +306,7 @@ def test_newer_runs_stand_beside_kept_ones_and_are_compared_with_them():
         found_on(ON_CLEAN, ["DiffRec", "MF", "no longer a variant"]), found_on(ON_NOISY, ["DiffRec", "MF"])
     )
     assert list(both.by_data) == [ON_CLEAN, ON_NOISY] and not notes
-    for data, text in ((ON_CLEAN, "than MF"), (ON_NOISY, "than MF with natural noise")):
+    for data, text in ((ON_CLEAN, "than MF"), (ON_NOISY, "than MF, with natural noise")):
         users = both.by_data[data].users
         expected = compare_users(users["DiffRec"]["recall@20"], users["MF"]["recall@20"])
         claim = next(claim for claim in both.claims if claim.text == f"DiffRec is more accurate {text}")
