@@ -27,15 +27,8 @@ from diffrec_jax.training.checkpoints import (
 from diffrec_jax.training.clock import Clock
 from diffrec_jax.training.losses import DivergedError, LossWatch
 from diffrec_jax.training.run_directory import OFF_SCHEDULE, RESUME, RunDirectory, RunDirectoryError
-from diffrec_jax.training.state import (
-    NOTHING_SELECTED,
-    Selection,
-    TrainState,
-    best_of,
-    comes_back_from_a_dip,
-    init_train_state,
-    select,
-)
+from diffrec_jax.training.selection import NOTHING_SELECTED, Selection, best_of, describe_early_stop, select
+from diffrec_jax.training.state import TrainState, init_train_state
 from diffrec_jax.training.step import StepReport, in_turn, make_train_step
 from diffrec_jax.training.train_config import TrainConfig
 from diffrec_jax.typing import Key
@@ -354,16 +347,6 @@ class Trainer:
             and step / self.steps_per_epoch - best_epoch >= self.config.patience
         )
 
-    def _describe_early_stop(self, step: int) -> str:
-        epoch, patience = step / self.steps_per_epoch, self.config.patience
-        text = f"stopped after epoch {epoch:g}: no new best for {patience} epochs (--patience={patience})"
-        if comes_back_from_a_dip([self._goodness(record) for record in self._evaluations()]):
-            text += (
-                f"; but {self.config.metric} had fallen far below its best and was coming back: a larger --patience "
-                "may find a better epoch"
-            )
-        return text
-
     def run(self) -> TrainState:
         """Trains to the end and returns the best state, placed: the one with the largest validation metric.
 
@@ -437,7 +420,9 @@ class Trainer:
                         self._stop(state, step)
                     finished = ends_run or self._stops_early(state, step)
                     if finished and not ends_run:
-                        self.progress.message(self._describe_early_stop(step))
+                        values = [self._goodness(evaluation) for evaluation in self._evaluations()]
+                        epoch = step / self.steps_per_epoch
+                        self.progress.message(describe_early_stop(epoch, config.patience, config.metric, values))
                 if evaluates or saves:
                     self._save(state, step, evaluated=evaluates)
                 due, window_started = False, time.perf_counter()

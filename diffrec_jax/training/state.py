@@ -1,29 +1,14 @@
 """Everything a run needs to go on, in one pytree."""
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from diffrec_jax.recommenders.base import Recommender
+from diffrec_jax.training.selection import NOTHING_SELECTED, Selection
 from diffrec_jax.typing import Array, Key, Params
-
-
-class Selection(NamedTuple):
-    """The best evaluation so far; scalars."""
-
-    best_value: Any
-    """float32, -inf before the first evaluation."""
-    best_step: Any
-    """int32, training steps done at that time."""
-    best_epoch: Any
-    """float32, the same in epochs."""
-
-
-NOTHING_SELECTED = Selection(np.float32(-np.inf), np.int32(0), np.float32(0))
 
 
 class TrainState(NamedTuple):
@@ -70,29 +55,3 @@ def init_train_state(
         last_selection=jax.tree.map(jnp.asarray, NOTHING_SELECTED),
         averaged_params=jax.tree.map(jnp.copy, params) if keep_average else (),
     )
-
-
-def best_of(selection: Selection, last_selection: Selection) -> Selection:
-    """The better of a state's two selections, on the host; of equal ones the earlier."""
-    return last_selection if last_selection.best_value > selection.best_value else selection
-
-
-def select(selection: Selection, value: float, step: int, epoch: float) -> Selection:
-    """The selection after an evaluation: ``value`` becomes the best if it is finite and larger."""
-    if np.isfinite(value) and np.float32(value) > np.float32(selection.best_value):
-        return Selection(np.float32(value), np.int32(step), np.float32(epoch))
-    return selection
-
-
-def comes_back_from_a_dip(values: Sequence[float]) -> bool:
-    """Whether evaluations, the larger the better, fell by over a tenth after the best and regained a fifth of the fall.
-
-    Such a run may find a better state yet: the first epochs teach a network what is popular, and some lose that before
-    they have learnt more.
-    """
-    if len(values) < 2:
-        return False
-    best = int(np.argmax(values))
-    low = min(values[best:])
-    fall, regained = values[best] - low, values[-1] - low
-    return fall > 0.1 * abs(values[best]) and regained > 0.2 * fall

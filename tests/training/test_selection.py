@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from diffrec_jax.training.state import NOTHING_SELECTED, Selection, best_of, comes_back_from_a_dip, select
+from diffrec_jax.training.selection import (
+    NOTHING_SELECTED,
+    Selection,
+    best_of,
+    comes_back_from_a_dip,
+    describe_early_stop,
+    select,
+)
 
 NONE_YET = NOTHING_SELECTED
 
@@ -38,3 +45,10 @@ def test_the_better_selection_counts_and_of_equal_ones_the_earlier():
 )
 def test_a_curve_that_comes_back_from_a_dip_is_told_from_noise(values, comes_back):
     assert comes_back_from_a_dip(values) is comes_back
+
+
+def test_the_end_of_a_run_says_whether_more_patience_may_help():
+    flat = describe_early_stop(25.0, 20, "recall@20", [0.055, 0.054, 0.053])
+    assert flat == "stopped after epoch 25: no new best for 20 epochs (--patience=20)"
+    coming_back = describe_early_stop(25.0, 20, "recall@20", [0.055, 0.036, 0.044])
+    assert coming_back.startswith(f"{flat}; but recall@20") and "more --patience" in coming_back
