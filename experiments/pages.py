@@ -19,6 +19,7 @@ from .sections import (
     Picture,
     TableBlock,
     claims_table,
+    ordered,
     with_published,
 )
 from .studies import STUDIES
@@ -140,15 +141,15 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
 
     def block(match: re.Match) -> str:
         try:
-            measured = with_published(
-                by_name[match["study"]], match["data"], found[match["study"]].by_data[match["data"]]
-            )
+            study = by_name[match["study"]]
+            measured = with_published(study, match["data"], found[study.name].by_data[match["data"]])
             columns = {column.heading: column for column in make_columns(measured)}
             chosen = [columns[heading] for heading in match["columns"].split(", ")]
         except KeyError as error:
             raise ConfigError(f"{match[1].strip()}: there is no {error.args[0]!r} in the findings") from error
-        rows = [[Cell(column.marked(row, "**{}**".format), 0) for column in chosen] for row in measured.rows]
-        lines = markdown_table(TableBlock([column.heading for column in chosen], rows))
+        rows = [[Cell(column.marked(row, "**{}**".format), 0) for column in chosen] for row in ordered(study, measured)]
+        headings = [study.axis or name if name == "model" else name for name in (own.heading for own in chosen)]
+        lines = markdown_table(TableBlock(headings, rows))
         return "\n".join([match[1], *lines, "", match[5]])
 
     def claims(match: re.Match) -> str:

@@ -44,6 +44,12 @@ def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
     assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
 
 
+def test_a_table_of_points_on_a_line_is_in_their_order_and_named_by_what_they_are_of(tmp_path):
+    text = "<!-- table steps on ml-1m clean: model, recall@20 -->\n<!-- end of table -->"
+    lines = [line.split(" | ")[0] for line in filled(text, kept_findings(), tmp_path).splitlines() if line[:2] == "| "]
+    assert lines == ["| T", "| ---", "| 2", "| 5", "| 10", "| 40", "| 100"]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
