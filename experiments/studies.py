@@ -367,6 +367,7 @@ STUDIES = (
         points("noise_law", "gaussian", "laplace", "student_t", "rademacher", of=PLAIN)
         | {"bernoulli": (*PLAIN, "--noise_law=bernoulli", "--noise_scale=10", "--nobeta_fixed")},
         against="gaussian",
+        data=BOTH,
     ),
     Study(
         "grouping",
@@ -382,7 +383,8 @@ STUDIES = (
             "random": (*L_RELEASED, "--grouping=random"),
         },
         against="k-means, SVD",
-        claims=(
+        data=BOTH,
+        claims=also_noisy(
             Claim("Groups by k-means are better than random ones", "k-means, SVD", "random"),
             Claim("Communities of a graph are as good as k-means", "Leiden communities", "k-means, SVD", at_least=True),
         ),
