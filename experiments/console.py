@@ -39,7 +39,7 @@ class ConsoleProgress(Progress):
     def __init__(self, console: Console, metric: str, watchdog: Watchdog = NO_WATCHDOG):
         self.console, self.watchdog = console, watchdog
         self.metrics = list(dict.fromkeys([metric, "recall@20", "ndcg@20", "rmse"]))
-        self.loss = float("nan")
+        self.loss = "-"  # until an epoch ends here: a resumed run may first have an evaluation to make
         self.last_line = self.started = time.perf_counter()
         self.bars = None
         if console.is_terminal:
@@ -78,9 +78,9 @@ class ConsoleProgress(Progress):
 
     def epoch(self, record: dict[str, Any]) -> None:
         """Remembers the loss for the next evaluation's line."""
-        self.loss = record["loss"]
+        self.loss = f"{record['loss']:.4g}"
         if not self.bars:
-            self._plain(f"epoch {record['epoch']:g}, loss {self.loss:.5g}")
+            self._plain(f"epoch {record['epoch']:g}, loss {record['loss']:.5g}")
 
     def batch(self, step: int, total_steps: int) -> None:
         """Moves the bar."""
@@ -102,7 +102,7 @@ class ConsoleProgress(Progress):
         """A line per evaluation."""
         values = "  ".join(f"{name} {record['valid'][name]:.4f}" for name in self.metrics if name in record["valid"])
         elapsed, best = time.perf_counter() - self.started, "  best" if improved else ""
-        self.message(f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9.4g} valid  {values}{best}")
+        self.message(f"[{elapsed:7.0f} s] epoch {record['epoch']:<5g} loss {self.loss:<9} valid  {values}{best}")
 
 
 def table_title(results: dict[str, Any]) -> str:

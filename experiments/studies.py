@@ -381,6 +381,12 @@ STUDIES = (
             "Leiden communities": (*L_RELEASED, "--grouping=leiden"),
             "popularity": (*L_RELEASED, "--grouping=popularity"),
             "random": (*L_RELEASED, "--grouping=random"),
+        }
+        # The run's seed leaves the groups as they are: how far two draws of them are apart is seen here alone.
+        | {
+            f"{label}, draw {seed + 1}": (*L_RELEASED, *flags, f"--groups_seed={seed}")
+            for label, flags in {"k-means, SVD": (), "random": ("--grouping=random",)}.items()
+            for seed in (1, 2)
         },
         against="k-means, SVD",
         data=BOTH,
