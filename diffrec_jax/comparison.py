@@ -257,15 +257,22 @@ def compare_groups(groups: list[Group], metric: str, against: str | None = None)
     if against and against not in labels:
         raise ConfigError(f"against {against!r}: not compared; choose one of {', '.join(labels)}")
     place = labels.index(against) if against else 0
-    return Comparison(groups, metric, place, *compare_with([group.per_user(metric) for group in groups], place))
+    values = [(group.per_user(metric), group.values(lambda results: results["test"][metric])) for group in groups]
+    return Comparison(groups, metric, place, *compare_with(values, place))
 
 
-def compare_with(values: list[np.ndarray], place: int) -> tuple[list[PairedComparison | None], list[float]]:
-    """Compares users' metrics, [U] each, with those at a place of the list.
+def compare_with(
+    values: list[tuple[np.ndarray, list[float]]], place: int
+) -> tuple[list[PairedComparison | None], list[float]]:
+    """Compares models with the one at a place of the list, each by its users' metrics [U] and its runs' means.
 
     Returns:
       Of each its difference, None of the one at the place; and its p-value, adjusted by Holm's method, there 1.
     """
-    found = [None if row == place else compare_users(own, values[place]) for row, own in enumerate(values)]
+    others, their_seeds = values[place]
+    found = [
+        None if row == place else compare_users(own, others, seeds, their_seeds)
+        for row, (own, seeds) in enumerate(values)
+    ]
     adjusted = iter(holm([own.p_value for own in found if own]))
     return found, [1.0 if own is None else next(adjusted) for own in found]

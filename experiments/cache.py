@@ -8,6 +8,8 @@ from pathlib import Path
 import jax
 import jaxlib
 
+from .processor import told
+
 MAX_BYTES = 2**30
 
 
@@ -16,11 +18,7 @@ def cache_folder() -> Path:
 
     Programs are compiled for a processor, and a home directory may serve machines of several kinds.
     """
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        processor = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
-    except OSError:
-        processor = []
+    processor = told("model name", "flags", "Features")
     kind = hashlib.sha256("\n".join([jaxlib.__version__, *processor]).encode()).hexdigest()[:12]
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "diffrec-jax" / f"compiled-{kind}"
 

@@ -2,7 +2,7 @@
 
 import json
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,10 +14,11 @@ from diffrec_jax.evaluation import compare_users, goodness, holm
 from .measured import COSTS, Measured, measure
 from .plan import Planned
 from .store import Store
-from .studies import Claim, Study
+from .studies import QUICK, Claim, Study
 
 METRIC = "recall@20"
-LEVEL = 0.05
+LEVEL, MARGIN = 0.05, 0.02
+"""A claim of "better" is tested at this level; one of "at least as good" may miss by this share of the other's mean."""
 CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not measured yet"
 
 
@@ -31,34 +32,43 @@ class ClaimFound:
     at_least: bool
     better: str
     worse: str
+    since: str | None = None
     values: list[float] | None = None
-    """Means of the two variants; None where their runs are missing."""
+    """Means of the two variants, or of their changes; None where their runs are missing."""
     difference: list[float] | None = None
     """Of a test metric over users: mean, and ends of its interval."""
     p_value: float | None = None
     """Of that, before any correction."""
     rank_difference: float | None = None
     """Of that, what the p-value is about."""
+    is_cheaper: bool | None = None
+    """Of a cost: whether it is smaller with every seed."""
 
     @property
-    def key(self) -> tuple[str, ...]:
+    def key(self) -> tuple[str | None, ...]:
         """What is claimed, whatever was found."""
-        return self.text, self.data, self.metric, self.better, self.worse
+        return self.text, self.data, self.metric, self.better, self.worse, self.since
+
+    @property
+    def tested_p(self) -> float | None:
+        """Of a claim that a test decides: what is adjusted for all that are tested together."""
+        return None if self.at_least else self.p_value
 
     def verdict(self, adjusted: float | None) -> str:
-        """What becomes of the claim, with the p-value adjusted for all claims that are tested together."""
+        """What becomes of the claim, with its adjusted p-value where it has one."""
         if self.values is None:
             return OPEN
         better, worse = self.values
-        if adjusted is None or self.difference is None or self.rank_difference is None:
-            return CONFIRMED if better < worse else REFUTED
+        if self.difference is None or self.rank_difference is None:
+            return CONFIRMED if self.is_cheaper else REFUTED
+        if self.at_least:
+            worst = min(goodness(self.metric, value) for value in self.difference)
+            return CONFIRMED if worst > -MARGIN * worse else REFUTED
         # The test is about most users, the interval about their mean, the values of errors about all ratings: each
         # alone can speak for what another denies.
         told = [better - worse, *self.difference, self.rank_difference]
         signs = {np.sign(goodness(self.metric, value)) for value in told}
-        if self.at_least:
-            return REFUTED if signs == {-1.0} and adjusted < LEVEL else CONFIRMED
-        return CONFIRMED if signs == {1.0} and adjusted < LEVEL else REFUTED
+        return CONFIRMED if signs == {1.0} and adjusted is not None and adjusted < LEVEL else REFUTED
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def find(study: Study, planned: Iterable[Planned], store: Store) -> Findings:
             measured = measure(compare_groups(groups, METRIC, against), sorted(claimed))
             rows = [replace(row, identities=variants[row.label]) for row in measured.rows]
             by_data[data] = replace(measured, rows=rows)
-    return Findings(study.name, by_data, [look_at(claim, by_data.get(claim.data)) for claim in study.claims])
+    return Findings(study.name, by_data, look_at_claims(study, by_data))
 
 
 def identities(study: Study, planned: Iterable[Planned]) -> dict[str, dict[str, list[str]]]:
@@ -113,30 +123,48 @@ def identities(study: Study, planned: Iterable[Planned]) -> dict[str, dict[str, 
     return found
 
 
-def look_at(claim: Claim, measured: Measured | None) -> ClaimFound:
+def look_at_claims(study: Study, by_data: Mapping[str, Measured]) -> list[ClaimFound]:
+    """What becomes of a study's claims; at toy size, of those about its first dataset."""
+    claims = study.claims
+    if set(by_data) == {QUICK}:
+        claims = tuple(replace(claim, data=QUICK) for claim in claims if claim.data == study.data[0])
+    return [look_at(claim, by_data) for claim in claims]
+
+
+def look_at(claim: Claim, by_data: Mapping[str, Measured]) -> ClaimFound:
     """Compares the two variants of a claim, where both are there."""
-    told = ClaimFound(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse)
-    rows = {row.label: row for row in measured.rows} if measured else {}
-    if measured is None or not {claim.better, claim.worse} <= set(rows):
+    told = ClaimFound(claim.text, claim.data, claim.metric, claim.at_least, claim.better, claim.worse, claim.since)
+    places = [claim.data, *([claim.since] if claim.since else [])]
+    known = [{row.label: row for row in by_data[data].rows} if data in by_data else {} for data in places]
+    if not all({claim.better, claim.worse} <= set(rows) for rows in known):
         return told
-    better, worse = rows[claim.better], rows[claim.worse]
+    rows = [[own[label] for own in known] for label in (claim.better, claim.worse)]
     if claim.metric in COSTS:
-        taken = [row.costs[claim.metric] for row in (better, worse)]
-        return replace(told, values=[statistics.mean(own) for own in taken] if all(taken) else None)
-    ours, others = (measured.users.get(row.label, {}).get(claim.metric) for row in (better, worse))
-    if ours is None or others is None:
+        better, worse = (own[0].costs[claim.metric] for own in rows)
+        if not better or not worse:
+            return told
+        return replace(told, values=[*map(statistics.mean, (better, worse))], is_cheaper=max(better) < min(worse))
+    users = [[by_data[data].users.get(own[0].label, {}).get(claim.metric) for data in places] for own in rows]
+    if any(values is None for own in users for values in own):
         return told
-    found = compare_users(ours, others)
+    ours, others = (_change(own) for own in users)
+    seeds = (row.test[claim.metric] for own in rows for row in own)
+    found = compare_users(ours, others, *seeds)
     return replace(
         told,
-        values=[better.mean(claim.metric), worse.mean(claim.metric)],
+        values=[float(_change([row.mean(claim.metric) for row in own])) for own in rows],
         difference=[found.mean_difference, found.low, found.high],
         p_value=found.p_value,
         rank_difference=found.rank_difference,
     )
 
 
+def _change(values: Sequence[Any]) -> Any:
+    """What the first differs from the second by; the first itself where it is alone."""
+    return values[0] - values[1] if len(values) > 1 else values[0]
+
+
 def adjusted_p(claims: list[ClaimFound]) -> list[float | None]:
     """P-values of claims that are tested together, adjusted by Holm's method; None of those without one."""
-    adjusted = iter(holm([claim.p_value for claim in claims if claim.p_value is not None]))
-    return [None if claim.p_value is None else next(adjusted) for claim in claims]
+    adjusted = iter(holm([claim.tested_p for claim in claims if claim.tested_p is not None]))
+    return [None if claim.tested_p is None else next(adjusted) for claim in claims]

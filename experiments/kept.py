@@ -12,11 +12,13 @@ import numpy as np
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import UNREADABLE, atomic_file, write_atomically
 
-from .findings import ClaimFound, Findings, identities, look_at
+from .findings import ClaimFound, Findings, identities, look_at_claims
 from .measured import Measured, NotComparableError, Row, join
 from .plan import Planned
 from .studies import Study
 
+MEASURED = ("values", "difference", "p_value", "rank_difference", "is_cheaper")
+"""Of a claim: what its runs say."""
 USERS_DIGEST = "users_sha256"
 """In a study's JSON: of the file of its users' metrics."""
 
@@ -46,22 +48,22 @@ def update(kept: Findings, new: Findings, study: Study, planned: Iterable[Planne
         if merged is not None and merged.rows:
             by_data[data] = merged
     before = {claim.key: claim for claim in kept.claims}
-    claims = [look_at(claim, by_data.get(claim.data)) for claim in study.claims]
+    claims = look_at_claims(study, by_data)
     for number, claim in enumerate(claims):
         same = before.get(claim.key)
         if claim.values is None and same is not None and _is_unchanged(claim, kept.by_data, by_data):
-            found = {name: getattr(same, name) for name in ("values", "difference", "p_value", "rank_difference")}
-            claims[number] = replace(claim, **found)
+            claims[number] = replace(claim, **{name: getattr(same, name) for name in MEASURED})
     return Findings(study.name, by_data, claims), notes
 
 
 def _is_unchanged(claim: ClaimFound, before: dict[str, Measured], now: dict[str, Measured]) -> bool:
     """Whether the runs that a claim was looked at with have the metrics of those of now."""
-    tests = [
-        {row.label: row.test for row in found[claim.data].rows} if claim.data in found else {}
-        for found in (before, now)
-    ]
-    return all(label in tests[0] and tests[0][label] == tests[1].get(label) for label in (claim.better, claim.worse))
+
+    def tests(found: dict[str, Measured], label: str) -> list[dict[str, list[float]]]:
+        places = [found[data] for data in (claim.data, claim.since) if data in found]
+        return [row.test for measured in places for row in measured.rows if row.label == label]
+
+    return all(tests(before, label) == tests(now, label) != [] for label in (claim.better, claim.worse))
 
 
 def _merge(

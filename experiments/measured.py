@@ -91,7 +91,7 @@ class Row:
     protocols: dict[str, float]
     """The metric of the first run by several protocols."""
     versions: list[str] = field(default_factory=list)
-    """Of the project, that its runs were made with; empty, as are the next two, of figures from elsewhere."""
+    """Packages that its runs were made with; empty, as are the next two, of figures from elsewhere."""
     devices: list[str] = field(default_factory=list)
     identities: list[str] = field(default_factory=list)
     """Of its runs: what they do, on which data."""
@@ -114,7 +114,7 @@ class Measured:
     against: str
     """Label of the row that the others are compared with."""
     versions: list[str]
-    """Of the project, that the runs were made with."""
+    """Packages that the runs were made with."""
     devices: list[str]
     rows: list[Row]
     users: dict[str, dict[str, np.ndarray]] = field(default_factory=dict, compare=False)
@@ -172,7 +172,8 @@ def join(first: Measured, second: Measured, against: str) -> Measured:
     if unknown:
         raise NotComparableError(f"users' metrics were not kept of {', '.join(unknown)}")
     place = labels.index(against) if against in labels else 0
-    differences, p_values = compare_with([users[label][metric] for label in labels], place)
+    values = [(users[row.label][metric], row.test[metric]) for row in rows]
+    differences, p_values = compare_with(values, place)
     compared = [
         dataclasses.replace(row, **_compared(differences[number], p_values[number])) for number, row in enumerate(rows)
     ]
@@ -220,7 +221,9 @@ def _row(compared: Comparison, number: int) -> Row:
         },
         costs={name: _present(get(run) for run in group.runs) for name, (get, _) in COSTS.items()},
         protocols=by_protocol(first.path, first.results, first.per_user, compared.metric),
-        versions=sorted({run.results.get("versions", {}).get("diffrec-jax", "unknown") for run in group.runs}),
+        versions=sorted(
+            {f"{name} {version}" for run in group.runs for name, version in run.results.get("versions", {}).items()}
+        ),
         devices=sorted({run.results.get("devices", "unknown") for run in group.runs}),
         **_compared(compared.differences[number], compared.p_values[number]),
     )

@@ -79,7 +79,7 @@ BLOCK = re.compile(
     rf"(<!-- table (?P<study>\S+) on (?P<data>[^\n]+?): (?P<columns>[^\n]+?) -->\n){_WITHIN}(<!-- end of table -->)",
     re.DOTALL,
 )
-CLAIMS = re.compile(rf"(<!-- claims -->\n){_WITHIN}(<!-- end of claims -->)", re.DOTALL)
+CLAIMS = re.compile(rf"(<!-- claims (?P<whose>paper|open) -->\n){_WITHIN}(<!-- end of claims -->)", re.DOTALL)
 TIMINGS = re.compile(
     rf"(<!-- timings (?P<file>\S+): (?P<rows>[^\n]+?) -->\n){_WITHIN}(<!-- end of timings -->)", re.DOTALL
 )
@@ -104,6 +104,9 @@ def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
         elif isinstance(block, Picture):
             write_atomically(folder / f"{block.name}.svg", for_file(block.svg))
             lines += [f"![{block.description}]({block.name}.svg)", ""]
+        elif block.folded_below:
+            summary = f"<details><summary>{html.escape(block.folded_below)}</summary>"
+            lines += [summary, "", *markdown_table(block), "", "</details>", ""]
         else:
             lines += [*markdown_table(block), ""]
     return "\n".join(lines)
@@ -123,9 +126,10 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
-    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims -->`` and
-    ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE: train_step amazon-book -->``, with a file
-    below ``folder`` and benchmarks by name and shape, and ``<!-- end of timings -->``.
+    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims paper -->``, or of those it
+    leaves open ``<!-- claims open -->``, and ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE:
+    train_step amazon-book -->``, with a file below ``folder`` and benchmarks by name and shape, and ``<!-- end of
+    timings -->``.
 
     Raises:
       ConfigError: there is no such study, dataset, column, file or benchmark; or a table has no end, or there is none.
@@ -153,7 +157,8 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
         return "\n".join([match[1], *lines, "", match[5]])
 
     def claims(match: re.Match) -> str:
-        return "\n".join([match[1], *markdown_table(claims_table(found)), "", match[2]])
+        table = claims_table(found, is_open=match["whose"] == "open")
+        return "\n".join([match[1], *markdown_table(table), "", match[3]])
 
     def timings(match: re.Match) -> str:
         table = timings_table(folder / match["file"], match["rows"].split(", "))
@@ -209,7 +214,10 @@ def _html(block: Block) -> str:
         for text, cell in zip(block.headings, block.rows[0], strict=True)
     )
     rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in block.rows)
-    return f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
+    if not block.folded_below:
+        return table
+    return f"<details><summary>{html.escape(block.folded_below)}</summary>{table}</details>"
 
 
 def _html_cell(cell: Cell) -> str:

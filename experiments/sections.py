@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import METRIC, Findings, adjusted_p
+from .findings import MARGIN, METRIC, Findings, adjusted_p
 from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
 from .protocols import SWITCHES
 from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
@@ -14,12 +14,12 @@ from .tables import Column, make_columns
 
 COMMAND = "python -m experiments.reproduce --studies={}"
 RULE = (
-    "Each claim is tested on the test split, over seeds. A difference counts where Wilcoxon's test over users, "
-    "adjusted by Holm's method for all claims of this table, has p < .05, the 95% interval of the mean difference is "
-    'without 0, and both speak for the same side. "About as accurate" and "at least as good" are confirmed where the '
-    "other one is not better by this rule: nothing was found against them, which does not show that both are equal. "
-    "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors. Of costs, the "
-    "means are compared."
+    "Each claim is tested on the test split. That one is better is confirmed where Wilcoxon's test over users, "
+    "adjusted by Holm's method for all such claims of this table, has p < .05, the 95% interval of the mean "
+    'difference, over users and seeds, is without 0, and both speak for it. "About as accurate", "at least as '
+    f'good" and "do not help" are confirmed where that interval lies above -{MARGIN:.0%} of the other\'s mean. Of '
+    'costs, every seed has to be below every one of the other. "Not confirmed" does not say that the opposite holds. '
+    "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors."
 )
 BARS = "Means, with the standard deviation over seeds"
 DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
@@ -63,6 +63,8 @@ class TableBlock:
 
     headings: list[str]
     rows: list[list[Cell]]
+    folded_below: str | None = None
+    """Of a table that is shown on request: what to click on."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,17 @@ Block = Heading | Paragraph | Command | TableBlock | Picture
 
 def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[Block]:
     """The whole report."""
-    claims = claims_table(found)
-    if claims.rows:
+    of_paper, of_open = (claims_table(found, is_open=is_open) for is_open in (False, True))
+    if of_paper.rows:
         yield Heading("Does the paper's claim hold?")
         yield Paragraph(RULE)
-        yield claims
+        yield of_paper
         yield Paragraph("What cannot be tested with the data here:")
         yield TableBlock(["claim", "why not"], [[Cell(text, text) for text in both] for both in NOT_TESTABLE])
+    if of_open.rows:
+        yield Heading("What the paper leaves open")
+        yield Paragraph("Claims of ours, tested in the same way, as a table of their own.")
+        yield of_open
     for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
     yield from methods(found)
@@ -96,13 +102,14 @@ def measured_studies(found: Mapping[str, Findings]) -> list[Study]:
     return [study for study in STUDIES if study.name in found and found[study.name].by_data]
 
 
-def claims_table(found: Mapping[str, Findings]) -> TableBlock:
-    """Each claim, the numbers, and what becomes of it."""
-    tested = [(study, claim) for study in measured_studies(found) for claim in found[study.name].claims]
+def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
+    """Each claim of the paper, or of what it leaves open, the numbers, and what becomes of it."""
+    studies = [study for study in measured_studies(found) if study.is_open == is_open]
+    tested = [(study, claim) for study in studies for claim in found[study.name].claims]
     adjusted = adjusted_p([claim for _, claim in tested])
     rows = []
     for (study, claim), p in zip(tested, adjusted, strict=True):
-        shown = COSTS[claim.metric][1] if claim.metric in COSTS else "{:.4f}".format
+        shown = COSTS[claim.metric][1] if claim.metric in COSTS else ("{:+.4f}" if claim.since else "{:.4f}").format
         means = "-" if claim.values is None else " / ".join(shown(value) for value in claim.values)
         difference = "-" if claim.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*claim.difference)
         verdict = claim.verdict(p)
@@ -125,6 +132,7 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     yield Heading(study.title)
     yield Paragraph(study.question)
     yield command_of(study, found.by_data)
+    yield flags_of(study, found.by_data)
     if plots and study.data_axis:
         yield data_picture(study, found)
     for data, measured in found.by_data.items():
@@ -142,6 +150,16 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
 def command_of(study: Study, data: Collection[str]) -> Command:
     """What makes the runs of a study on these datasets."""
     return Command(COMMAND.format(study.name) + (" --quick" if set(data) == {QUICK} else ""))
+
+
+def flags_of(study: Study, by_data: Mapping[str, Measured]) -> TableBlock:
+    """What each of its datasets and variants is, as flags of experiments.train."""
+    labels = {row.label for measured in by_data.values() for row in measured.rows}
+    given = {data: DATA[data].flags for data in by_data} | {
+        label: flags for label, flags in study.variants.items() if label in labels
+    }
+    rows = [[Cell(name, name), Cell(own, own)] for name, own in ((name, " ".join(own)) for name, own in given.items())]
+    return TableBlock(["data or variant", "flags"], rows, folded_below="The flags of experiments.train")
 
 
 def ordered(study: Study, measured: Measured) -> list[Row]:
@@ -271,7 +289,7 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
 def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
     """What all of it was measured with."""
     measured = [own for findings in found.values() for own in findings.by_data.values()]
-    versions = sorted({version for own in measured for version in own.versions})
+    versions = sorted({version for own in measured for version in own.versions}, key=str.lower)
     devices = sorted({device for own in measured for device in own.devices})
     fingerprints = {
         data: own.rows[0].data_sha256 for findings in found.values() for data, own in findings.by_data.items()
@@ -281,11 +299,16 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
         "Full ranking of all items that a user has not seen, averaged over all users; the training row is the input of "
         f"validation and test{_of_test(found)}. Each run is stopped and selected by validation {METRIC}"
         f"{_selected_otherwise(found)}. Tables show mean ± standard deviation over seeds. Differences are of users' "
-        "metrics averaged over seeds, with a 95% bootstrap interval over users and Wilcoxon's signed-rank test, "
-        "adjusted by Holm's method within a table. Training seconds are those of the steps and their input, without "
-        "compiling, and of all processes of a run."
+        "metrics averaged over seeds. Their 95% intervals are for other users and other seeds (Student's t, with the "
+        "variances of both added up; of a model that was trained once, for other users alone). The p-values of "
+        "Wilcoxon's signed-rank test are for other users, adjusted by Holm's method within a table. Training seconds "
+        "are those of the steps and their input, without compiling, and of all processes of a run. Most runs had one "
+        "core, and another run beside them. Peak memory is that of the whole process, compiler included."
     )
-    yield Paragraph(f"Versions: {', '.join(versions)}. Devices: {', '.join(devices)}.")
+    yield Paragraph(
+        f"Packages: {', '.join(versions)}. Devices: {', '.join(devices)}. Older runs told neither of their processor, "
+        "nor, where kept numbers are of them, of other packages."
+    )
     rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]
     yield TableBlock(["data", "fingerprint (SHA-256)"], rows)
 

@@ -64,7 +64,10 @@ def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[C
         *(_accuracy(rows, name) for name in (*shared, *errors)),
         *_significance(measured),
         *(_mean_of(name, lambda row, name=name: row.beyond.get(name, []), "{:.3f}".format) for name in beyond),
-        *(_mean_of(name, lambda row, name=name: row.costs.get(name, []), COSTS[name][1]) for name in costs),
+        *(
+            _mean_of(name, lambda row, name=name: row.costs.get(name, []), COSTS[name][1], spread=True)
+            for name in costs
+        ),
     ]
 
 
@@ -104,13 +107,19 @@ def _significance(measured: Measured) -> list[Column]:
     ]
 
 
-def _mean_of(heading: str, values: Callable[[Row], list[float]], show: Callable[[float], str]) -> Column:
+def _mean_of(
+    heading: str, values: Callable[[Row], list[float]], show: Callable[[float], str], *, spread: bool = False
+) -> Column:
+    """Of each row the mean, and of what differs between runs the standard deviation where it is asked for."""
+
     def mean(row: Row) -> float | None:
         return statistics.mean(values(row)) if values(row) else None
 
     def text(row: Row) -> str:
-        value = mean(row)
-        return NOTHING if value is None else show(value)
+        value, own = mean(row), values(row)
+        if value is None:
+            return NOTHING
+        return show(value) + (f" ± {show(statistics.stdev(own))}" if spread and len(set(own)) > 1 else "")
 
     return Column(heading, text, {heading: mean}, in_files_alone=True)
 

@@ -42,7 +42,7 @@ from diffrec_jax.training.clock import Clock, where_time_went
 from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 
-from . import flags
+from . import flags, processor
 from .cli import start
 from .config import new_run_config, resumed_run_config
 from .console import ConsoleProgress, make_console, results_table, table_title
@@ -241,8 +241,8 @@ def run(
 
 
 def describe_devices(devices: DeviceStrategy) -> str:
-    """How many, of what kind, and how they are used."""
-    return f"{devices.num_devices} x {jax.devices()[0].device_kind}{devices.description}"
+    """How many, of what kind, on what processor, and how they are used."""
+    return f"{devices.num_devices} x {jax.devices()[0].device_kind} ({processor.describe()}){devices.description}"
 
 
 def describe(

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffrec_jax.evaluation.ranking import AveragingMode, SplitResult
 from diffrec_jax.evaluation.rating_errors import RATING_METRICS
-from diffrec_jax.evaluation.significance import bootstrap_interval
+from diffrec_jax.evaluation.significance import mean_interval
 
 FULL_RANKING = "full ranking"
 
@@ -31,8 +31,9 @@ class Evaluation:
         return result.per_user[metric][chosen]
 
     def interval(self, metric: str, split: str = "test") -> tuple[float, float]:
-        """95% bootstrap interval of the mean over users."""
-        return bootstrap_interval(self.per_user(metric, split).astype(np.float64))
+        """95% interval of the mean over users, within the metric's range of 0 to 1."""
+        low, high = mean_interval(self.per_user(metric, split))
+        return max(low, 0.0), min(high, 1.0)
 
     def __str__(self) -> str:
         """Recall and NDCG with their intervals, and errors of ratings, a line each.

@@ -1,11 +1,11 @@
 """Whether one model is better than another: paired over users."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
-CHUNK_SIZE = 2**22
-"""Resampled values at once."""
 DIGITS = 6
 """Of differences that are ranked: metrics are kept in float32, and what is equal differs in the seventh."""
 
@@ -24,23 +24,22 @@ class PairedComparison:
     """What that is about, from -1 to 1: of the ranks of the users' differences, the share above 0 minus that below."""
 
 
-def bootstrap_interval(
-    differences: np.ndarray, *, confidence: float = 0.95, num_resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean of differences [U] when users are drawn anew with replacement.
+def mean_interval(values: np.ndarray, *seeds: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the mean of values [U], for other users and, of models trained several times, other seeds.
 
-    Reference: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13.
+    Student's t, with the variances of all means added up. Each of ``seeds`` has a model's mean a run; one run says
+    nothing of what another would do, and adds nothing.
+
+    References: Welch, Biometrika 34, 1947; Satterthwaite, Biometrics Bulletin 2(6), 1946.
     """
-    rng, num_users = np.random.default_rng(seed), len(differences)
-    at_once = max(1, CHUNK_SIZE // num_users)
-    means = np.concatenate(
-        [
-            differences[rng.integers(0, num_users, (min(at_once, num_resamples - start), num_users))].mean(axis=1)
-            for start in range(0, num_resamples, at_once)
-        ]
-    )
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    samples = [np.asarray(sample, np.float64) for sample in (values, *seeds)]
+    parts = [(sample.var(ddof=1) / len(sample), len(sample) - 1) for sample in samples if len(sample) > 1]
+    mean, variance = float(samples[0].mean()), sum(part for part, _ in parts)
+    if not variance:
+        return mean, mean
+    degrees = variance**2 / sum(part**2 / own for part, own in parts)
+    half = float(stdtrit(degrees, (1 + confidence) / 2) * np.sqrt(variance))
+    return mean - half, mean + half
 
 
 def wilcoxon(differences: np.ndarray) -> tuple[float, float]:
@@ -60,8 +59,11 @@ def wilcoxon(differences: np.ndarray) -> tuple[float, float]:
     return float(stats.wilcoxon(differences).pvalue), float(np.sum(np.sign(differences) * ranks) / np.sum(ranks))
 
 
-def compare_users(ours: np.ndarray, others: np.ndarray) -> PairedComparison:
+def compare_users(ours: np.ndarray, others: np.ndarray, *seeds: Sequence[float]) -> PairedComparison:
     """Compares a metric of the same users [U] under two models.
+
+    The p-value is about users alone, with the models as they were trained; the interval is about seeds, too, where
+    ``seeds`` has each model's means of its runs.
 
     Raises:
       ValueError: the two are of different users, or of none.
@@ -69,7 +71,7 @@ def compare_users(ours: np.ndarray, others: np.ndarray) -> PairedComparison:
     if ours.shape != others.shape or ours.ndim != 1 or not len(ours):
         raise ValueError(f"metrics of the same users are needed, got shapes {ours.shape} and {others.shape}")
     differences = ours.astype(np.float64) - others
-    return PairedComparison(float(differences.mean()), *bootstrap_interval(differences), *wilcoxon(differences))
+    return PairedComparison(float(differences.mean()), *mean_interval(differences, *seeds), *wilcoxon(differences))
 
 
 def holm(p_values: list[float]) -> list[float]:

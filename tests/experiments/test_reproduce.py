@@ -23,7 +23,18 @@ from diffrec_jax.training.run_directory import CONFIG_DIGEST
 from experiments import kept
 from experiments.config import new_run_config
 from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
-from experiments.findings import CONFIRMED, LEVEL, OPEN, REFUTED, ClaimFound, Findings
+from experiments.findings import (
+    CONFIRMED,
+    LEVEL,
+    MARGIN,
+    OPEN,
+    REFUTED,
+    ClaimFound,
+    Findings,
+    adjusted_p,
+    look_at,
+    look_at_claims,
+)
 from experiments.measured import Measured, Row
 from experiments.pages import to_html, to_markdown
 from experiments.plan import Planned, plan, variants_of
@@ -31,7 +42,7 @@ from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
 from experiments.sections import file_name, kendall, sections
-from experiments.studies import DATA, QUICK, STUDIES
+from experiments.studies import DATA, QUICK, STUDIES, Claim
 from tests.experiments.scripts import ROOT, environment, run
 
 pytestmark = pytest.mark.once
@@ -128,38 +139,51 @@ def test_what_is_missing_is_listed_for_others_to_run(tmp_path):
     assert "1 of 1: " in told.stdout and "results.json is not valid JSON" in told.stderr
 
 
-CLEAR, UNCLEAR = (0.05, 0.15), (-0.01, 0.2)
-"""Ends of the interval of a mean difference."""
+def told(values, difference=None, p=None, **others):
+    """A claim with these numbers; ranks differ as the means do."""
+    rank_difference = None if difference is None else float(np.sign(difference[0])) * 0.1
+    fields = {"values": values, "difference": difference, "p_value": p, "rank_difference": rank_difference} | others
+    return ClaimFound("", "", "recall@20", False, "a", "b", **fields)
 
 
 @pytest.mark.parametrize(
-    ("values", "at_least", "p", "interval", "verdict"),
+    ("claim", "p", "verdict"),
     [
-        ([0.3, 0.2], False, 0.01, CLEAR, CONFIRMED),
-        ([0.3, 0.2], False, 0.2, CLEAR, REFUTED),
-        ([0.3, 0.2], False, 0.01, UNCLEAR, REFUTED),  # most users gain, but not their mean
-        ([0.2, 0.3], False, 0.01, CLEAR, REFUTED),
-        ([0.2, 0.3], True, 0.01, CLEAR, REFUTED),
-        ([0.2, 0.3], True, 0.01, UNCLEAR, CONFIRMED),
-        ([0.2, 0.3], True, 0.2, CLEAR, CONFIRMED),
-        ([0.3, 0.2], True, 0.01, CLEAR, CONFIRMED),
-        ([10.0, 20.0], False, None, None, CONFIRMED),  # a cost: less is better
-        ([20.0, 10.0], False, None, None, REFUTED),
-        (None, False, None, None, OPEN),
+        (told([0.3, 0.2], [0.1, 0.05, 0.15], 0.01), 0.01, CONFIRMED),
+        (told([0.3, 0.2], [0.1, 0.05, 0.15], 0.01), 0.2, REFUTED),
+        (told([0.3, 0.2], [0.1, -0.01, 0.2], 0.01), 0.01, REFUTED),  # most users gain, but not their mean
+        (told([0.2, 0.3], [-0.1, -0.15, -0.05], 0.01), 0.01, REFUTED),
+        (told([10.0, 20.0], is_cheaper=True), None, CONFIRMED),
+        (told([10.0, 20.0], is_cheaper=False), None, REFUTED),  # cheaper in the mean, but not with every seed
+        (told(None), None, OPEN),
     ],
 )
-def test_what_becomes_of_a_claim(values, at_least, p, interval, verdict):
+def test_what_becomes_of_a_claim(claim, p, verdict):
     assert LEVEL == 0.05
-    sign = -1 if values and values[0] < values[1] else 1
-    difference = [sign * 0.1, *sorted(sign * end for end in interval)] if interval else None
-    rank_difference = sign * 0.1 if interval else None
-    claim = ClaimFound("", "", "recall@20", at_least, "a", "b", values, difference, p, rank_difference)
     assert claim.verdict(p) == verdict
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        ((-0.0039, 0.01), CONFIRMED),
+        ((-0.0039, -0.001), CONFIRMED),  # worse, by less than the margin
+        ((-0.0041, 0.01), REFUTED),  # nothing speaks against it, but too little for it
+        ((0.05, 0.15), CONFIRMED),
+    ],
+)
+def test_as_good_is_what_may_miss_by_a_margin_at_most(interval, verdict):
+    assert MARGIN == 0.02
+    claim = dataclasses.replace(told([0.2, 0.2], [sum(interval) / 2, *interval], 1e-9), at_least=True)
+    assert claim.verdict(None) == verdict
+    assert adjusted_p([claim, told([0.3, 0.2], [0.1, 0.05, 0.15], 0.04)]) == [None, 0.04]  # tested without it
+    error = dataclasses.replace(claim, metric="rmse", difference=[-end for end in claim.difference or ()])
+    assert error.verdict(None) == verdict
 
 
 def test_a_claim_needs_everything_on_its_side():
     """Few users may gain much while most lose, and an error over all ratings fall while that of users grows."""
-    gained = ClaimFound("", "", "recall@20", False, "a", "b", [0.3, 0.2], [0.1, 0.05, 0.15], 1e-9, 0.4)
+    gained = told([0.3, 0.2], [0.1, 0.05, 0.15], 1e-9)
     assert gained.verdict(1e-9) == CONFIRMED
     assert dataclasses.replace(gained, rank_difference=-0.4).verdict(1e-9) == REFUTED
     error = dataclasses.replace(
@@ -233,7 +257,9 @@ def found_of(study, labels):
     rows = [row(label, number) for number, label in enumerate(labels)]
     measured = Measured("recall@20", labels[0], ["1.0"], ["2 x cpu <tm>"], rows)
     claims = [
-        ClaimFound("a < b", "ml-1m clean", "recall@20", False, labels[0], labels[1], [0.3, 0.2], [0.1, 0.0, 0.2], 0.01)
+        dataclasses.replace(
+            told([0.3, 0.2], [0.1, 0.0, 0.2], 0.01), text="a < b", data=ON_CLEAN, better=labels[0], worse=labels[1]
+        )
     ]
     return Findings(study, {"ml-1m clean": measured}, claims)
 
@@ -329,6 +355,40 @@ def test_newer_runs_stand_beside_kept_ones_and_are_compared_with_them():
     assert more.by_data[ON_NOISY] is both.by_data[ON_NOISY]
 
 
+def test_a_claim_about_a_loss_compares_what_is_lost():
+    before, after = (found_on(data, ["DiffRec", "MF"]).by_data[data] for data in (ON_CLEAN, ON_NOISY))
+    after.users["DiffRec"]["recall@20"] -= np.float32(0.1)
+    by_data = {ON_CLEAN: before, ON_NOISY: after}
+    found = look_at(Claim("", "DiffRec", "MF", data=ON_NOISY, since=ON_CLEAN), by_data)
+    ours, others = (after.users[label]["recall@20"] - before.users[label]["recall@20"] for label in ("DiffRec", "MF"))
+    seeds = [measured.row(label).test["recall@20"] for label in ("DiffRec", "MF") for measured in (after, before)]
+    expected = compare_users(ours, others, *seeds)
+    assert found.difference == [expected.mean_difference, expected.low, expected.high]
+    assert found.difference[0] == pytest.approx(-0.1) and found.p_value == expected.p_value < 1e-6
+    assert found.values == [0.0, 0.0]  # the rows' means, which this test leaves equal
+    assert look_at(Claim("", "DiffRec", "MF", data=ON_NOISY, since=ON_CLEAN), {ON_NOISY: after}).values is None
+
+
+def test_a_cost_is_smaller_where_every_seed_says_so():
+    rows = [
+        dataclasses.replace(row, costs={"parameters": values})
+        for row, values in zip(found_on(ON_CLEAN, ["DiffRec", "MF"]).by_data[ON_CLEAN].rows, ([1.0, 3.0], [2.0, 4.0]))
+    ]
+    measured = Measured("recall@20", "DiffRec", [], [], rows)
+    found = look_at(Claim("", rows[0].label, rows[1].label, metric="parameters"), {ON_CLEAN: measured})
+    assert found.values == [2.0, 3.0] and found.verdict(None) == REFUTED
+    rows[1].costs["parameters"][:] = [3.5, 4.0]
+    again = look_at(Claim("", rows[0].label, rows[1].label, metric="parameters"), {ON_CLEAN: measured})
+    assert again.verdict(None) == CONFIRMED
+
+
+def test_claims_are_looked_at_on_toy_data():
+    of_toys = found_on(ON_CLEAN, ["DiffRec", "MF"]).by_data[ON_CLEAN]
+    claims = look_at_claims(MODELS_STUDY, {QUICK: of_toys})
+    assert {claim.data for claim in claims} == {QUICK}
+    assert [claim.text for claim in claims if claim.values] == ["DiffRec is more accurate than MF"]
+
+
 def test_kept_runs_of_other_settings_are_left_out():
     """Where the data are here to tell; with what the same run had by other protocols."""
     old = found_on(ON_CLEAN, ["DiffRec", "MF", "EASE"])
@@ -352,7 +412,14 @@ def test_kept_runs_of_other_settings_are_left_out():
 def test_what_cannot_be_compared_stays_as_it_was():
     """Older findings without users' metrics, and other data; unless newer runs have all of it."""
     claim = next(claim for claim in MODELS_STUDY.claims if claim.worse == "MF" and claim.data == ON_CLEAN)
-    known = ClaimFound(claim.text, ON_CLEAN, claim.metric, True, "DiffRec", "MF", [0.3, 0.2], [0.1, 0.0, 0.2], 0.01)
+    known = dataclasses.replace(
+        told([0.3, 0.2], [0.1, 0.0, 0.2], 0.01),
+        text=claim.text,
+        data=ON_CLEAN,
+        at_least=True,
+        better="DiffRec",
+        worse="MF",
+    )
     unknown = dataclasses.replace(found_on(ON_CLEAN, ["DiffRec", "MF", "SLIM"], known=False), claims=[known])
     half = found_on(ON_CLEAN, ["DiffRec", "MF"])
     same, notes = merged(unknown, half)
