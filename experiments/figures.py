@@ -4,6 +4,7 @@ Reference: palette of Okabe and Ito, Color Universal Design, 2008.
 """
 
 import io
+import math
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -59,19 +60,34 @@ def _spread(values: Sequence[float]) -> float:
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def lines(name: str, series: Mapping[str, Mapping[str, Sequence[float]]], xlabel: str | None, ylabel: str) -> str:
-    """A line for each series through the means at its places, which are evenly spaced; bars: deviation over seeds."""
-    places = list(dict.fromkeys(place for own in series.values() for place in own))
+def lines(
+    name: str,
+    series: Mapping[str, Mapping[str, Sequence[float]]],
+    places: Sequence[str],
+    xlabel: str | None,
+    ylabel: str,
+) -> str:
+    """A line for each series through its means, with a gap where it lacks a place; bars: deviation over seeds.
+
+    Args:
+      name: of the picture.
+      series: values over seeds, by label and place.
+      places: along the axis in this order, evenly spaced.
+      xlabel: what the places are values of.
+      ylabel: what the values are.
+    """
 
     def draw(axes: Any) -> None:
         for number, (label, own) in enumerate(series.items()):
-            at = [places.index(place) for place in own]
-            means, spreads = [[of(values) for values in own.values()] for of in (statistics.mean, _spread)]
+            means, spreads = (
+                [of(own[place]) if place in own else math.nan for place in places] for of in (statistics.mean, _spread)
+            )
             axes.errorbar(
-                at, means, yerr=spreads, label=label, color=COLOURS[number % len(COLOURS)],
+                range(len(places)), means, yerr=spreads, label=label, color=COLOURS[number % len(COLOURS)],
                 marker=MARKERS[number % len(MARKERS)], markersize=5, capsize=3, linewidth=1.5,
             )  # fmt: skip
         axes.set_xticks(range(len(places)), [place.replace(" ", "\n") for place in places])
+        axes.set_xlim(-0.3, len(places) - 0.7)  # places that nothing stands at have room, too
         axes.set(xlabel=xlabel, ylabel=ylabel)
         if len(series) > 1:
             axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from . import figures
 from .findings import MARGIN, METRIC, Findings, adjusted_p
 from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
+from .plan import variants_of
 from .protocols import SWITCHES
 from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
 from .tables import Column, make_columns
@@ -21,7 +22,7 @@ RULE = (
     'costs, every seed has to be below every one of the other. "Not confirmed" does not say that the opposite holds. '
     "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors."
 )
-BARS = "Means, with the standard deviation over seeds"
+BARS = "Means, with the standard deviation over seeds; places along the axis are evenly spaced"
 DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
 """What pictures show: told below them."""
 PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
@@ -211,7 +212,8 @@ def study_pictures(study: Study, data: str, measured: Measured) -> Iterator[Pict
         if study.axis is None:
             yield Picture(name, figures.dots(name, values, metric), description + DOTS)
         else:
-            yield Picture(name, figures.lines(name, {data: values}, study.axis, metric), description + BARS)
+            places = variants_of(study, quick=data == QUICK)
+            yield Picture(name, figures.lines(name, {data: values}, places, study.axis, metric), description + BARS)
 
 
 def data_picture(study: Study, found: Findings) -> Picture:
@@ -225,7 +227,9 @@ def data_picture(study: Study, found: Findings) -> Picture:
         }
         for variant in study.variants
     }
-    drawn = figures.lines(study.name, {label: own for label, own in series.items() if own}, study.data_axis, METRIC)
+    shown = {label: own for label, own in series.items() if own}
+    places = [data for data in dict.fromkeys([*study.data, *found.by_data]) if data in found.by_data]
+    drawn = figures.lines(study.name, shown, places, study.data_axis, METRIC)
     return Picture(study.name, drawn, f"{METRIC}, test: {study.title}. {BARS}")
 
 

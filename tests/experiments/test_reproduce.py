@@ -22,7 +22,7 @@ from diffrec_jax.evaluation import compare_users, holm
 from diffrec_jax.training.run_directory import CONFIG_DIGEST
 from experiments import kept
 from experiments.config import new_run_config
-from experiments.figures import dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
+from experiments.figures import COLOURS, dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
 from experiments.findings import (
     CONFIRMED,
     LEVEL,
@@ -41,7 +41,7 @@ from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
-from experiments.sections import file_name, kendall, sections
+from experiments.sections import Picture, file_name, kendall, sections
 from experiments.studies import DATA, QUICK, STUDIES, Claim
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -440,13 +440,54 @@ def test_what_cannot_be_compared_stays_as_it_was():
 
 def test_pictures_take_any_name():
     drawn = (
-        lines("a", {"one": {"0": [1.0, 2.0], "$x": [1.5]}, "two": {"0": [1.0]}}, "x", "y"),
+        lines("a", {"one": {"0": [1.0, 2.0], "$x": [1.5]}, "two": {"0": [1.0]}}, ["0", "$x"], "x", "y"),
         dots("b", {"$a": [1.0], "b": [1.0, 2.0]}, "y"),
         pareto("c", {"$a": (1.0, 2.0), "b": (2.0, 1.0)}, "x", "y"),
     )
     for svg in drawn:
         assert "currentColor" in for_page(svg, "what it shows") and "#010203" not in for_page(svg, "what it shows")
         assert "#010203" not in for_file(svg) and svg.count("<svg") == 1
+
+
+def texts_of(svg):
+    """What is written in a picture, in its order; words of a place along the axis stand below each other."""
+    return re.findall(r">([^<>\n]+)</t(?:ext|span)>", svg)
+
+
+def line_of(svg, colour):
+    """The steps of the line through a series: M starts anew, L goes on."""
+    paths = re.findall(rf'<path d="([^"]*)"[^>]*stroke: {colour.lower()}[^>]*linecap: square', svg)
+    return re.findall("[ML]", paths[0])
+
+
+def test_a_line_has_its_places_in_the_order_given_and_a_gap_where_one_is_missing():
+    places = ["clean", "10%", "30%", "50%"]
+    series = {"a": {"clean": [1.0], "30%": [2.0], "50%": [3.0]}, "b": {place: [1.0] for place in places}}
+    svg = lines("a", series, places, "x", "y")
+    assert texts_of(svg)[:4] == places
+    assert [line_of(svg, colour) for colour in COLOURS[:2]] == [["M", "M", "L"], ["M", "L", "L", "L"]]
+
+
+def test_pictures_along_an_axis_have_the_order_of_the_study():
+    """Of datasets, and of variants, whatever was found first and whatever is missing."""
+    measured = {
+        data: found_of("random-noise", labels).by_data[ON_CLEAN]
+        for data, labels in {
+            "50% random": ["DiffRec", "EASE"],
+            "10% random": ["EASE", "CDAE"],
+            ON_CLEAN: ["DiffRec", "EASE"],
+        }.items()
+    }
+    found = {
+        "random-noise": Findings("random-noise", measured, []),
+        "steps": found_of("steps", ["100", "2", "5"]),
+    }
+    along_data, along_axis = (block for block in sections(found) if isinstance(block, Picture))
+    assert texts_of(along_data.svg)[:6] == ["ml-1m", "clean", "10%", "random", "50%", "random"]
+    assert line_of(along_data.svg, COLOURS[0]) == ["M", "M"]
+    assert texts_of(along_axis.svg)[:5] == ["2", "5", "10", "40", "100"]
+    assert line_of(along_axis.svg, COLOURS[0]) == ["M", "L", "M"]
+    assert "evenly spaced" in along_data.description and "evenly spaced" in along_axis.description
 
 
 def numbers(found):
