@@ -11,7 +11,7 @@ from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
 from .plan import variants_of
 from .protocols import SWITCHES
 from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
-from .tables import Column, make_columns
+from .tables import Column, make_columns, shown_p
 
 COMMAND = "python -m experiments.reproduce --studies={}"
 RULE = (
@@ -121,7 +121,7 @@ def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
                 Cell(claim.data, claim.data),
                 Cell(f"{claim.metric}: {means}", claim.metric),
                 Cell(difference, claim.difference[0] if claim.difference else 0.0),
-                Cell("-" if p is None else f"{p:.2g}", 2.0 if p is None else p),
+                Cell(shown_p(p), 2.0 if p is None else p),
                 Cell(study.name, study.name),
             ]
         )

@@ -101,10 +101,17 @@ def _significance(measured: Measured) -> list[Column]:
         ),
         Column(
             "p (Holm)",
-            lambda row: NOTHING if row.p_value is None else f"{row.p_value:.2g}",
+            lambda row: shown_p(row.p_value),
             {"p Holm": lambda row: row.p_value},
         ),
     ]
+
+
+def shown_p(p: float | None) -> str:
+    """How a p-value is written: never as 0, which float64 makes of the smallest."""
+    if p is None:
+        return NOTHING
+    return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
 
 
 def _mean_of(
@@ -140,6 +147,7 @@ def to_markdown(columns: list[Column], rows: list[Row], title: str) -> str:
 
 LATEX = {character: f"\\{character}" for character in "%&_#${}"} | {
     "±": r"$\pm$",
+    "<": "$<$",
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",

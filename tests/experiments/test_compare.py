@@ -10,14 +10,14 @@ from diffrec_jax.assembly import HOW, how_measured
 from diffrec_jax.comparison import Comparison, check_comparable, compare_runs, group_runs, load_run
 from diffrec_jax.config import ConfigError, DataConfig, EvaluationConfig, RunConfig
 from diffrec_jax.data import SyntheticSpec, make_synthetic
-from diffrec_jax.evaluation import DEFAULT_KS, METRICS
+from diffrec_jax.evaluation import DEFAULT_KS, METRICS, compare_users
 from diffrec_jax.registry import MODELS
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 from diffrec_jax.training.train_config import TrainConfig
 from experiments.compare import find_runs
 from experiments.console import make_console
 from experiments.measured import measure
-from experiments.tables import make_columns, to_csv, to_latex, to_markdown, to_terminal
+from experiments.tables import make_columns, shown_p, to_csv, to_latex, to_markdown, to_terminal
 from tests.experiments.scripts import TINY, run
 
 pytestmark = pytest.mark.once
@@ -173,6 +173,20 @@ def test_tables_hold_any_name(tmp_path):
     with console.capture() as captured:
         console.print(to_terminal(columns, measured.rows, "of [x]"))
     assert "[red]" in captured.get() and "of [x]" in captured.get()
+
+
+def test_no_p_value_is_written_as_zero(tmp_path):
+    assert [shown_p(p) for p in (None, 0.0, 1e-310, 2e-300, 0.0412, 1.0)] == [
+        "-", "<1e-300", "<1e-300", "2e-300", "0.041", "1",
+    ]  # fmt: skip
+    groups = group_runs([load_run(make_run(tmp_path / name, model)) for name, model in (("a", "ease"), ("b", "mf"))])
+    difference = compare_users(np.zeros(30), np.ones(30))
+    measured = measure(Comparison(groups, "recall@20", 0, [None, difference], [1.0, 0.0]))
+    columns = make_columns(measured)
+    assert "| <1e-300 |" in to_markdown(columns, measured.rows, "title")
+    assert " & $<$1e-300 & " in to_latex(columns, measured.rows)
+    csv_rows = list(csv.DictReader(to_csv(columns, measured.rows).splitlines()))
+    assert csv_rows[1]["p Holm"] == "0.0"
 
 
 def test_what_is_missing_is_said_with_the_command_that_makes_it(tmp_path):

@@ -41,7 +41,7 @@ from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
-from experiments.sections import Picture, file_name, kendall, sections
+from experiments.sections import Picture, claims_table, file_name, kendall, sections
 from experiments.studies import DATA, QUICK, STUDIES, Claim
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -191,6 +191,14 @@ def test_a_claim_needs_everything_on_its_side():
     )
     assert error.verdict(1e-9) == CONFIRMED
     assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == REFUTED
+
+
+def test_a_claim_whose_p_value_is_0_in_float64_says_that_it_is_small():
+    found = found_of("steps", ["2", "10"])
+    claims = [dataclasses.replace(found.claims[0], p_value=p) for p in (0.0, None)]
+    table = claims_table({"steps": dataclasses.replace(found, claims=claims)})
+    cells = [row[table.headings.index("p (Holm)")] for row in table.rows]
+    assert [(cell.text, cell.value) for cell in cells] == [("<1e-300", 0.0), ("-", 2.0)]
 
 
 def test_names_of_pictures_suit_every_file_system():
