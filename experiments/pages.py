@@ -18,6 +18,7 @@ from .sections import (
     Paragraph,
     Picture,
     TableBlock,
+    cell_of,
     claims_table,
     ordered,
     with_published,
@@ -118,8 +119,13 @@ def markdown_table(table: TableBlock) -> list[str]:
     def line(texts: Iterable[str]) -> str:
         return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
-    rule = ["---", *["---:"] * (len(table.headings) - 1)]
+    rule = ["---" if is_text else "---:" for is_text in _are_text(table)]
     return [line(table.headings), line(rule), *(line(cell.text for cell in row) for row in table.rows)]
+
+
+def _are_text(table: TableBlock) -> list[bool]:
+    """Of each column, whether it is text, which stands on the left, and no numbers."""
+    return [all(isinstance(row[place].value, str) for row in table.rows) for place in range(len(table.headings))]
 
 
 def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
@@ -151,7 +157,7 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
             chosen = [columns[heading] for heading in match["columns"].split(", ")]
         except KeyError as error:
             raise ConfigError(f"{match[1].strip()}: there is no {error.args[0]!r} in the findings") from error
-        rows = [[Cell(column.marked(row, "**{}**".format), 0) for column in chosen] for row in ordered(study, measured)]
+        rows = [[cell_of(column, row) for column in chosen] for row in ordered(study, measured)]
         headings = [study.axis or name if name == "model" else name for name in (own.heading for own in chosen)]
         lines = markdown_table(TableBlock(headings, rows))
         return "\n".join([match[1], *lines, "", match[5]])

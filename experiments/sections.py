@@ -192,10 +192,11 @@ def study_tables(study: Study, data: str, measured: Measured) -> Iterator[TableB
 def _table(columns: list[Column], rows: list[Row], first: str) -> TableBlock:
     """Its first heading is what the rows are."""
     headings = [first, *(column.heading for column in columns[1:])]
-    return TableBlock(headings, [[_cell(column, row) for column in columns] for row in rows])
+    return TableBlock(headings, [[cell_of(column, row) for column in columns] for row in rows])
 
 
-def _cell(column: Column, row: Row) -> Cell:
+def cell_of(column: Column, row: Row) -> Cell:
+    """Of a row in a column; where there is no number it counts as the smallest."""
     number = next(iter(column.numbers.values()))(row)
     return Cell(column.marked(row, "**{}**".format), number if number is not None else float("-inf"))
 

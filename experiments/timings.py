@@ -44,10 +44,14 @@ def timings_table(path: Path, wanted: Sequence[str]) -> TableBlock:
 def _row(record: dict[str, Any]) -> list[Cell]:
     ours, floor = statistics.median(record["ours_s"]), record.get("ours_per_floor")
     peer = statistics.median(record["peer_s"]) if record["peer_s"] else None
-    of_peer = (NOTHING, NOTHING) if peer is None else (f"{peer:.3g}", f"{peer / ours:.1f}")
-    of_floor = NOTHING if floor is None else f"{floor:.2f}"
+    of_peer = None if peer is None else peer / ours
+    numbers = [_number(ours, ".3g"), _number(peer, ".3g"), _number(of_peer, ".1f"), _number(floor, ".2f")]
     of_shape = [] if record["shape"] == "default" else [f"--shape={record['shape']}"]
     given = record.get("flags", [*of_shape, f"--repeats={len(record['ours_s'])}"])
     command = " ".join(["python -m", f"benchmarks.{record['benchmark']}", *given])
     title = record["row"] if record["shape"] == "default" else f"{record['row']}, {record['shape']} shape"
-    return [Cell(text, text) for text in (title, f"{ours:.3g}", *of_peer, of_floor, f"`{command}`")]
+    return [Cell(title, title), *numbers, Cell(f"`{command}`", command)]
+
+
+def _number(value: float | None, shown: str) -> Cell:
+    return Cell(NOTHING, float("-inf")) if value is None else Cell(format(value, shown), value)

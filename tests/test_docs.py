@@ -1,5 +1,6 @@
 """The docs: every exported name has a reference, every example runs, the site builds without a warning."""
 
+import json
 import os
 import re
 import subprocess
@@ -48,6 +49,26 @@ def test_a_table_of_points_on_a_line_is_in_their_order_and_named_by_what_they_ar
     text = "<!-- table steps on ml-1m clean: model, recall@20 -->\n<!-- end of table -->"
     lines = [line.split(" | ")[0] for line in filled(text, kept_findings(), tmp_path).splitlines() if line[:2] == "| "]
     assert lines == ["| T", "| ---", "| 2", "| 5", "| 10", "| 40", "| 100"]
+
+
+def alignment(page):
+    """Of the columns of the one table of a page, as Markdown has it."""
+    return next(line for line in page.splitlines() if line.startswith("| ---"))
+
+
+def test_in_tables_text_stands_left_and_numbers_right(tmp_path):
+    found = kept_findings()
+    compared = "<!-- table models on ml-1m clean: recall@20, model, p (Holm) -->\n<!-- end of table -->"
+    assert alignment(filled(compared, found, tmp_path)) == "| ---: | --- | ---: |"
+    claims = "<!-- claims -->\n<!-- end of claims -->"
+    assert alignment(filled(claims, found, tmp_path)) == "| --- | --- | --- | --- | ---: | ---: | --- |"
+    record = {"benchmark": "a", "shape": "default", "row": "first", "ours_s": [2.0], "peer_s": [3.0]}
+    lines = [record, record | {"shape": "yelp", "peer_s": [], "ours_per_floor": 1.234}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    page = filled("<!-- timings a.jsonl: a default, a yelp -->\n<!-- end of timings -->", found, tmp_path)
+    assert alignment(page) == "| --- | ---: | ---: | ---: | ---: | --- |"
+    assert "| first | 2 | 3 | 1.5 | - | `python -m benchmarks.a --repeats=1` |" in page
+    assert "| first, yelp shape | 2 | - | - | 1.23 | `python -m benchmarks.a --shape=yelp --repeats=1` |" in page
 
 
 @pytest.mark.parametrize(
