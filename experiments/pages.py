@@ -2,7 +2,8 @@
 
 import html
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 from pathlib import Path
 
 from diffrec_jax.config import ConfigError
@@ -45,13 +46,19 @@ nav ul { columns: 16rem; padding-left: 1.2rem; }
     linear-gradient(270deg, var(--line), transparent .75rem); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: var(--paper); }
+th:first-child { text-align: left; position: sticky; left: 0; z-index: 1; background: var(--paper); }
 th.text, td.text { text-align: left; white-space: normal; min-width: 6rem; max-width: 24rem; }
+tbody th { font-weight: normal; }
+/* A caption repeats the heading: it is for those who go from table to table by ear. */
+caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 tbody tr:hover { background: var(--soft); }
-th button { all: unset; cursor: pointer; font-weight: 600; }
+th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
 th button:focus-visible { outline: 2px solid var(--link); }
-th[aria-sort=ascending] button::after { content: " \\25B2"; }
-th[aria-sort=descending] button::after { content: " \\25BC"; }
+th button::after { content: "\\21C5" / ""; display: inline-block; width: 1.2em; line-height: 1; text-align: right;
+  opacity: .4; }
+th[aria-sort] button::after { opacity: 1; }
+th[aria-sort=ascending] button::after { content: "\\25B2" / ""; }
+th[aria-sort=descending] button::after { content: "\\25BC" / ""; }
 figure { margin: 1rem 0; }
 figure svg { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; }
@@ -181,7 +188,7 @@ def to_html(title: str, blocks: Iterable[Block]) -> str:
         for block in blocks
         if isinstance(block, Heading) and block.level == 2
     ]
-    body = "\n".join(_html(block) for block in blocks)
+    body = "\n".join(_body(title, blocks))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -205,32 +212,44 @@ def to_html(title: str, blocks: Iterable[Block]) -> str:
 """
 
 
-def _html(block: Block) -> str:
+def _body(title: str, blocks: Iterable[Block]) -> Iterator[str]:
+    """The blocks; the caption of a table is the last heading before it."""
+    heading = title
+    for block in blocks:
+        if isinstance(block, Heading):
+            heading = block.text
+        yield _html_table(block, heading) if isinstance(block, TableBlock) else _html(block)
+
+
+def _html(block: Heading | Paragraph | Command | Picture) -> str:
     if isinstance(block, Heading):
         return f'<h{block.level} id="{anchor(block.text)}">{html.escape(block.text)}</h{block.level}>'
     if isinstance(block, Paragraph):
         return f"<p>{html.escape(block.text)}</p>"
     if isinstance(block, Command):
         return f"<p><code>{html.escape(block.text)}</code></p>"
-    if isinstance(block, Picture):
-        description = html.escape(block.description)
-        return f"<figure>{for_page(block.svg, description)}<figcaption>{description}</figcaption></figure>"
+    description = html.escape(block.description)
+    return f"<figure>{for_page(block.svg, description)}<figcaption>{description}</figcaption></figure>"
+
+
+def _html_table(table: TableBlock, caption: str) -> str:
+    kinds = [' class="text"' if is_text else "" for is_text in _are_text(table)]
     heads = "".join(
-        f'<th scope="col"{_kind(cell)}><button>{html.escape(text)}</button></th>'
-        for text, cell in zip(block.headings, block.rows[0], strict=True)
+        f'<th scope="col"{kind}><button>{html.escape(text)}</button></th>'
+        for text, kind in zip(table.headings, kinds, strict=True)
     )
-    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row))}</tr>" for row in block.rows)
-    table = f'<div class="scroll"><table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table></div>'
-    if not block.folded_below:
-        return table
-    return f"<details><summary>{html.escape(block.folded_below)}</summary>{table}</details>"
+    rows = "\n".join(f"<tr>{''.join(map(_html_cell, row, kinds, count()))}</tr>" for row in table.rows)
+    whole = (
+        f'<div class="scroll"><table><caption>{html.escape(caption)}</caption><thead><tr>{heads}</tr></thead><tbody>\n'
+        f"{rows}\n</tbody></table></div>"
+    )
+    if not table.folded_below:
+        return whole
+    return f"<details><summary>{html.escape(table.folded_below)}</summary>{whole}</details>"
 
 
-def _html_cell(cell: Cell) -> str:
+def _html_cell(cell: Cell, kind: str, place: int) -> str:
+    """The first cell of a row is its heading."""
     text = re.sub(r"^\*\*(.*)\*\*$", r"<strong>\1</strong>", html.escape(cell.text))
-    return f'<td{_kind(cell)} data-value="{html.escape(str(cell.value))}">{text}</td>'
-
-
-def _kind(cell: Cell) -> str:
-    """Text stands on the left of its column."""
-    return ' class="text"' if isinstance(cell.value, str) else ""
+    tag, scope = ("td", "") if place else ("th", ' scope="row"')
+    return f'<{tag}{scope}{kind} data-value="{html.escape(str(cell.value))}">{text}</{tag}>'

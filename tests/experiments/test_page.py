@@ -55,11 +55,11 @@ def test_tables_sort_by_a_click(page):
     headings = page.find_elements("css selector", "th button")
     button = next(heading for heading in headings if heading.text == "recall@20")
     table = button.find_element("xpath", "ancestor::table")
-    place = [heading.text for heading in table.find_elements("css selector", "th")].index("recall@20")
+    place = [heading.text for heading in table.find_elements("css selector", "thead th")].index("recall@20")
 
     def column():
         rows = table.find_elements("css selector", "tbody tr")
-        return [float(row.find_elements("css selector", "td")[place].get_attribute("data-value")) for row in rows]
+        return [float(row.find_elements("xpath", "*")[place].get_attribute("data-value")) for row in rows]
 
     before = column()
     button.click()
@@ -67,6 +67,65 @@ def test_tables_sort_by_a_click(page):
     assert button.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
     button.click()
     assert column() == sorted(before)
+    of_names = table.find_element("css selector", "th button")
+    of_names.click()
+    names = [name.text for name in table.find_elements("css selector", "tbody th")]
+    assert names == ["S-DiffRec", "MF", "EASE", "DiffRec"]
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_headings_show_that_they_sort_and_stay_where_they_are(page, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def shown():
+        return page.execute_script(
+            "return [...document.querySelectorAll('thead button')].map(button => {"
+            " const mark = getComputedStyle(button, '::after'), box = button.getBoundingClientRect();"
+            " return [mark.content[1], box.x, box.y, box.width, box.height]; })"
+        )
+
+    before = shown()
+    assert {mark for mark, *_ in before} == {"⇅"}
+    assert len({height for *_, height in before}) == 1  # no mark stands below its heading
+    first = page.find_element("css selector", "thead button")
+    for mark in "▼▲":
+        first.click()
+        assert shown() == [[mark, *before[0][1:]], *before[1:]]
+
+
+def test_names_of_rows_stay_above_what_scrolls_below_them(page):
+    """Headings with their marks, too."""
+    size = {"width": 400, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    covered = page.execute_script(
+        "const box = [...document.querySelectorAll('.scroll')].find(box => box.scrollWidth > box.clientWidth + 200);"
+        "box.scrollIntoView(); const covered = [];"
+        "for (let left = 0; left <= 200; left += 2) {"
+        " box.scrollLeft = left;"
+        " for (const cell of box.querySelectorAll('th:first-child')) {"
+        "  const {x, y, width, height} = cell.getBoundingClientRect();"
+        "  for (const part of [.2, .5, .8]) {"
+        "   const seen = document.elementFromPoint(x + part * width, y + height / 2);"
+        "   if (!cell.contains(seen)) covered.push([left, cell.textContent, seen.textContent]);"
+        " }}} return covered"
+    )
+    assert covered == []
+
+
+def test_tables_have_names_and_rows_their_headings(page):
+    """As those hear them who go through a table by ear; seen is the heading above."""
+    tables = page.find_elements("css selector", "table")
+    names = [table.accessible_name for table in tables]
+    assert names[:3] == ["Does the paper's claim hold?"] * 2 + ["All models"]
+    assert all(table.aria_role == "table" for table in tables)
+    caption = page.execute_script("return document.querySelector('caption').getBoundingClientRect().height")
+    assert caption <= 1
+    row = tables[2].find_elements("css selector", "tbody tr")[0]
+    cells = row.find_elements("xpath", "*")
+    assert [cell.aria_role for cell in cells[:2]] == ["rowheader", "cell"]
+    looks = [[cell.value_of_css_property(name) for name in ("font-weight", "color")] for cell in cells[:2]]
+    assert looks[0] == looks[1]
 
 
 @pytest.mark.parametrize("width", [400, 1400])

@@ -36,12 +36,12 @@ from experiments.findings import (
     look_at_claims,
 )
 from experiments.measured import Measured, Row
-from experiments.pages import to_html, to_markdown
+from experiments.pages import markdown_table, to_html, to_markdown
 from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
-from experiments.sections import Picture, claims_table, file_name, kendall, sections
+from experiments.sections import Cell, Picture, TableBlock, claims_table, file_name, kendall, sections
 from experiments.studies import DATA, QUICK, STUDIES, Claim
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -306,6 +306,20 @@ def test_a_report_asks_nothing_of_the_network_and_shows_what_was_found(tmp_path)
     without = {"steps": dataclasses.replace(found["steps"], claims=[])}
     assert "claim" not in to_html("Title", list(sections(without))).split("</style>")[1].lower()
     assert markdown == to_markdown("Title", list(sections(found)), tmp_path)  # nothing of it depends on the moment
+
+
+def test_a_table_says_what_its_rows_and_columns_are():
+    """In HTML its caption is the last heading, a row has a heading; in both, text stands left and numbers right."""
+    table = TableBlock(["model", "recall", "why"], [[Cell("a|b", "a|b"), Cell("-", float("-inf")), Cell("<", "<")]])
+    page = to_html("Title", [table, Heading("One & two"), Paragraph("Text"), table, Heading("Three", 3), table])
+    assert re.findall("<caption>(.*?)</caption>", page) == ["Title", "One &amp; two", "Three"]
+    row = (
+        '<tr><th scope="row" class="text" data-value="a|b">a|b</th><td data-value="-inf">-</td>'
+        '<td class="text" data-value="&lt;">&lt;</td></tr>'
+    )
+    assert page.count(row) == 3
+    assert re.findall('<th scope="col"(.*?)>', page)[:3] == [' class="text"', "", ' class="text"']
+    assert markdown_table(table) == ["| model | recall | why |", "| --- | ---: | --- |", r"| a\|b | - | < |"]
 
 
 MODELS_STUDY = next(study for study in STUDIES if study.name == "models")
