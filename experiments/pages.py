@@ -87,7 +87,9 @@ BLOCK = re.compile(
     rf"(<!-- table (?P<study>\S+) on (?P<data>[^\n]+?): (?P<columns>[^\n]+?) -->\n){_WITHIN}(<!-- end of table -->)",
     re.DOTALL,
 )
-CLAIMS = re.compile(rf"(<!-- claims (?P<whose>paper|open) -->\n){_WITHIN}(<!-- end of claims -->)", re.DOTALL)
+CLAIMS = re.compile(
+    rf"(<!-- claims (?P<whose>paper|open): (?P<report>\S+) -->\n){_WITHIN}(<!-- end of claims -->)", re.DOTALL
+)
 TIMINGS = re.compile(
     rf"(<!-- timings (?P<file>\S+): (?P<rows>[^\n]+?) -->\n){_WITHIN}(<!-- end of timings -->)", re.DOTALL
 )
@@ -95,8 +97,8 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 
 
 def anchor(text: str) -> str:
-    """The name of a heading in links."""
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    """The name of a heading in links, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
 
 
 def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
@@ -120,14 +122,17 @@ def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def markdown_table(table: TableBlock) -> list[str]:
-    """The lines of a table."""
+def markdown_table(table: TableBlock, report: str = "") -> list[str]:
+    """The lines of a table; its links lead into the report at that place, by default the page itself."""
 
     def line(texts: Iterable[str]) -> str:
         return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
+    def shown(cell: Cell) -> str:
+        return f"[{cell.text}]({report}#{anchor(cell.section)})" if cell.section else cell.text
+
     rule = ["---" if is_text else "---:" for is_text in _are_text(table)]
-    return [line(table.headings), line(rule), *(line(cell.text for cell in row) for row in table.rows)]
+    return [line(table.headings), line(rule), *(line(map(shown, row)) for row in table.rows)]
 
 
 def _are_text(table: TableBlock) -> list[bool]:
@@ -139,10 +144,10 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
-    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims paper -->``, or of those it
-    leaves open ``<!-- claims open -->``, and ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE:
-    train_step amazon-book -->``, with a file below ``folder`` and benchmarks by name and shape, and ``<!-- end of
-    timings -->``.
+    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims paper: REPORT -->``, with
+    the report that it leads to (of what the paper leaves open: ``<!-- claims open: REPORT -->``), and
+    ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE: train_step amazon-book -->``, with a file
+    below ``folder`` and benchmarks by name and shape, and ``<!-- end of timings -->``.
 
     Raises:
       ConfigError: there is no such study, dataset, column, file or benchmark; or a table has no end, or there is none.
@@ -171,7 +176,7 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
 
     def claims(match: re.Match) -> str:
         table = claims_table(found, is_open=match["whose"] == "open")
-        return "\n".join([match[1], *markdown_table(table), "", match[3]])
+        return "\n".join([match[1], *markdown_table(table, match["report"]), "", match[4]])
 
     def timings(match: re.Match) -> str:
         table = timings_table(folder / match["file"], match["rows"].split(", "))
@@ -251,5 +256,7 @@ def _html_table(table: TableBlock, caption: str) -> str:
 def _html_cell(cell: Cell, kind: str, place: int) -> str:
     """The first cell of a row is its heading."""
     text = re.sub(r"^\*\*(.*)\*\*$", r"<strong>\1</strong>", html.escape(cell.text))
+    if cell.section:
+        text = f'<a href="#{anchor(cell.section)}">{text}</a>'
     tag, scope = ("td", "") if place else ("th", ' scope="row"')
     return f'<{tag}{scope}{kind} data-value="{html.escape(str(cell.value))}">{text}</{tag}>'

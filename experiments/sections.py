@@ -34,6 +34,8 @@ class Cell:
 
     text: str
     value: float | str
+    section: str = ""
+    """Heading of the section that the text leads to."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
                 Cell(f"{claim.metric}: {means}", claim.metric),
                 Cell(difference, claim.difference[0] if claim.difference else 0.0),
                 Cell(shown_p(p), 2.0 if p is None else p),
-                Cell(study.name, study.name),
+                Cell(study.name, study.name, study.title),
             ]
         )
     return TableBlock(["claim", "verdict", "data", "measured", "difference [95%]", "p (Holm)", "study"], rows)

@@ -60,8 +60,13 @@ def test_in_tables_text_stands_left_and_numbers_right(tmp_path):
     found = kept_findings()
     compared = "<!-- table models on ml-1m clean: recall@20, model, p (Holm) -->\n<!-- end of table -->"
     assert alignment(filled(compared, found, tmp_path)) == "| ---: | --- | ---: |"
-    claims = "<!-- claims -->\n<!-- end of claims -->"
-    assert alignment(filled(claims, found, tmp_path)) == "| --- | --- | --- | --- | ---: | ---: | --- |"
+    claims = "<!-- claims paper: report/report.md -->\n<!-- end of claims -->"
+    page = filled(claims, found, tmp_path)
+    assert alignment(page) == "| --- | --- | --- | --- | ---: | ---: | --- |"
+    assert "| [models](report/report.md#all-models) |" in page and "grouping" not in page
+    assert "| [grouping](a.md#how-items-are-grouped) |" in filled(
+        "<!-- claims open: a.md -->\n<!-- end of claims -->", found, tmp_path
+    )
     record = {"benchmark": "a", "shape": "default", "row": "first", "ours_s": [2.0], "peer_s": [3.0]}
     lines = [record, record | {"shape": "yelp", "peer_s": [], "ours_per_floor": 1.234}]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -79,8 +84,8 @@ def test_in_tables_text_stands_left_and_numbers_right(tmp_path):
         ("<!-- timings none.jsonl: train_step yelp -->\n<!-- end of timings -->", "none.jsonl cannot be read"),
         ("<!-- timings a.jsonl: train_step mars -->\n<!-- end of timings -->", "a.jsonl has no 'train_step mars'"),
         (
-            "<!-- claims -->\nText\n<!-- table x on y: z -->\n<!-- end of table -->",
-            "claims -->: .* there is no <!-- end",
+            "<!-- claims open: a.md -->\nText\n<!-- table x on y: z -->\n<!-- end of table -->",
+            "claims open: a.md -->: .* there is no <!-- end",
         ),
         (
             "<!-- table models on ml-1m clean: recall@20 -->\nno end",

@@ -41,7 +41,17 @@ from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
 from experiments.reproduce import chosen_studies, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
-from experiments.sections import Cell, Picture, TableBlock, claims_table, file_name, kendall, sections
+from experiments.sections import (
+    Cell,
+    Heading,
+    Paragraph,
+    Picture,
+    TableBlock,
+    claims_table,
+    file_name,
+    kendall,
+    sections,
+)
 from experiments.studies import DATA, QUICK, STUDIES, Claim
 from tests.experiments.scripts import ROOT, environment, run
 
@@ -196,7 +206,7 @@ def test_a_claim_needs_everything_on_its_side():
 def test_a_claim_whose_p_value_is_0_in_float64_says_that_it_is_small():
     found = found_of("steps", ["2", "10"])
     claims = [dataclasses.replace(found.claims[0], p_value=p) for p in (0.0, None)]
-    table = claims_table({"steps": dataclasses.replace(found, claims=claims)})
+    table = claims_table({"steps": dataclasses.replace(found, claims=claims)}, is_open=False)
     cells = [row[table.headings.index("p (Holm)")] for row in table.rows]
     assert [(cell.text, cell.value) for cell in cells] == [("<1e-300", 0.0), ("-", 2.0)]
 
