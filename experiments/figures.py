@@ -155,11 +155,16 @@ def _overlap(one: Sequence[float], other: Sequence[float]) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def pareto(name: str, points: Mapping[str, tuple[float, float]], xlabel: str, ylabel: str) -> str:
-    """Gain against cost, the front as a line; its points are named."""
+def pareto(name: str, values: Mapping[str, tuple[Sequence[float], Sequence[float]]], xlabel: str, ylabel: str) -> str:
+    """Gain against cost: means, with bars over all runs; the front of the means as a line, and its points named."""
+    points = {label: (statistics.mean(costs), statistics.mean(gains)) for label, (costs, gains) in values.items()}
     front = pareto_front(points)
 
     def draw(axes: Any) -> None:
+        for costs, gains in values.values():
+            ends = {"color": COLOURS[6], "linewidth": 1.0, "alpha": 0.7}
+            axes.hlines(statistics.mean(gains), min(costs), max(costs), **ends)
+            axes.vlines(statistics.mean(costs), min(gains), max(gains), **ends)
         others = [points[label] for label in points if label not in front]
         if others:
             axes.plot(*zip(*others, strict=True), "o", color=COLOURS[6], markersize=5)

@@ -1,7 +1,6 @@
 """What a report says, apart from how it looks: text, tables and pictures made from findings alone."""
 
 import re
-import statistics
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -259,7 +258,9 @@ def protocols_of(study: Study, data: str, measured: Measured) -> Iterator[Block]
     yield TableBlock(["model", *SWITCHES], table)
     agreement = {name: kendall(places["official"], places[name]) for name in SWITCHES if name != "official"}
     told = ", ".join(f"{name} {value:.2f}" for name, value in agreement.items())
-    yield Paragraph(f"Kendall's tau of each order with the official one: {told}.")
+    same = [name for name in agreement if all(row.protocols[name] == row.protocols["official"] for row in rows)]
+    of_same = f" Here {' and '.join(same)} change nothing: every user has test items." if same else ""
+    yield Paragraph(f"Kendall's tau of each order with the official one: {told}.{of_same}")
 
 
 def file_name(text: str) -> str:
@@ -283,14 +284,16 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
     yield command_of(study, [data])
     for cost, told in PARETO.items():
         points = {
-            row.label: (statistics.mean(row.costs[cost]), row.mean(metric))
+            row.label: (row.costs[cost], row.test[metric])
             for row in measured.rows
-            if row.costs.get(cost) and statistics.mean(row.costs[cost]) > 0
+            if row.costs.get(cost) and min(row.costs[cost]) > 0
         }
         if len(points) > 1:
             name = file_name(f"pareto-{cost}-{data}")
             svg = figures.pareto(name, points, f"{told} (log)", metric)
-            yield Picture(name, svg, f"{metric} against {told} on {data}")
+            yield Picture(
+                name, svg, f"{metric} against {told} on {data}. Means; bars: from the least to the most of the seeds"
+            )
 
 
 def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
@@ -316,8 +319,13 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
         f"Packages: {', '.join(versions)}. Devices: {', '.join(devices)}. Older runs told neither of their processor, "
         "nor, where kept numbers are of them, of other packages."
     )
-    rows = [[Cell(data, data), Cell(sha, sha)] for data, sha in fingerprints.items()]
-    yield TableBlock(["data", "fingerprint (SHA-256)"], rows)
+    made_by = {
+        data: f"experiments.prepare {DATA[data].prepared_by}" if DATA[data].prepared_by else "-" for data in DATA
+    }
+    rows = [
+        [Cell(data, data), Cell(sha, sha), Cell(made_by[data], made_by[data])] for data, sha in fingerprints.items()
+    ]
+    yield TableBlock(["data", "fingerprint (SHA-256)", "made by"], rows)
 
 
 def _of_test(found: Mapping[str, Findings]) -> str:

@@ -474,7 +474,7 @@ def test_pictures_take_any_name():
     drawn = (
         lines("a", {"one": {"0": [1.0, 2.0], "$x": [1.5]}, "two": {"0": [1.0]}}, ["0", "$x"], "x", "y"),
         dots("b", {"$a": [1.0], "b": [1.0, 2.0]}, "y"),
-        pareto("c", {"$a": (1.0, 2.0), "b": (2.0, 1.0)}, "x", "y"),
+        pareto("c", {"$a": ([1.0, 1.5], [2.0, 2.5]), "b": ([2.0], [1.0])}, "x", "y"),
     )
     for svg in drawn:
         assert "currentColor" in for_page(svg, "what it shows") and "#010203" not in for_page(svg, "what it shows")
