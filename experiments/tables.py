@@ -126,7 +126,9 @@ def _mean_of(
         value, own = mean(row), values(row)
         if value is None:
             return NOTHING
-        return show(value) + (f" ± {show(statistics.stdev(own))}" if spread and len(set(own)) > 1 else "")
+        shown = show(value)
+        decimals = len(shown.partition(".")[2])
+        return shown + (f" ± {statistics.stdev(own):,.{decimals}f}" if spread and len(set(own)) > 1 else "")
 
     return Column(heading, text, {heading: mean}, in_files_alone=True)
 
