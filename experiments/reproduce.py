@@ -11,6 +11,7 @@ again, and studies share runs. experiments.report makes the report of what is fi
 """
 
 import contextlib
+import hashlib
 import shlex
 import subprocess
 import sys
@@ -32,10 +33,8 @@ from .flags import FLAGS
 from .plan import Planned, plan
 from .protocols import PROTOCOLS, of_protocol
 from .runs import RunFailed, execute, failure, train_command
-from .store import Store, is_trained
+from .store import SHOWN, Store, is_trained
 from .studies import DATA, STUDIES, Study
-
-JOBS, SCRIPT = "jobs.txt", "jobs.sbatch"
 
 
 def chosen_studies(names: list[str]) -> list[Study]:
@@ -98,23 +97,56 @@ def missing_protocols(planned: list[Planned], store: Store) -> dict[Path, list[s
     return found
 
 
+def measurements_to_come(planned: list[Planned], store: Store) -> bool:
+    """Whether runs are missing that other protocols are to measure."""
+    return any(one.study.protocols and not is_finished(one, store) for one in planned)
+
+
 def write_job_array(commands: list[str], folder: Path) -> Path:
-    """A line for each run, and the script of a Slurm array that does a line each: its path."""
+    """The script of a Slurm array whose tasks do a command each: its path, named by what is in it.
+
+    The commands are in the script itself, of which Slurm keeps a copy: tasks that wait do what they were handed in for,
+    whatever is written here later.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / JOBS, "\n".join(commands) + "\n")
-    script = folder / SCRIPT
-    each = f'sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str((folder / JOBS).absolute()))}'
+    logs = str(folder.absolute()).replace("%", "%%") + "/slurm-%A_%a.log"
     lines = [
         "#!/bin/sh",
         f"#SBATCH --array=1-{len(commands)}",
-        f"#SBATCH --output={folder.absolute()}/slurm-%A_%a.log",
+        f"#SBATCH --output={shlex.quote(logs)}",
         "#SBATCH --signal=B:TERM@120",
         "#SBATCH --requeue",
         f"cd {shlex.quote(str(Path.cwd()))} || exit 1",
-        f'exec sh -c "exec $({each})"',
+        'case "$SLURM_ARRAY_TASK_ID" in',
+        *(f"{number}) exec {command} ;;" for number, command in enumerate(commands, start=1)),
+        f"*) echo \"no job '$SLURM_ARRAY_TASK_ID' in this array: they are 1 to {len(commands)}\" >&2; exit 1 ;;",
+        "esac",
     ]
-    write_atomically(script, "\n".join(lines) + "\n")
+    text = "\n".join(lines) + "\n"
+    script = folder / f"jobs-{hashlib.sha256(text.encode()).hexdigest()[:SHOWN]}.sbatch"
+    write_atomically(script, text)
     return script
+
+
+def submit(script: Path) -> str:
+    """Hands a job array to sbatch: what it says.
+
+    Raises:
+      ConfigError: there is no sbatch, or it fails.
+    """
+    try:
+        done = subprocess.run(["sbatch", str(script)], capture_output=True, text=True, errors="replace", check=False)
+        problem = f"ended with exit code {done.returncode}: {' '.join(done.stderr.split())}" if done.returncode else ""
+    except OSError as error:
+        problem = f"cannot be started: {error.strerror}"
+    if problem:
+        raise ConfigError(f"--submit: sbatch {problem}. The job array is written, to hand in by: {sbatch(script)}")
+    return done.stdout.strip()
+
+
+def sbatch(script: Path) -> str:
+    """How a user hands in a job array."""
+    return shlex.join(["sbatch", str(script)])
 
 
 def check_flags() -> None:
@@ -151,15 +183,17 @@ def main() -> None:
     commands = missing_runs(planned, store)
     if FLAGS.launch != "here":
         lines = [shlex.join(command) for command in (commands | missing_protocols(planned, store)).values()]
+        if measurements_to_come(planned, store):
+            console.print("measurements by other protocols need finished runs: the same command lists them then")
         if not lines:
             console.print("nothing is missing")
         elif FLAGS.launch == "list":
             print("\n".join(lines))
         else:
             script = write_job_array(lines, folder)
-            console.print(f"{len(lines)} jobs: sbatch {script}")
+            console.print(f"{len(lines)} jobs: {sbatch(script)}", soft_wrap=True)  # a command to copy
             if FLAGS.submit:
-                subprocess.run(["sbatch", str(script)], check=True)
+                console.print(submit(script))
         return
     failed = do(commands, ends_at, console)
     failed += do(missing_protocols(planned, store), ends_at, console)

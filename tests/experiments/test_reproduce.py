@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -39,7 +40,7 @@ from experiments.measured import Measured, Row
 from experiments.pages import markdown_table, to_html, to_markdown
 from experiments.plan import Planned, plan, variants_of
 from experiments.protocols import FILES, by_protocol
-from experiments.reproduce import chosen_studies, write_job_array
+from experiments.reproduce import chosen_studies, submit, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
 from experiments.sections import (
     Cell,
@@ -122,22 +123,54 @@ def test_jobs_share_the_cores(tmp_path, monkeypatch):
     assert told[0] | told[1] == cores
 
 
-def test_a_job_array_does_a_line_each(tmp_path):
-    done = [tmp_path / f"it's {name}" for name in "ab"]
-    commands = [f"touch '{str(path).replace(chr(39), chr(39) + chr(92) + chr(39) + chr(39))}'" for path in done]
-    script = write_job_array(commands, tmp_path)
-    assert "#SBATCH --array=1-2\n" in script.read_text()
-    subprocess.run(["sh", str(script)], env=os.environ | {"SLURM_ARRAY_TASK_ID": "2"}, check=True)
-    assert [path.exists() for path in done] == [False, True]
+def do_task(script, number):
+    own = os.environ | {"SLURM_ARRAY_TASK_ID": number}
+    return subprocess.run(["sh", str(script)], env=own, capture_output=True, text=True, check=False)
+
+
+def test_a_job_array_does_a_command_each(tmp_path):
+    """Its own, whatever array is written later, in folders of any name."""
+    folder = tmp_path / "it's 50% of #1"
+    done = [folder / f"it's {name}" for name in "abc"]
+    first, second = ([shlex.join(["touch", str(path)]) for path in paths] for paths in (done[:2], done[2:]))
+    script, later = write_job_array(first, folder), write_job_array(second, folder)
+    assert script != later and write_job_array(first, folder) == script
+    options = [line.split(" ", 1)[1] for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
+    logs = str(folder).replace("%", "%%")
+    assert "--array=1-2" in options and shlex.split(options[1]) == [f"--output={logs}/slurm-%A_%a.log"]
+    assert do_task(script, "2").returncode == 0
+    assert [path.exists() for path in done] == [False, True, False]
+    for wrong in ("3", "0", ""):
+        task = do_task(script, wrong)
+        assert task.returncode == 1 and f"no job '{wrong}' in this array: they are 1 to 2" in task.stderr
+
+
+def test_a_job_array_that_cannot_be_handed_in_says_how(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    script = tmp_path / "a folder" / "jobs.sbatch"
+    with pytest.raises(ConfigError, match=r"cannot be started: .* to hand in by: sbatch '.*/a folder/jobs\.sbatch'$"):
+        submit(script)
+    sbatch = tmp_path / "sbatch"
+    sbatch.write_text("#!/bin/sh\necho no such account >&2\nexit 3\n")
+    sbatch.chmod(0o755)
+    with pytest.raises(ConfigError, match=r"ended with exit code 3: no such account\. The job array is written"):
+        submit(script)
+    sbatch.write_text('#!/bin/sh\necho "Submitted $1"\n')
+    assert submit(script) == f"Submitted {script}"
 
 
 def test_what_is_missing_is_listed_for_others_to_run(tmp_path):
     """On the standard output are commands alone, and the folder need not be there."""
     given = ["--studies=timesteps", "--quick", f"--runs_dir={tmp_path / 'new'}"]
-    listed = run(tmp_path, "reproduce", *given, "--launch=list").stdout.splitlines()
+    told = run(tmp_path, "reproduce", *given, "--launch=list")
+    listed = told.stdout.splitlines()
     assert len(listed) == 2 and all(" -m experiments.train " in line for line in listed)
+    assert "other protocols" not in told.stderr
     run(tmp_path, "reproduce", *given, "--launch=slurm")
-    assert (tmp_path / "new" / "jobs.txt").read_text().splitlines() == listed
+    (script,) = (tmp_path / "new").glob("jobs-*.sbatch")
+    assert [line for line in script.read_text().splitlines() if " exec " in line] == [
+        f"{number}) exec {line} ;;" for number, line in enumerate(listed, start=1)
+    ]
     run(tmp_path, "reproduce", *given)
     done = run(tmp_path, "reproduce", *given, "--launch=list")
     assert done.stdout == "" and "nothing is missing" in done.stderr
@@ -147,6 +180,20 @@ def test_what_is_missing_is_listed_for_others_to_run(tmp_path):
     (folder / "results.json").write_text("{")
     told = run(tmp_path, "reproduce", *given, expect=2)
     assert "1 of 1: " in told.stdout and "results.json is not valid JSON" in told.stderr
+
+
+def test_measurements_that_need_finished_runs_are_told_of(tmp_path):
+    told = run(tmp_path, "reproduce", "--studies=models", "--quick", f"--runs_dir={tmp_path}", "--launch=list")
+    assert "the same command lists them then" in told.stderr and " -m experiments.evaluate " not in told.stdout
+
+
+def wait_until(found, process, log):
+    """What is found, at last, unless the process ends before."""
+    deadline = time.monotonic() + 200
+    while not (it := found()):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+    return it
 
 
 def told(values, difference=None, p=None, **others):
@@ -545,10 +592,7 @@ def test_all_kinds_at_toy_size_killed_in_the_middle(tmp_path):
         first = subprocess.Popen(
             command, cwd=ROOT, env=environment(tmp_path), stdout=log, stderr=log, start_new_session=True
         )
-        deadline = time.monotonic() + 200
-        while len(list(tmp_path.glob("runs/*/results.json"))) < 5:
-            assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.05)
+        wait_until(lambda: len(list(tmp_path.glob("runs/*/results.json"))) >= 5, first, tmp_path / "log")
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
     done = {path.parent for path in tmp_path.glob("runs/*/results.json")}
