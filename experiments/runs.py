@@ -19,8 +19,11 @@ from diffrec_jax.training.run_directory import LOCATION, RunDirectory, differenc
 
 from . import flags
 from .config import new_run_config
+from .signals import environment_to_end_with_this
 
 SECONDS_BETWEEN_LOOKS = 0.02
+MINUTES_TO_SAVE = 5
+"""A process that is told to end may compile, and saves then: so long its run directory is waited for."""
 STARTED = "--- started: "
 """In a log, before each command: a run that goes on has several."""
 
@@ -101,7 +104,8 @@ def execute(
 ) -> Generator[tuple[Path, int]]:
     """Does commands, so many at once, each with a log beside the path that it is known by.
 
-    If this process is told to end, or the time is over, so are the commands: a training saves what it has.
+    If this process is told to end, or the time is over, so are the commands: a training saves what it has. On Linux
+    they are told even where this process is killed.
 
     Args:
       commands: in the order they are started in.
@@ -121,7 +125,9 @@ def execute(
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with log_of(path).open("a") as log:
                     print(f"{STARTED}{shlex.join(command)}", file=log, flush=True)
-                    active[path] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                    active[path] = subprocess.Popen(
+                        command, stdout=log, stderr=subprocess.STDOUT, env=environment_to_end_with_this()
+                    )
                 taken[path] = cores = free.pop(0)
                 if cores:
                     with contextlib.suppress(ProcessLookupError):  # it has ended already
@@ -140,8 +146,9 @@ def execute(
 
 
 def train_command(path: Path, train_flags: list[str]) -> list[str]:
-    """Starts a run, or goes on with it."""
-    return [sys.executable, "-m", f"{__package__}.train", *train_flags, f"--run_dir={path}", "--resume"]
+    """Starts a run, or goes on with it, perhaps after a process that still saves it."""
+    own = [f"--wait_minutes={MINUTES_TO_SAVE}", *train_flags, f"--run_dir={path}", "--resume"]
+    return [sys.executable, "-m", f"{__package__}.train", *own]
 
 
 def log_of(path: Path) -> Path:

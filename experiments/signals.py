@@ -16,6 +16,8 @@ from typing import Any
 
 STOPPED, INTERRUPTED = 75, 130
 """Exit codes: to be resumed; ended at once by Ctrl-C."""
+PARENT = "DIFFREC_PARENT"
+"""Of the environment: the process that a script is started by and ends with."""
 PR_SET_PDEATHSIG = 1
 SECONDS_UNTIL_AGAIN = 0.05
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,6 +40,26 @@ def end_at_once() -> None:
 
     for number in SIGNALS:
         signal.signal(number, end)
+
+
+def end_with(parent: int, number: int) -> None:
+    """This process gets a signal when its parent ends, however that ends; elsewhere than on Linux, if it has by now."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), number)
+
+
+def environment_to_end_with_this() -> dict[str, str]:
+    """The environment of a script that is told to end when this process does, even by kill -9."""
+    return os.environ | {PARENT: str(os.getpid())}
+
+
+def end_with_starter() -> None:
+    """SIGTERM comes when the process ends that started this script, if it asked for that."""
+    parent = os.environ.pop(PARENT, None)
+    if parent is not None:
+        end_with(int(parent), signal.SIGTERM)
 
 
 def _signal_again(thrown_away: Any) -> None:
@@ -121,10 +143,9 @@ def go_on_in_a_child(aborted: str) -> None:
     A child that is aborted, from C++, cannot say a last word: the parent prints ``aborted`` then, and ends with the
     code of what is to be resumed. To be called before JAX has devices.
     """
-    child = os.fork()
+    parent, child = os.getpid(), os.fork()
     if not child:
-        with contextlib.suppress(OSError, AttributeError):  # Linux: ends with its parent, however that ends
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        end_with(parent, signal.SIGKILL)
         return
     for number in SIGNALS:
         signal.signal(number, lambda number, _: os.kill(child, number))

@@ -4,8 +4,11 @@ python -m experiments.train --model=diffrec --dataset=ml-1m --data_dir=data
 python -m experiments.train --run_dir=runs/NAME --resume
 """
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -39,6 +42,7 @@ from diffrec_jax.models import split_size
 from diffrec_jax.registry import MODELS
 from diffrec_jax.resume import plan_start
 from diffrec_jax.training.clock import Clock, where_time_went
+from diffrec_jax.training.lock import LockedError
 from diffrec_jax.training.loop import Trainer
 from diffrec_jax.training.run_directory import RunDirectory, config_digest
 
@@ -53,6 +57,7 @@ from .signals import stop_requests
 from .versions import versions
 
 BEYOND_ACCURACY_K = 20
+SECONDS_BETWEEN_TRIES = 0.2
 Resume = Literal["auto", "must", "never"]
 
 
@@ -61,6 +66,25 @@ def default_run_dir(config: RunConfig) -> Path:
     seed = "" if config.seed is None else f"-seed{config.seed}"
     name = f"{config.model}-{Path(config.data.dataset).name}-{config.data.setting}{seed}"
     return Path("runs") / safe_name(f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+@contextmanager
+def held(run_directory: RunDirectory, console: Console, *, numbered: bool) -> Iterator[None]:
+    """``run_directory.held``, for which it waits as long as --wait_minutes says."""
+    ends_at, is_told = time.monotonic() + 60 * FLAGS.wait_minutes, False
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(run_directory.held(numbered=numbered))
+                break
+            except LockedError as error:
+                if time.monotonic() >= ends_at:
+                    raise
+                if not is_told:
+                    console.print(f"waiting for at most {FLAGS.wait_minutes:g} minutes: {error}", soft_wrap=True)
+                is_told = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
+        yield
 
 
 @dataclass(frozen=True)
@@ -185,7 +209,7 @@ def main() -> None:
     check_evaluation(config, dataset)
     check_fit_memory(config, dataset)
     run_directory = found or RunDirectory(default_run_dir(config))
-    with run_directory.held(numbered=found is None):
+    with held(run_directory, console, numbered=found is None):
         outcome = run(config, dataset, run_directory, devices, console, clock, resume=resume)
         if outcome is None:
             return

@@ -213,8 +213,11 @@ def test_a_second_process_in_a_run_directory_says_who_is_there(tmp_path):
             while not (path / "metrics.jsonl").exists():
                 assert first.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()
                 time.sleep(0.05)
-            (line,) = run(tmp_path, "train", f"--run_dir={path}", "--resume", expect=2).stderr.splitlines()
-            assert f"{path} is in use by process {first.pid} on " in line
+            for wait in ([], ["--wait_minutes=0.01"]):
+                second = run(tmp_path, "train", f"--run_dir={path}", "--resume", *wait, expect=2)
+                (line,) = second.stderr.splitlines()
+                assert f"{path} is in use by process {first.pid} on " in line
+                assert ("waiting for at most 0.01 minutes: " in second.stdout) == bool(wait)
             assert first.poll() is None
         finally:
             first.kill()

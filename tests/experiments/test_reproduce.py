@@ -196,6 +196,33 @@ def wait_until(found, process, log):
     return it
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent was killed")
+def test_a_queue_that_was_killed_alone_goes_on(tmp_path):
+    """Its run is told to end, and saves what it has, for which the next queue waits."""
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    command = [sys.executable, "-m", "experiments.reproduce", "--studies=timesteps", "--quick", f"--runs_dir={runs}"]
+    with log.open("w") as out:
+
+        def start():
+            return subprocess.Popen(command, cwd=ROOT, env=environment(tmp_path), stdout=out, stderr=out)
+
+        first = start()
+        lock = wait_until(
+            lambda: next((path for path in runs.glob("*/run.lock") if path.read_text()), None), first, log
+        )
+        holder = json.loads(lock.read_text())["pid"]
+        os.kill(holder, signal.SIGSTOP)  # as if saving took it long
+        try:
+            os.kill(first.pid, signal.SIGKILL)
+            first.wait()
+            second, told = start(), lock.parent.with_name(lock.parent.name + ".log")
+            wait_until(lambda: "waiting for at most 5 minutes: " in told.read_text(), second, log)
+        finally:
+            os.kill(holder, signal.SIGCONT)
+        assert second.wait(timeout=200) == 0, log.read_text()
+    assert "SIGTERM" in told.read_text() and len(list(runs.glob("*/results.json"))) == 2
+
+
 def told(values, difference=None, p=None, **others):
     """A claim with these numbers; ranks differ as the means do."""
     rank_difference = None if difference is None else float(np.sign(difference[0])) * 0.1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from experiments.runs import execute, log_of
-from experiments.signals import INTERRUPTED, STOPPED, Terminated, clean_up_on_signals, stop_requests
+from experiments.signals import INTERRUPTED, PARENT, STOPPED, Terminated, clean_up_on_signals, stop_requests
 from tests.experiments.scripts import ROOT
 
 ASKED = """
@@ -104,6 +104,14 @@ def test_a_script_that_is_ended_while_it_imports_says_so_without_a_traceback():
     process.terminate()
     said = process.communicate(timeout=30)[0]
     assert (said, process.returncode) == (b"ended while it started: nothing was begun, nothing is lost\n", STOPPED)
+
+
+@pytest.mark.once
+def test_a_script_whose_starter_has_ended_already_ends():
+    own = os.environ | {PARENT: str(os.getppid())}
+    command = [sys.executable, "-m", "experiments.train", "--model=none"]
+    done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, timeout=60, check=False)
+    assert (done.stderr, done.returncode) == (b"ended while it started: nothing was begun, nothing is lost\n", STOPPED)
 
 
 def test_a_run_within_a_script_is_told_to_end_with_it(tmp_path):
