@@ -293,6 +293,7 @@ class Checkpoints:
 
         Raises:
           CheckpointError: it cannot be written; earlier steps are as they were.
+          JaxRuntimeError: another process of the job, or a device, was lost; the same.
         """
         target = self.folder / str(step)
         unfinished = target.with_name(f"{step}{UNFINISHED}")
@@ -312,6 +313,8 @@ class Checkpoints:
         except (OSError, ValueError, RuntimeError) as error:
             if is_primary():
                 _remove_unfinished(unfinished)
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # another process of the job was lost, or a device: room would not help
             size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
             raise CheckpointError(
                 f"checkpoint {target} cannot be written ({_reason(error)}): it takes about {size:,} bytes, and "

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -164,6 +165,18 @@ def test_only_what_was_written_here_is_removed(checkpoints):
     with pytest.raises(CheckpointError, match="5 is in the way and no checkpoint of this project"):
         checkpoints.save(5, state(5), best_steps=(0,))
     assert (checkpoints.folder / "5" / "precious.txt").exists()
+
+
+def test_a_process_that_is_lost_while_it_is_written_is_no_want_of_room(checkpoints, monkeypatch):
+    checkpoints.save(1, state(1), best_steps=(1,))
+
+    def lost(*arguments):
+        raise jax.errors.JaxRuntimeError("ABORTED: a peer is gone")
+
+    monkeypatch.setattr(module, "write_atomically", lost)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="a peer is gone"):
+        checkpoints.save(2, state(2), best_steps=(2,))
+    assert checkpoints.steps() == [1] and [path.name for path in checkpoints.folder.iterdir()] == ["1"]
 
 
 def test_a_disk_that_fills_up_costs_the_new_checkpoint_alone(checkpoints, monkeypatch):
