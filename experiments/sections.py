@@ -312,13 +312,12 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
         "metrics averaged over seeds. Their 95% intervals are for other users and other seeds (Student's t, with the "
         "variances of both added up; of a model that was trained once, for other users alone). The p-values of "
         "Wilcoxon's signed-rank test are for other users, adjusted by Holm's method within a table. Training seconds "
-        "are those of the steps and their input, without compiling, and of all processes of a run. Most runs had one "
-        "core, and another run beside them. Peak memory is that of the whole process, compiler included."
+        "are those of the steps and their input, without compiling, and of all processes of a run; runs that "
+        "shared a machine show it. Peak memory is that of the whole process, with its libraries and the compiler."
     )
-    yield Paragraph(
-        f"Packages: {', '.join(versions)}. Devices: {', '.join(devices)}. Older runs told neither of their processor, "
-        "nor, where kept numbers are of them, of other packages."
-    )
+    is_older = any(len(row.versions) == 1 for own in measured for row in own.rows)
+    only = " Of older runs only the version of diffrec-jax was kept." if is_older else ""
+    yield Paragraph(f"Packages: {', '.join(versions)}.{only} Devices: {', '.join(devices)}.")
     made_by = {
         data: f"experiments.prepare {DATA[data].prepared_by}" if DATA[data].prepared_by else "-" for data in DATA
     }

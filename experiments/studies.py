@@ -498,7 +498,7 @@ STUDIES = (
 
 NOT_TESTABLE = (
     ("The accuracy on Amazon-book and Yelp, of all four models", "the released splits of these two are not here"),
-    ("L-DiffRec takes less memory than DiffRec", "at ML-1M's size a process's memory is that of the compiler, mostly"),
+    ("L-DiffRec takes less memory than DiffRec", "at ML-1M's size most of a process's memory is that of its libraries"),
     ("Less memory and faster steps than MultiVAE at 100,000 items", "at ML-1M's size other things decide"),
     ("The figures of the authors' implementations of the comparators", "these are ours, tuned with our budget"),
 )
