@@ -260,7 +260,7 @@ def define_run_flags(values: flags.FlagValues = FLAGS) -> None:
     )  # fmt: skip
     if values is FLAGS:
         GROUPS.setdefault("Run", []).append("resume")
-    define("float", "wait_minutes", 0.0, "Wait so long for another process to leave the run directory.",
+    define("float", "wait_minutes", 0.0, "Wait up to so many minutes for another process to leave the run directory.",
             lower_bound=0.0)  # fmt: skip
     define("boolean", "baseline", True, "Evaluate Popularity beside the model.")
 

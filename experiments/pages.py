@@ -12,6 +12,7 @@ from diffrec_jax.files import write_atomically
 from .figures import for_file, for_page
 from .findings import Findings
 from .sections import (
+    RULE,
     Block,
     Cell,
     Command,
@@ -54,11 +55,11 @@ caption { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-pa
 tbody tr:hover { background: var(--soft); }
 th button { all: unset; cursor: pointer; font-weight: 600; white-space: nowrap; }
 th button:focus-visible { outline: 2px solid var(--link); }
-th button::after { content: "\\21C5" / ""; display: inline-block; width: 1.2em; line-height: 1; text-align: right;
-  opacity: .4; }
+th button::after { content: "\\21C5"; content: "\\21C5" / ""; display: inline-block; width: 1.2em; line-height: 1;
+  text-align: right; opacity: .4; }
 th[aria-sort] button::after { opacity: 1; }
-th[aria-sort=ascending] button::after { content: "\\25B2" / ""; }
-th[aria-sort=descending] button::after { content: "\\25BC" / ""; }
+th[aria-sort=ascending] button::after { content: "\\25B2"; content: "\\25B2" / ""; }
+th[aria-sort=descending] button::after { content: "\\25BC"; content: "\\25BC" / ""; }
 figure { margin: 1rem 0; }
 figure svg { max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; }
@@ -71,7 +72,7 @@ for (const button of document.querySelectorAll("th button")) {
     const falls = th.getAttribute("aria-sort") !== "descending";
     for (const other of th.parentNode.children) other.removeAttribute("aria-sort");
     th.setAttribute("aria-sort", falls ? "descending" : "ascending");
-    const value = row => row.children[place].dataset.value;
+    const value = row => row.children[place].dataset.value.replace(/^-inf$/, "-Infinity");
     const compare = (a, b) => {
       const [x, y] = [Number(value(a)), Number(value(b))];
       return Number.isNaN(x) || Number.isNaN(y) ? value(a).localeCompare(value(b)) : x - y;
@@ -115,7 +116,7 @@ def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
             write_atomically(folder / f"{block.name}.svg", for_file(block.svg))
             lines += [f"![{block.description}]({block.name}.svg)", ""]
         elif block.folded_below:
-            summary = f"<details><summary>{html.escape(block.folded_below)}</summary>"
+            summary = f'<details markdown="1"><summary>{html.escape(block.folded_below)}</summary>'
             lines += [summary, "", *markdown_table(block), "", "</details>", ""]
         else:
             lines += [*markdown_table(block), ""]
@@ -144,10 +145,11 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
-    columns, and ``<!-- end of table -->``; that of the paper's claims between ``<!-- claims paper: REPORT -->``, with
-    the report that it leads to (of what the paper leaves open: ``<!-- claims open: REPORT -->``), and
-    ``<!-- end of claims -->``; one of timings between ``<!-- timings FILE: train_step amazon-book -->``, with a file
-    below ``folder`` and benchmarks by name and shape, and ``<!-- end of timings -->``.
+    columns, and ``<!-- end of table -->``. The paper's claims, and how they are tested, stand between
+    ``<!-- claims paper: REPORT -->``, with the report that they lead to, and ``<!-- end of claims -->``; those about
+    what the paper leaves open have ``claims open``. Timings stand between
+    ``<!-- timings FILE: train_step amazon-book -->``, with a file below ``folder`` and benchmarks by name and shape,
+    and ``<!-- end of timings -->``.
 
     Raises:
       ConfigError: there is no such study, dataset, column, file or benchmark; or a table has no end, or there is none.
@@ -175,8 +177,9 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
         return "\n".join([match[1], *lines, "", match[5]])
 
     def claims(match: re.Match) -> str:
-        table = claims_table(found, is_open=match["whose"] == "open")
-        return "\n".join([match[1], *markdown_table(table, match["report"]), "", match[4]])
+        is_open = match["whose"] == "open"
+        table = markdown_table(claims_table(found, is_open=is_open), match["report"])
+        return "\n".join([match[1], *([] if is_open else [RULE, ""]), *table, "", match[4]])
 
     def timings(match: re.Match) -> str:
         table = timings_table(folder / match["file"], match["rows"].split(", "))

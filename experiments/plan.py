@@ -64,14 +64,20 @@ def plan(studies: Iterable[Study], *, quick: bool, data: Collection[str] = ()) -
     return planned, missing
 
 
+def flags_of(study: Study, variant: str, *, quick: bool) -> tuple[str, ...]:
+    """Of experiments.train, for a variant on any data and with any seed."""
+    given = study.variants[variant]
+    if not quick:
+        return given
+    family = MODELS[next(flag.partition("=")[2] for flag in given if flag.startswith("--model="))]
+    own = tuple(flag for flag in given if not flag.startswith("--preset="))
+    return own + QUICK_TRAINING if family.is_trained else own
+
+
 def _of_study(study: Study, data: str, *, quick: bool) -> list[Planned]:
     found = []
     for variant in variants_of(study, quick=quick):
-        given = [*DATA[data].flags, *study.variants[variant]]
-        family = MODELS[next(flag.partition("=")[2] for flag in given if flag.startswith("--model="))]
-        if quick:
-            given = [flag for flag in given if not flag.startswith("--preset=")]
-            given += QUICK_TRAINING if family.is_trained else ()
+        given = *DATA[data].flags, *flags_of(study, variant, quick=quick)
         for seed in QUICK_SEEDS if quick else study.seeds:
             flags = (*given, f"--seed={seed}")
             config = new_run_config(parse_train_flags(list(flags)))

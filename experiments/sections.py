@@ -7,19 +7,20 @@ from dataclasses import dataclass
 from . import figures
 from .findings import MARGIN, METRIC, Findings, adjusted_p
 from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
-from .plan import variants_of
+from .plan import flags_of, variants_of
 from .protocols import SWITCHES
 from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
 from .tables import Column, make_columns, shown_p
 
 COMMAND = "python -m experiments.reproduce --studies={}"
 RULE = (
-    "Each claim is tested on the test split. That one is better is confirmed where Wilcoxon's test over users, "
-    "adjusted by Holm's method for all such claims of this table, has p < .05, the 95% interval of the mean "
-    'difference, over users and seeds, is without 0, and both speak for it. "About as accurate", "at least as '
-    f'good" and "do not help" are confirmed where that interval lies above -{MARGIN:.0%} of the other\'s mean. Of '
-    'costs, every seed has to be below every one of the other. "Not confirmed" does not say that the opposite holds. '
-    "Of errors (rmse) the two values are over all ratings, the difference is between users' own errors."
+    "Each claim is tested on the test split. That one is better is confirmed where three things speak for it: "
+    "Wilcoxon's test over users, with p < .05 after Holm's adjustment for all such claims of this table; the 95% "
+    'interval of the mean difference, over users and seeds; and the two means. "About as accurate", "at least as '
+    f'good" and "do not help" are confirmed where that interval, which is not adjusted, lies above -{MARGIN:.0%} of '
+    'the other\'s mean. Of costs, every seed has to be below every one of the other. "Not confirmed" does not say that '
+    "the opposite holds: with few seeds much is left open. Of errors (rmse) the two values are over all ratings, the "
+    "difference is between users' own errors."
 )
 BARS = "Means, with the standard deviation over seeds; places along the axis are evenly spaced"
 DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
@@ -85,7 +86,7 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
     """The whole report."""
     of_paper, of_open = (claims_table(found, is_open=is_open) for is_open in (False, True))
     if of_paper.rows:
-        yield Heading("Does the paper's claim hold?")
+        yield Heading("Do the paper's claims hold?")
         yield Paragraph(RULE)
         yield of_paper
         yield Paragraph("What cannot be tested with the data here:")
@@ -134,7 +135,7 @@ def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
     yield Heading(study.title)
     yield Paragraph(study.question)
     yield command_of(study, found.by_data)
-    yield flags_of(study, found.by_data)
+    yield flags_table(study, found.by_data)
     if plots and study.data_axis:
         yield data_picture(study, found)
     for data, measured in found.by_data.items():
@@ -154,13 +155,13 @@ def command_of(study: Study, data: Collection[str]) -> Command:
     return Command(COMMAND.format(study.name) + (" --quick" if set(data) == {QUICK} else ""))
 
 
-def flags_of(study: Study, by_data: Mapping[str, Measured]) -> TableBlock:
+def flags_table(study: Study, by_data: Mapping[str, Measured]) -> TableBlock:
     """What each of its datasets and variants is, as flags of experiments.train."""
     labels = {row.label for measured in by_data.values() for row in measured.rows}
-    given = {data: DATA[data].flags for data in by_data} | {
-        label: flags for label, flags in study.variants.items() if label in labels
+    given = {data: DATA[data].flags for data in by_data if data in DATA} | {
+        label: flags_of(study, label, quick=set(by_data) == {QUICK}) for label in study.variants if label in labels
     }
-    rows = [[Cell(name, name), Cell(own, own)] for name, own in ((name, " ".join(own)) for name, own in given.items())]
+    rows = [[Cell(name, name), Cell(flags, flags)] for name, flags in zip(given, map(" ".join, given.values()))]
     return TableBlock(["data or variant", "flags"], rows, folded_below="The flags of experiments.train")
 
 
@@ -318,12 +319,8 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
     is_older = any(len(row.versions) == 1 for own in measured for row in own.rows)
     only = " Of older runs only the version of diffrec-jax was kept." if is_older else ""
     yield Paragraph(f"Packages: {', '.join(versions)}.{only} Devices: {', '.join(devices)}.")
-    made_by = {
-        data: f"experiments.prepare {DATA[data].prepared_by}" if DATA[data].prepared_by else "-" for data in DATA
-    }
-    rows = [
-        [Cell(data, data), Cell(sha, sha), Cell(made_by[data], made_by[data])] for data, sha in fingerprints.items()
-    ]
+    made_by = {data: f"experiments.prepare {own.prepared_by}" for data, own in DATA.items() if own.prepared_by}
+    rows = [[Cell(text, text) for text in (data, sha, made_by.get(data, "-"))] for data, sha in fingerprints.items()]
     yield TableBlock(["data", "fingerprint (SHA-256)", "made by"], rows)
 
 

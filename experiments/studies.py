@@ -55,11 +55,11 @@ DATA = {
 
 @dataclass(frozen=True)
 class Claim:
-    """Something the paper says, as two variants of a study to compare.
+    """Something to confirm, as two variants of a study to compare.
 
     Confirmed if ``better`` is significantly above ``worse`` in the test metric, over users and seeds, after Holm's
-    correction for all claims of a table; with ``at_least`` if it is hardly below, whatever the draw of users and seeds.
-    Of a cost, if it is smaller with every seed.
+    correction for all such claims of a table; with ``at_least`` if it is hardly below, whatever the draw of users and
+    seeds. Of a cost, if it is smaller with every seed.
     """
 
     text: str

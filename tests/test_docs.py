@@ -130,6 +130,7 @@ def test_the_site_builds_strictly_and_its_notebooks_run(tmp_path):
     pages = {path.parent.name: path.read_text() for path in (tmp_path / "site").glob("**/index.html")}
     for page, printed, plots in (("own_data", r"T-DiffRec +recall@20 0\.\d{4}", 2), ("pure_functions", "kind 0", 3)):
         assert re.search(printed, pages[page]) and pages[page].count("data:image/png") >= plots
+    assert re.search(r"<details>\s*<summary>[^<]*</summary>\s*<table>", pages["report"])
     for family in MODELS.values():
         for name in fields_of(family.config_class):
             assert f"<code>{name}</code>" in pages["settings"], name

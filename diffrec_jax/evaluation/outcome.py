@@ -31,7 +31,7 @@ class Evaluation:
         return result.per_user[metric][chosen]
 
     def interval(self, metric: str, split: str = "test") -> tuple[float, float]:
-        """95% interval of the mean over users, within the metric's range of 0 to 1."""
+        """95% interval of the mean of a ranking metric over users, within its range of 0 to 1."""
         low, high = mean_interval(self.per_user(metric, split))
         return max(low, 0.0), min(high, 1.0)
 

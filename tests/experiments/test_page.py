@@ -6,7 +6,7 @@ import pytest
 
 from experiments.pages import to_html
 from experiments.sections import sections
-from tests.experiments.test_reproduce import found_of
+from tests.experiments.found import found_of
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is missing: pip install 'diffrec-jax[dev]'")
 pytestmark = [
@@ -55,7 +55,8 @@ def test_tables_sort_by_a_click(page):
     headings = page.find_elements("css selector", "th button")
     button = next(heading for heading in headings if heading.text == "recall@20")
     table = button.find_element("xpath", "ancestor::table")
-    place = [heading.text for heading in table.find_elements("css selector", "thead th")].index("recall@20")
+    own = [heading.text for heading in table.find_elements("css selector", "thead th")]
+    place = own.index("recall@20")
 
     def column():
         rows = table.find_elements("css selector", "tbody tr")
@@ -67,6 +68,11 @@ def test_tables_sort_by_a_click(page):
     assert button.find_element("xpath", "..").get_attribute("aria-sort") == "descending"
     button.click()
     assert column() == sorted(before)
+    place = next(number for number, text in enumerate(own) if text.startswith("recall@20 - "))
+    differences = table.find_elements("css selector", "th button")[place]
+    differences.click()
+    differences.click()
+    assert column()[0] == float("-inf") and column() == sorted(column())  # what is not measured is below all
     of_names = table.find_element("css selector", "th button")
     of_names.click()
     names = [name.text for name in table.find_elements("css selector", "tbody th")]
@@ -115,9 +121,9 @@ def test_names_of_rows_stay_above_what_scrolls_below_them(page):
 
 def test_tables_have_names_and_rows_their_headings(page):
     """As those hear them who go through a table by ear; seen is the heading above."""
-    tables = page.find_elements("css selector", "table")
+    tables = page.find_elements("css selector", ".scroll:not(details .scroll) table")
     names = [table.accessible_name for table in tables]
-    assert names[:3] == ["Does the paper's claim hold?"] * 2 + ["All models"]
+    assert names[:3] == ["Do the paper's claims hold?"] * 2 + ["All models"]
     assert all(table.aria_role == "table" for table in tables)
     caption = page.execute_script("return document.querySelector('caption').getBoundingClientRect().height")
     assert caption <= 1
