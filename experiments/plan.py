@@ -10,7 +10,7 @@ from diffrec_jax.registry import MODELS
 from .config import new_run_config
 from .runs import parse_train_flags
 from .store import identity
-from .studies import DATA, QUICK, Study
+from .studies import DATA, QUICK, RELEASED_EMBEDDINGS, Study
 
 QUICK_SEEDS = (1,)
 QUICK_TRAINING = ("--epochs=3", "--eval_every=1", "--batch_size=50", "--patience=0")
@@ -70,7 +70,7 @@ def flags_of(study: Study, variant: str, *, quick: bool) -> tuple[str, ...]:
     if not quick:
         return given
     family = MODELS[next(flag.partition("=")[2] for flag in given if flag.startswith("--model="))]
-    own = tuple(flag for flag in given if not flag.startswith("--preset="))
+    own = tuple(flag for flag in given if not flag.startswith("--preset=") and flag != RELEASED_EMBEDDINGS)
     return own + QUICK_TRAINING if family.is_trained else own
 
 

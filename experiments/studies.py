@@ -115,6 +115,8 @@ def also_noisy(*claims: Claim) -> tuple[Claim, ...]:
 PLAIN, T_PLAIN, LT_PLAIN = ((f"--model={name}", "--preset=plain") for name in ("diffrec", "t_diffrec", "lt_diffrec"))
 L_RELEASED = ("--model=l_diffrec", "--preset=released")
 """The paper's models: networks alone, with our settings, and the trained autoencoders as released."""
+RELEASED_EMBEDDINGS = "--item_embeddings=item_emb.npy"
+"""Of the authors' LightGCN, a file beside their splits: what their L-DiffRec groups items by."""
 TITLES = {family.title: (f"--model={name}",) for name, family in MODELS.items() if not family.needs_ratings}
 OF_RATINGS = ("--model=diffrec", "--lr=1e-3", "--batch_size=100", "--epochs=100", "--eval_every=5", "--patience=20")
 OF_RESIDUALS = (
@@ -201,7 +203,7 @@ STUDIES = (
             "DiffRec (tuned)": ("--model=diffrec",),
             "DiffRec (released settings)": ("--model=diffrec", "--preset=released"),
             "L-DiffRec (tuned)": ("--model=l_diffrec",),
-            "L-DiffRec (released settings)": L_RELEASED,
+            "L-DiffRec (released settings)": (*L_RELEASED, RELEASED_EMBEDDINGS),
         },
         against="DiffRec (released settings)",
         data=BOTH,
@@ -382,7 +384,8 @@ STUDIES = (
         "clusters",
         "Item groups of L-DiffRec",
         "What do C groups of items cost and save?",
-        points("num_groups", *range(1, 9), of=L_RELEASED),
+        {"1": (*L_RELEASED, "--num_groups=1")}
+        | points("num_groups", *range(2, 9), of=(*L_RELEASED, RELEASED_EMBEDDINGS)),
         against="1",
         data=BOTH,
         axis="C",
@@ -433,6 +436,7 @@ STUDIES = (
         {
             "k-means, SVD": (*L_RELEASED, "--item_embeddings=svd"),
             "k-means, LightGCN": (*L_RELEASED, "--item_embeddings=lightgcn"),
+            "k-means, released LightGCN": (*L_RELEASED, RELEASED_EMBEDDINGS),
             "spherical k-means, SVD": (*L_RELEASED, "--grouping=spherical_kmeans"),
             "spectral co-clustering": (*L_RELEASED, "--grouping=spectral"),
             "Leiden communities": (*L_RELEASED, "--grouping=leiden"),
