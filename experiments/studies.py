@@ -434,10 +434,10 @@ STUDIES = (
         "How items are grouped",
         "Left open by the paper: are groups from a graph better than k-means on embeddings?",
         {
-            "k-means, SVD": (*L_RELEASED, "--item_embeddings=svd"),
-            "k-means, LightGCN": (*L_RELEASED, "--item_embeddings=lightgcn"),
-            "k-means, released LightGCN": (*L_RELEASED, RELEASED_EMBEDDINGS),
-            "spherical k-means, SVD": (*L_RELEASED, "--grouping=spherical_kmeans"),
+            "k-means (SVD)": (*L_RELEASED, "--item_embeddings=svd"),
+            "k-means (LightGCN)": (*L_RELEASED, "--item_embeddings=lightgcn"),
+            "k-means (released LightGCN)": (*L_RELEASED, RELEASED_EMBEDDINGS),
+            "spherical k-means (SVD)": (*L_RELEASED, "--grouping=spherical_kmeans"),
             "spectral co-clustering": (*L_RELEASED, "--grouping=spectral"),
             "Leiden communities": (*L_RELEASED, "--grouping=leiden"),
             "popularity": (*L_RELEASED, "--grouping=popularity"),
@@ -446,17 +446,17 @@ STUDIES = (
         # The run's seed leaves the groups as they are: how far two draws of them are apart is seen here alone.
         | {
             f"{label}, draw {seed + 1}": (*L_RELEASED, *flags, f"--groups_seed={seed}")
-            for label, flags in {"k-means, SVD": (), "random": ("--grouping=random",)}.items()
+            for label, flags in {"k-means (SVD)": (), "random": ("--grouping=random",)}.items()
             for seed in (1, 2)
         },
-        against="k-means, SVD",
+        against="k-means (SVD)",
         data=BOTH,
         claims=also_noisy(
-            Claim("Groups by k-means are better than random ones", "k-means, SVD", "random"),
-            Claim("Communities of a graph are as good as k-means", "Leiden communities", "k-means, SVD", at_least=True),
+            Claim("Groups by k-means are better than random ones", "k-means (SVD)", "random"),
+            Claim("Communities of a graph are as good as k-means", "Leiden communities", "k-means (SVD)", at_least=True),
         ),
         is_open=True,
-        quick=("k-means, SVD", "random"),
+        quick=("k-means (SVD)", "random"),
     ),
     Study(
         "ratings",
