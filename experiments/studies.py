@@ -453,7 +453,10 @@ STUDIES = (
         data=BOTH,
         claims=also_noisy(
             Claim("Groups by k-means are better than random ones", "k-means (SVD)", "random"),
-            Claim("Communities of a graph are as good as k-means", "Leiden communities", "k-means (SVD)", at_least=True),
+            Claim(
+                "Communities of a graph are as good as k-means",
+                "Leiden communities", "k-means (SVD)", at_least=True,
+            ),
         ),
         is_open=True,
         quick=("k-means (SVD)", "random"),
