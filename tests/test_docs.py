@@ -15,7 +15,7 @@ from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
 from experiments import kept
-from experiments.pages import BLOCK, CLAIMS, TIMINGS, filled, to_markdown
+from experiments.pages import BLOCK, CLAIMS, TIMINGS, filled, to_html, to_markdown
 from experiments.report import TITLE
 from experiments.sections import sections
 from experiments.studies import STUDIES
@@ -34,13 +34,21 @@ def kept_findings():
     return kept.read(DOCS / "results", [study.name for study in STUDIES])
 
 
+def without_pictures(page):
+    """Their bytes are those of one version of matplotlib."""
+    return re.sub(r"<svg.*?</svg>", "", page, flags=re.DOTALL)
+
+
 def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
     found = kept_findings()
     for page in (ROOT / name for name in PAGES):
         text = page.read_text()
         assert any(block.search(text) for block in (BLOCK, CLAIMS, TIMINGS))
         assert filled(text, found, page.parent) == text, REPORT
-    assert to_markdown(TITLE, sections(found), tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
+    blocks = list(sections(found))
+    assert to_markdown(TITLE, blocks, tmp_path) == (DOCS / "report" / "report.md").read_text(), REPORT
+    page = (DOCS / "report" / "report.html").read_text()
+    assert without_pictures(to_html(TITLE, blocks)) == without_pictures(page), REPORT
     pictures = {path.name for path in tmp_path.glob("*.svg")}
     assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
 
