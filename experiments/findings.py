@@ -11,15 +11,17 @@ import numpy as np
 from diffrec_jax.comparison import Group, compare_groups, load_run
 from diffrec_jax.evaluation import compare_users, goodness, holm
 
-from .measured import COSTS, Measured, measure
+from .measured import COSTS, Measured, Row, measure
 from .plan import Planned
 from .store import Store
-from .studies import QUICK, Claim, Study
+from .study import QUICK, Claim, Study
 
-METRIC = "recall@20"
+METRIC, SECOND = "recall@20", "ndcg@20"
+"""What claims are tested with, and what is shown beside."""
 LEVEL, MARGIN = 0.05, 0.02
 """A claim of "better" is tested at this level; one of "at least as good" may miss by this share of the other's mean."""
-CONFIRMED, REFUTED, OPEN = "confirmed", "not confirmed", "not measured yet"
+CONFIRMED, UNCONFIRMED, OPEN = "confirmed", "not confirmed", "not measured yet"
+OPPOSITE = f"{UNCONFIRMED}; the opposite holds"
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,10 @@ class ClaimFound:
     """Of that, what the p-value is about."""
     is_cheaper: bool | None = None
     """Of a cost: whether it is smaller with every seed."""
+    is_dearer: bool | None = None
+    """Of a cost: whether it is larger with every seed."""
+    second: list[float] | None = None
+    """As ``values``, of the metric that is shown beside."""
 
     @property
     def key(self) -> tuple[str | None, ...]:
@@ -60,15 +66,17 @@ class ClaimFound:
             return OPEN
         better, worse = self.values
         if self.difference is None or self.rank_difference is None:
-            return CONFIRMED if self.is_cheaper else REFUTED
+            return CONFIRMED if self.is_cheaper else OPPOSITE if self.is_dearer else UNCONFIRMED
         if self.at_least:
-            worst = min(goodness(self.metric, value) for value in self.difference)
-            return CONFIRMED if worst > -MARGIN * worse else REFUTED
+            gains = [goodness(self.metric, value) for value in self.difference]
+            return CONFIRMED if min(gains) > -MARGIN * worse else OPPOSITE if max(gains) < 0 else UNCONFIRMED
         # The test is about most users, the interval about their mean, the values of errors about all ratings: each
         # alone can speak for what another denies.
         told = [better - worse, *self.difference, self.rank_difference]
         signs = {np.sign(goodness(self.metric, value)) for value in told}
-        return CONFIRMED if signs == {1.0} and adjusted is not None and adjusted < LEVEL else REFUTED
+        if len(signs) > 1 or adjusted is None or adjusted >= LEVEL:
+            return UNCONFIRMED
+        return {1.0: CONFIRMED, -1.0: OPPOSITE}.get(signs.pop(), UNCONFIRMED)
 
 
 @dataclass(frozen=True)
@@ -143,20 +151,32 @@ def look_at(claim: Claim, by_data: Mapping[str, Measured]) -> ClaimFound:
         better, worse = (own[0].costs[claim.metric] for own in rows)
         if not better or not worse:
             return told
-        return replace(told, values=[*map(statistics.mean, (better, worse))], is_cheaper=max(better) < min(worse))
+        return replace(
+            told,
+            values=[*map(statistics.mean, (better, worse))],
+            is_cheaper=max(better) < min(worse),
+            is_dearer=min(better) > max(worse),
+        )
     users = [[by_data[data].users.get(own[0].label, {}).get(claim.metric) for data in places] for own in rows]
     if any(values is None for own in users for values in own):
         return told
     ours, others = (_change(own) for own in users)
+    has_second = claim.metric == METRIC and all(SECOND in row.test for own in rows for row in own)
     seeds = (row.test[claim.metric] for own in rows for row in own)
     found = compare_users(ours, others, *seeds)
     return replace(
         told,
-        values=[float(_change([row.mean(claim.metric) for row in own])) for own in rows],
+        values=_means(rows, claim.metric),
+        second=_means(rows, SECOND) if has_second else None,
         difference=[found.mean_difference, found.low, found.high],
         p_value=found.p_value,
         rank_difference=found.rank_difference,
     )
+
+
+def _means(rows: Sequence[Sequence[Row]], metric: str) -> list[float]:
+    """Of each variant: its test metric over seeds, or what that changes by."""
+    return [float(_change([row.mean(metric) for row in own])) for own in rows]
 
 
 def _change(values: Sequence[Any]) -> Any:

@@ -15,9 +15,9 @@ from diffrec_jax.files import UNREADABLE, atomic_file, write_atomically
 from .findings import ClaimFound, Findings, identities, look_at_claims
 from .measured import Measured, NotComparableError, Row, join
 from .plan import Planned
-from .studies import Study
+from .study import Study
 
-MEASURED = ("values", "difference", "p_value", "rank_difference", "is_cheaper")
+MEASURED = ("values", "second", "difference", "p_value", "rank_difference", "is_cheaper", "is_dearer")
 """Of a claim: what its runs say."""
 USERS_DIGEST = "users_sha256"
 """In a study's JSON: of the file of its users' metrics."""

@@ -35,7 +35,7 @@ STYLE = """
   :root { --ink: #e6edf3; --paper: #0f1419; --line: #3a434d; --soft: #1a2129; --link: #7cb7ff; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; background: var(--paper); color: var(--ink);
+body { margin: 0 auto; max-width: 104rem; padding: 1rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; }
 h1, h2, h3 { line-height: 1.25; margin: 2rem 0 .5rem; }
 p { max-width: 48rem; }
@@ -60,8 +60,9 @@ th button::after { content: "\\21C5"; content: "\\21C5" / ""; display: inline-bl
 th[aria-sort] button::after { opacity: 1; }
 th[aria-sort=ascending] button::after { content: "\\25B2"; content: "\\25B2" / ""; }
 th[aria-sort=descending] button::after { content: "\\25BC"; content: "\\25BC" / ""; }
-figure { margin: 1rem 0; }
-figure svg { max-width: 100%; height: auto; }
+figure { margin: 1rem 0; max-width: 60rem; overflow-x: auto; scrollbar-width: thin; }
+/* Narrower than this the letters in a picture could not be read: it is scrolled then. */
+figure svg { min-width: 40rem; max-width: 100%; height: auto; }
 figcaption { font-size: .9rem; }
 """
 SCRIPT = """

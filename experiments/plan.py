@@ -10,7 +10,8 @@ from diffrec_jax.registry import MODELS
 from .config import new_run_config
 from .runs import parse_train_flags
 from .store import identity
-from .studies import DATA, QUICK, RELEASED_EMBEDDINGS, Study
+from .studies import RELEASED_EMBEDDINGS
+from .study import DATA, QUICK, Study
 
 QUICK_SEEDS = (1,)
 QUICK_TRAINING = ("--epochs=3", "--eval_every=1", "--batch_size=50", "--patience=0")
@@ -79,7 +80,7 @@ def _of_study(study: Study, data: str, *, quick: bool) -> list[Planned]:
     for variant in variants_of(study, quick=quick):
         given = *DATA[data].flags, *flags_of(study, variant, quick=quick)
         for seed in QUICK_SEEDS if quick else study.seeds:
-            flags = (*given, f"--seed={seed}")
+            flags = (*(flag.format(seed=seed) for flag in given), f"--seed={seed}")
             config = new_run_config(parse_train_flags(list(flags)))
             of = identity(config.to_dict(_load(config.data)))
             found.append(Planned(study, data, variant, (*flags, "--per_user", "--nobaseline"), config, of))

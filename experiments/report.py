@@ -25,7 +25,7 @@ from .plan import plan
 from .reproduce import chosen_studies
 from .sections import sections
 from .store import Store
-from .studies import Study
+from .study import Study
 
 TITLE = "DiffRec, reproduced"
 

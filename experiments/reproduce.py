@@ -34,7 +34,8 @@ from .plan import Planned, plan
 from .protocols import PROTOCOLS, of_protocol
 from .runs import RunFailed, execute, failure, train_command
 from .store import SHOWN, Store, is_trained
-from .studies import DATA, STUDIES, Study
+from .studies import STUDIES
+from .study import DATA, Study
 
 
 def chosen_studies(names: list[str]) -> list[Study]:
@@ -87,9 +88,11 @@ def missing_protocols(planned: list[Planned], store: Store) -> dict[Path, list[s
     found, seen = {}, set()
     for one in planned:
         path, of = store.finished(one.identity), (one.study.name, one.data, one.variant)
-        if path is None or not one.study.protocols or of in seen:
+        if not one.study.protocols or of in seen:
             continue
-        seen.add(of)
+        seen.add(of)  # the first seed alone is measured so, whether it is finished or not
+        if path is None:
+            continue
         results = RunDirectory(path).results() or {}
         for name, given in PROTOCOLS.items():
             if of_protocol(path, name, results) is None:

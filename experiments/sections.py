@@ -1,31 +1,43 @@
 """What a report says, apart from how it looks: text, tables and pictures made from findings alone."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from . import figures
-from .findings import MARGIN, METRIC, Findings, adjusted_p
-from .measured import BEYOND_ACCURACY, COSTS, Measured, Row, beside
+from .findings import CONFIRMED, MARGIN, METRIC, OPEN, OPPOSITE, SECOND, UNCONFIRMED, Findings, adjusted_p
+from .measured import BEYOND_ACCURACY, COSTS, LEAST, Measured, Row, beside
 from .plan import flags_of, variants_of
 from .protocols import SWITCHES
-from .studies import DATA, NOT_TESTABLE, PUBLISHED_METRICS, QUICK, STUDIES, Study
-from .tables import Column, make_columns, shown_p
+from .studies import NOT_TESTABLE, PUBLISHED_METRICS, STUDIES
+from .study import DATA, QUICK, Study
+from .tables import Column, make_columns, shown_p, told_costs
 
 COMMAND = "python -m experiments.reproduce --studies={}"
 RULE = (
-    "Each claim is tested on the test split. That one is better is confirmed where three things speak for it: "
-    "Wilcoxon's test over users, with p < .05 after Holm's adjustment for all such claims of this table; the 95% "
-    'interval of the mean difference, over users and seeds; and the two means. "About as accurate", "at least as '
-    f'good" and "do not help" are confirmed where that interval, which is not adjusted, lies above -{MARGIN:.0%} of '
-    'the other\'s mean. Of costs, every seed has to be below every one of the other. "Not confirmed" does not say that '
-    "the opposite holds: with few seeds much is left open. Of errors (rmse) the two values are over all ratings, the "
+    "Each claim is tested on the test split. A claim that one is better is confirmed if three things agree: Wilcoxon's "
+    "test over users (p < .05 after Holm's adjustment for all such claims of this table), the 95% interval of the mean "
+    'difference over users and seeds, and the two means. The opposite holds if they agree on the reverse. "About as '
+    'accurate", "at least as good" and "do not help" are confirmed if the interval, which is not adjusted, lies above '
+    f"-{MARGIN:.0%} of the other's mean; the opposite holds if not, and it lies below 0. Of costs, all seeds have to "
+    "agree. A claim that is not confirmed may still be true: with few seeds the intervals are wide. "
+    f"{SECOND} stands beside and is not tested. Of errors (rmse) the two values are over all ratings, and the "
     "difference is between users' own errors."
 )
 BARS = "Means, with the standard deviation over seeds; places along the axis are evenly spaced"
-DOTS = "Large: means, with the standard deviation over seeds; small: seeds"
+DOTS = "Large points: means, with the standard deviation over seeds. Small points: single seeds"
 """What pictures show: told below them."""
-PARETO = {"training s": "training seconds", "parameters": "parameters", "s / 1,000 users": "milliseconds a user"}
+PARETO = {
+    "training s": ("training seconds", 1.0),
+    "parameters": ("MiB of parameters", 4 / 2**20),
+    "s / 1,000 users": ("milliseconds a user", 1.0),
+}
+"""Of costs: what pictures show, and how much of it is one."""
+
+
+NOWHERE = float("-inf")
+"""What a cell without a number is sorted by."""
 
 
 @dataclass(frozen=True)
@@ -87,13 +99,15 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
     of_paper, of_open = (claims_table(found, is_open=is_open) for is_open in (False, True))
     if of_paper.rows:
         yield Heading("Do the paper's claims hold?")
-        yield Paragraph(RULE)
+        yield Paragraph(f"{summary(of_paper)} {RULE}")
         yield of_paper
         yield Paragraph("What cannot be tested with the data here:")
         yield TableBlock(["claim", "why not"], [[Cell(text, text) for text in both] for both in NOT_TESTABLE])
     if of_open.rows:
         yield Heading("What the paper leaves open")
-        yield Paragraph("Claims of ours, tested in the same way, as a table of their own.")
+        yield Paragraph(
+            f"These claims are ours. {summary(of_open)} They are tested in the same way, apart from the paper's."
+        )
         yield of_open
     for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
@@ -112,8 +126,11 @@ def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
     adjusted = adjusted_p([claim for _, claim in tested])
     rows = []
     for (study, claim), p in zip(tested, adjusted, strict=True):
-        shown = COSTS[claim.metric][1] if claim.metric in COSTS else ("{:+.4f}" if claim.since else "{:.4f}").format
-        means = "-" if claim.values is None else " / ".join(shown(value) for value in claim.values)
+        number = ("{:+.4f}" if claim.since else "{:.4f}").format
+        means, second = (
+            "-" if values is None else " / ".join(map(shown, values))
+            for values, shown in ((claim.values, COSTS.get(claim.metric, (None, number))[1]), (claim.second, number))
+        )
         difference = "-" if claim.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*claim.difference)
         verdict = claim.verdict(p)
         rows.append(
@@ -121,13 +138,23 @@ def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
                 Cell(claim.text, claim.text),
                 Cell(verdict, verdict),
                 Cell(claim.data, claim.data),
-                Cell(f"{claim.metric}: {means}", claim.metric),
-                Cell(difference, claim.difference[0] if claim.difference else 0.0),
+                Cell(f"{claim.metric}: {means}", claim.values[0] if claim.values else NOWHERE),
+                Cell(second, claim.second[0] if claim.second else NOWHERE),
+                Cell(difference, claim.difference[0] if claim.difference else NOWHERE),
                 Cell(shown_p(p), 2.0 if p is None else p),
                 Cell(study.name, study.name, study.title),
             ]
         )
-    return TableBlock(["claim", "verdict", "data", "measured", "difference [95%]", "p (Holm)", "study"], rows)
+    return TableBlock(["claim", "verdict", "data", "measured", SECOND, "difference [95%]", "p (Holm)", "study"], rows)
+
+
+def summary(claims: TableBlock) -> str:
+    """How many claims of a table have which verdict."""
+    counts = Counter(row[claims.headings.index("verdict")].text for row in claims.rows)
+    reverse = f" (of {counts[OPPOSITE]} the opposite holds)" if counts[OPPOSITE] else ""
+    missing = f", {counts[OPEN]} are {OPEN}" if counts[OPEN] else ""
+    refuted = counts[UNCONFIRMED] + counts[OPPOSITE]
+    return f"Of {len(claims.rows)} claims {counts[CONFIRMED]} are {CONFIRMED}, {refuted} are not{reverse}{missing}."
 
 
 def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:
@@ -200,7 +227,7 @@ def _table(columns: list[Column], rows: list[Row], first: str) -> TableBlock:
 def cell_of(column: Column, row: Row) -> Cell:
     """Of a row in a column; where there is no number it counts as the smallest."""
     number = next(iter(column.numbers.values()))(row)
-    return Cell(column.marked(row, "**{}**".format), number if number is not None else float("-inf"))
+    return Cell(column.marked(row, "**{}**".format), number if number is not None else NOWHERE)
 
 
 def study_pictures(study: Study, data: str, measured: Measured) -> Iterator[Picture]:
@@ -281,13 +308,14 @@ def pareto_of(study: Study, data: str, measured: Measured) -> Iterator[Block]:
     """Accuracy against each cost."""
     metric = METRIC.replace("recall", "ndcg")
     yield Heading(f"Accuracy against cost: {data}", 3)
-    yield Paragraph("In orange, with larger names: models that no other one is both more accurate and cheaper than.")
+    yield Paragraph("In orange, with larger names: the models for which no other is both more accurate and cheaper.")
     yield command_of(study, [data])
-    for cost, told in PARETO.items():
+    for cost, (told, unit) in PARETO.items():
+        costs = {row.label: [unit * value for value in told_costs(row, cost)] for row in measured.rows}
         points = {
-            row.label: (row.costs[cost], row.test[metric])
+            row.label: (costs[row.label], row.test[metric])
             for row in measured.rows
-            if row.costs.get(cost) and min(row.costs[cost]) > 0
+            if costs[row.label] and min(costs[row.label]) > 0
         }
         if len(points) > 1:
             name = file_name(f"pareto-{cost}-{data}")
@@ -301,24 +329,30 @@ def methods(found: Mapping[str, Findings]) -> Iterator[Block]:
     """What all of it was measured with."""
     measured = [own for findings in found.values() for own in findings.by_data.values()]
     versions = sorted({version for own in measured for version in own.versions}, key=str.lower)
-    devices = sorted({device for own in measured for device in own.devices})
     fingerprints = {
         data: own.rows[0].data_sha256 for findings in found.values() for data, own in findings.by_data.items()
     }
     yield Heading("How it was measured")
     yield Paragraph(
         "Full ranking of all items that a user has not seen, averaged over all users; the training row is the input of "
-        f"validation and test{_of_test(found)}. Each run is stopped and selected by validation {METRIC}"
-        f"{_selected_otherwise(found)}. Tables show mean ± standard deviation over seeds. Differences are of users' "
-        "metrics averaged over seeds. Their 95% intervals are for other users and other seeds (Student's t, with the "
-        "variances of both added up; of a model that was trained once, for other users alone). The p-values of "
-        "Wilcoxon's signed-rank test are for other users, adjusted by Holm's method within a table. Training seconds "
-        "are those of the steps and their input, without compiling, and of all processes of a run; runs that "
-        "shared a machine show it. Peak memory is that of the whole process, with its libraries and the compiler."
+        f"validation and test{_of_test(found)}. Of each run the epoch with the best validation {METRIC}"
+        f"{_selected_otherwise(found)} is taken; most runs stop when it no longer rises (`--patience`). Tables show "
+        "mean ± standard deviation over seeds. Differences are of users' metrics averaged over seeds. Their 95% "
+        "intervals are for other users and other seeds (Student's t, with the variances of both added up; of a model "
+        "that was trained once, for other users alone). The p-values of Wilcoxon's signed-rank test are for other "
+        "users, adjusted by Holm's method within a table. Training seconds are those of the steps and their input, "
+        "without compiling, and of all processes of a run; runs that shared a machine show it. Peak memory is that of "
+        f"the whole process, with its libraries and the compiler. Of {', '.join(LEAST)} tables and pictures show the "
+        "least of the seeds: some runs had to compile, and others found it done."
     )
-    is_older = any(len(row.versions) == 1 for own in measured for row in own.rows)
-    only = " Of older runs only the version of diffrec-jax was kept." if is_older else ""
-    yield Paragraph(f"Packages: {', '.join(versions)}.{only} Devices: {', '.join(devices)}.")
+    rows = [row for own in measured for row in own.rows]
+    old_versions = any(len(row.versions) == 1 for row in rows)
+    only = " Of older runs only the version of diffrec-jax was kept." if old_versions else ""
+    devices = Counter(device for row in rows for device in row.devices)
+    listed = ", ".join(f"{device} ({count} rows of the tables)" for device, count in sorted(devices.items()))
+    unnamed = any("(" not in device for device in devices)
+    of_names = " Older runs did not keep the name of the processor." if unnamed else ""
+    yield Paragraph(f"Packages: {', '.join(versions)}.{only} Devices: {listed}.{of_names}")
     made_by = {data: f"experiments.prepare {own.prepared_by}" for data, own in DATA.items() if own.prepared_by}
     rows = [[Cell(text, text) for text in (data, sha, made_by.get(data, "-"))] for data, sha in fingerprints.items()]
     yield TableBlock(["data", "fingerprint (SHA-256)", "made by"], rows)

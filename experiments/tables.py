@@ -11,7 +11,7 @@ from rich.text import Text
 
 from diffrec_jax.evaluation import RATING_METRICS, goodness
 
-from .measured import BEYOND_ACCURACY, COSTS, Measured, Row
+from .measured import BEYOND_ACCURACY, COSTS, LEAST, Measured, Row
 from .runs import summarise
 
 NOTHING, CAPPED = "-", "capped_recall"
@@ -64,10 +64,7 @@ def make_columns(measured: Measured, costs: Sequence[str] = ALL_COSTS) -> list[C
         *(_accuracy(rows, name) for name in (*shared, *errors)),
         *_significance(measured),
         *(_mean_of(name, lambda row, name=name: row.beyond.get(name, []), "{:.3f}".format) for name in beyond),
-        *(
-            _mean_of(name, lambda row, name=name: row.costs.get(name, []), COSTS[name][1], spread=True)
-            for name in costs
-        ),
+        *(_mean_of(name, lambda row, name=name: told_costs(row, name), COSTS[name][1], spread=True) for name in costs),
     ]
 
 
@@ -112,6 +109,12 @@ def shown_p(p: float | None) -> str:
     if p is None:
         return NOTHING
     return f"{p:.2g}" if p >= 1e-300 else "<1e-300"
+
+
+def told_costs(row: Row, name: str) -> list[float]:
+    """A cost of each seed, or the least of them alone where that is the method's own."""
+    values = row.costs.get(name, [])
+    return [min(values)] if values and name in LEAST else values
 
 
 def _mean_of(

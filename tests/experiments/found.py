@@ -35,8 +35,9 @@ def found_of(study, labels):
         protocols = dict(zip(("official", "relevant users", "capped", "valid-in-input", "sampled"), rng.random(5)))
         costs = {"training s": [1.0 + number], "parameters": [10.0], "s / 1,000 users": [0.1]}
         return Row(
-            label, [1, 2, 3], ["r"] * 3, "sha", test, test, {"coverage@20": [0.5]}, costs, difference, p, protocols
-        )
+            label, [1, 2, 3], ["r"] * 3, "sha", test, test, {"coverage@20": [0.5]}, costs, difference, p, protocols,
+            devices=["2 x cpu <tm>"],
+        )  # fmt: skip
 
     rows = [row(label, number) for number, label in enumerate(labels)]
     measured = Measured("recall@20", labels[0], ["1.0"], ["2 x cpu <tm>"], rows)

@@ -6,9 +6,19 @@ import numpy as np
 import pytest
 
 from diffrec_jax.evaluation import compare_users
-from experiments.findings import CONFIRMED, LEVEL, MARGIN, OPEN, REFUTED, adjusted_p, look_at, look_at_claims
+from experiments.findings import (
+    CONFIRMED,
+    LEVEL,
+    MARGIN,
+    OPEN,
+    OPPOSITE,
+    UNCONFIRMED,
+    adjusted_p,
+    look_at,
+    look_at_claims,
+)
 from experiments.measured import Measured
-from experiments.studies import QUICK, Claim
+from experiments.study import QUICK, Claim
 from tests.experiments.found import MODELS_STUDY, ON_CLEAN, ON_NOISY, found_on, told
 
 pytestmark = pytest.mark.once
@@ -18,11 +28,15 @@ pytestmark = pytest.mark.once
     ("claim", "p", "verdict"),
     [
         (told([0.3, 0.2], [0.1, 0.05, 0.15], 0.01), 0.01, CONFIRMED),
-        (told([0.3, 0.2], [0.1, 0.05, 0.15], 0.01), 0.2, REFUTED),
-        (told([0.3, 0.2], [0.1, -0.01, 0.2], 0.01), 0.01, REFUTED),  # most users gain, but not their mean
-        (told([0.2, 0.3], [-0.1, -0.15, -0.05], 0.01), 0.01, REFUTED),
+        (told([0.3, 0.2], [0.1, 0.05, 0.15], 0.01), 0.2, UNCONFIRMED),
+        (told([0.3, 0.2], [0.1, -0.01, 0.2], 0.01), 0.01, UNCONFIRMED),  # most users gain, but not their mean
+        (told([0.2, 0.3], [-0.1, -0.15, -0.05], 0.01), 0.01, OPPOSITE),
+        (told([0.2, 0.3], [-0.1, -0.15, -0.05], 0.01), 0.2, UNCONFIRMED),
+        (told([0.2, 0.3], [-0.1, -0.15, 0.05], 0.01), 0.01, UNCONFIRMED),
+        (told([0.2, 0.2], [0.0, 0.0, 0.0], 0.01), 0.01, UNCONFIRMED),
         (told([10.0, 20.0], is_cheaper=True), None, CONFIRMED),
-        (told([10.0, 20.0], is_cheaper=False), None, REFUTED),  # cheaper in the mean, but not with every seed
+        (told([20.0, 10.0], is_cheaper=False, is_dearer=True), None, OPPOSITE),
+        (told([10.0, 20.0], is_cheaper=False), None, UNCONFIRMED),  # cheaper in the mean, but not with every seed
         (told(None), None, OPEN),
     ],
 )
@@ -36,7 +50,8 @@ def test_what_becomes_of_a_claim(claim, p, verdict):
     [
         ((-0.0039, 0.01), CONFIRMED),
         ((-0.0039, -0.001), CONFIRMED),  # worse, by less than the margin
-        ((-0.0041, 0.01), REFUTED),  # nothing speaks against it, but too little for it
+        ((-0.0041, -0.001), OPPOSITE),
+        ((-0.0041, 0.01), UNCONFIRMED),  # nothing speaks against it, but too little for it
         ((0.05, 0.15), CONFIRMED),
     ],
 )
@@ -53,12 +68,14 @@ def test_a_claim_needs_everything_on_its_side():
     """Few users may gain much while most lose, and an error over all ratings fall while that of users grows."""
     gained = told([0.3, 0.2], [0.1, 0.05, 0.15], 1e-9)
     assert gained.verdict(1e-9) == CONFIRMED
-    assert dataclasses.replace(gained, rank_difference=-0.4).verdict(1e-9) == REFUTED
+    assert dataclasses.replace(gained, rank_difference=-0.4).verdict(1e-9) == UNCONFIRMED
     error = dataclasses.replace(
         gained, metric="rmse", values=[0.98, 0.99], difference=[-0.01, -0.02, -0.005], rank_difference=-0.4
     )
     assert error.verdict(1e-9) == CONFIRMED
-    assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == REFUTED
+    assert dataclasses.replace(error, difference=[0.01, 0.005, 0.02]).verdict(1e-9) == UNCONFIRMED
+    worse = dataclasses.replace(error, values=[1.0, 0.99], difference=[0.01, 0.005, 0.02], rank_difference=0.4)
+    assert worse.verdict(1e-9) == OPPOSITE
 
 
 def test_a_claim_about_a_loss_compares_what_is_lost():
@@ -72,6 +89,9 @@ def test_a_claim_about_a_loss_compares_what_is_lost():
     assert found.difference == [expected.mean_difference, expected.low, expected.high]
     assert found.difference[0] == pytest.approx(-0.1) and found.p_value == expected.p_value < 1e-6
     assert found.values == [0.0, 0.0]  # the rows' means, which this test leaves equal
+    assert found.second == [0.0, 0.0]
+    plain = look_at(Claim("", "DiffRec", "MF", data=ON_CLEAN), by_data)
+    assert plain.second == [before.row(label).mean("ndcg@20") for label in ("DiffRec", "MF")]
     assert look_at(Claim("", "DiffRec", "MF", data=ON_NOISY, since=ON_CLEAN), {ON_NOISY: after}).values is None
 
 
@@ -82,14 +102,16 @@ def test_a_cost_is_smaller_where_every_seed_says_so():
     ]
     measured = Measured("recall@20", "DiffRec", [], [], rows)
     found = look_at(Claim("", rows[0].label, rows[1].label, metric="parameters"), {ON_CLEAN: measured})
-    assert found.values == [2.0, 3.0] and found.verdict(None) == REFUTED
+    assert found.values == [2.0, 3.0] and found.verdict(None) == UNCONFIRMED
     rows[1].costs["parameters"][:] = [3.5, 4.0]
     again = look_at(Claim("", rows[0].label, rows[1].label, metric="parameters"), {ON_CLEAN: measured})
     assert again.verdict(None) == CONFIRMED
+    reverse = look_at(Claim("", rows[1].label, rows[0].label, metric="parameters"), {ON_CLEAN: measured})
+    assert reverse.verdict(None) == OPPOSITE
 
 
 def test_claims_are_looked_at_on_toy_data():
     of_toys = found_on(ON_CLEAN, ["DiffRec", "MF"]).by_data[ON_CLEAN]
     claims = look_at_claims(MODELS_STUDY, {QUICK: of_toys})
     assert {claim.data for claim in claims} == {QUICK}
-    assert [claim.text for claim in claims if claim.values] == ["DiffRec is more accurate than MF"]
+    assert [claim.text for claim in claims if claim.values] == ["Our DiffRec is more accurate than MF"]

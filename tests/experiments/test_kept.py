@@ -10,7 +10,7 @@ from experiments.config import new_run_config
 from experiments.findings import Findings
 from experiments.plan import Planned
 from experiments.runs import parse_train_flags
-from experiments.studies import QUICK
+from experiments.study import QUICK
 from tests.experiments.found import MODELS_STUDY, ON_CLEAN, ON_NOISY, found_on, told
 
 pytestmark = pytest.mark.once
@@ -38,7 +38,7 @@ def test_newer_runs_stand_beside_kept_ones_and_are_compared_with_them():
     for data, text in ((ON_CLEAN, "than MF"), (ON_NOISY, "than MF, with natural noise")):
         users = both.by_data[data].users
         expected = compare_users(users["DiffRec"]["recall@20"], users["MF"]["recall@20"])
-        claim = next(claim for claim in both.claims if claim.text == f"DiffRec is more accurate {text}")
+        claim = next(claim for claim in both.claims if claim.text == f"Our DiffRec is more accurate {text}")
         assert claim.p_value == expected.p_value and claim.difference[0] == expected.mean_difference
 
     new = found_on(ON_CLEAN, ["EASE", "SASRec", "MF", "GiffCF"])

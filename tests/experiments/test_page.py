@@ -1,6 +1,7 @@
 """The report in a real browser: no errors, tables that sort, pictures that fit, dark and light."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,8 @@ pytestmark = [
         reason="there is no browser: apt install chromium chromium-driver",
     ),
 ]
+
+REPORT = Path(__file__).parents[2] / "docs" / "report" / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +137,14 @@ def test_tables_have_names_and_rows_their_headings(page):
     assert looks[0] == looks[1]
 
 
+def heights_of_letters(page):
+    """Of all that pictures say, in pixels as they are seen."""
+    return page.execute_script(
+        "return [...document.querySelectorAll('figure svg text')].map(text => { const {a, b} = text.getScreenCTM();"
+        " return parseFloat(getComputedStyle(text).fontSize) * Math.hypot(a, b); })"
+    )
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures_fit_and_are_seen(page, width, scheme):
@@ -146,8 +157,19 @@ def test_pictures_fit_and_are_seen(page, width, scheme):
         "return [...document.querySelectorAll('figure svg')].map(svg => [svg.getBoundingClientRect().width, "
         "svg.getBoundingClientRect().height, svg.getBBox().width, svg.querySelectorAll('path').length])"
     )
-    assert len(boxes) == 5 and all(50 < box[0] <= width and box[1] > 50 and box[2] > 0 and box[3] > 5 for box in boxes)
+    assert len(boxes) == 5 and all(box[0] > 50 and box[1] > 50 and box[2] > 0 and box[3] > 5 for box in boxes)
+    assert min(heights_of_letters(page)) > 7
     ink, paper = page.execute_script(
         "const style = getComputedStyle(document.body); return [style.color, style.backgroundColor]"
     )
     assert (sum(map(int, ink[4:-1].split(","))) > sum(map(int, paper[4:-1].split(",")))) == (scheme == "dark")
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_report_of_the_docs_fits(browser, width):
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(REPORT.as_uri())
+    assert browser.get_log("browser") == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert min(heights_of_letters(browser)) > 7
