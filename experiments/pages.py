@@ -3,28 +3,18 @@
 import html
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from diffrec_jax.config import ConfigError
 from diffrec_jax.files import write_atomically
 
+from .blocks import Block, Cell, Command, Heading, Paragraph, Picture, TableBlock
+from .claims import RULE, claims_table, summary, verdicts_table
 from .figures import for_file, for_page
 from .findings import Findings
-from .sections import (
-    RULE,
-    Block,
-    Cell,
-    Command,
-    Heading,
-    Paragraph,
-    Picture,
-    TableBlock,
-    cell_of,
-    claims_table,
-    ordered,
-    with_published,
-)
+from .sections import cell_of, ordered, with_published
 from .studies import STUDIES
 from .tables import make_columns
 from .timings import timings_table
@@ -116,9 +106,6 @@ def to_markdown(title: str, blocks: Iterable[Block], folder: Path) -> str:
         elif isinstance(block, Picture):
             write_atomically(folder / f"{block.name}.svg", for_file(block.svg))
             lines += [f"![{block.description}]({block.name}.svg)", ""]
-        elif block.folded_below:
-            summary = f'<details markdown="1"><summary>{html.escape(block.folded_below)}</summary>'
-            lines += [summary, "", *markdown_table(block), "", "</details>", ""]
         else:
             lines += [*markdown_table(block), ""]
     return "\n".join(lines)
@@ -134,7 +121,10 @@ def markdown_table(table: TableBlock, report: str = "") -> list[str]:
         return f"[{cell.text}]({report}#{anchor(cell.section)})" if cell.section else cell.text
 
     rule = ["---" if is_text else "---:" for is_text in _are_text(table)]
-    return [line(table.headings), line(rule), *(line(map(shown, row)) for row in table.rows)]
+    lines = [line(table.headings), line(rule), *(line(map(shown, row)) for row in table.rows)]
+    if not table.folded_below:
+        return lines
+    return [f'<details markdown="1"><summary>{html.escape(table.folded_below)}</summary>', "", *lines, "", "</details>"]
 
 
 def _are_text(table: TableBlock) -> list[bool]:
@@ -146,9 +136,9 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
     """A page of Markdown with its tables filled.
 
     A table stands between two comments, ``<!-- table STUDY on DATA: model, recall@20 -->`` with the headings of its
-    columns, and ``<!-- end of table -->``. The paper's claims, and how they are tested, stand between
+    columns, and ``<!-- end of table -->``. The paper's claims, how many hold and how they are tested, stand between
     ``<!-- claims paper: REPORT -->``, with the report that they lead to, and ``<!-- end of claims -->``; those about
-    what the paper leaves open have ``claims open``. Timings stand between
+    what the paper leaves open, a table alone, have ``claims open``. Timings stand between
     ``<!-- timings FILE: train_step amazon-book -->``, with a file below ``folder`` and benchmarks by name and shape,
     and ``<!-- end of timings -->``.
 
@@ -178,9 +168,12 @@ def filled(text: str, found: Mapping[str, Findings], folder: Path) -> str:
         return "\n".join([match[1], *lines, "", match[5]])
 
     def claims(match: re.Match) -> str:
-        is_open = match["whose"] == "open"
-        table = markdown_table(claims_table(found, is_open=is_open), match["report"])
-        return "\n".join([match[1], *([] if is_open else [RULE, ""]), *table, "", match[4]])
+        table, report = claims_table(found, is_open=match["whose"] == "open"), match["report"]
+        if match["whose"] == "open":
+            return "\n".join([match[1], *markdown_table(table, report), "", match[4]])
+        folded = markdown_table(replace(table, folded_below="All claims"), report)
+        verdicts = markdown_table(verdicts_table(table), report)
+        return "\n".join([match[1], summary(table), "", *verdicts, "", RULE, "", *folded, "", match[4]])
 
     def timings(match: re.Match) -> str:
         table = timings_table(folder / match["file"], match["rows"].split(", "))

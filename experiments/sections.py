@@ -3,28 +3,19 @@
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 
 from . import figures
-from .findings import CONFIRMED, MARGIN, METRIC, OPEN, OPPOSITE, SECOND, UNCONFIRMED, Findings, adjusted_p
-from .measured import BEYOND_ACCURACY, COSTS, LEAST, Measured, Row, beside
+from .blocks import NOWHERE, Block, Cell, Command, Heading, Paragraph, Picture, TableBlock
+from .claims import RULE, claims_table, measured_studies, summary, verdicts_table
+from .findings import METRIC, Findings
+from .measured import BEYOND_ACCURACY, LEAST, Measured, Row, beside
 from .plan import flags_of, variants_of
 from .protocols import SWITCHES
-from .studies import NOT_TESTABLE, PUBLISHED_METRICS, STUDIES
+from .studies import NOT_TESTABLE, PUBLISHED_METRICS
 from .study import DATA, QUICK, Study
-from .tables import Column, make_columns, shown_p, told_costs
+from .tables import Column, make_columns, told_costs
 
 COMMAND = "python -m experiments.reproduce --studies={}"
-RULE = (
-    "Each claim is tested on the test split. A claim that one is better is confirmed if three things agree: Wilcoxon's "
-    "test over users (p < .05 after Holm's adjustment for all such claims of this table), the 95% interval of the mean "
-    'difference over users and seeds, and the two means. The opposite holds if they agree on the reverse. "About as '
-    'accurate", "at least as good" and "do not help" are confirmed if the interval, which is not adjusted, lies above '
-    f"-{MARGIN:.0%} of the other's mean; the opposite holds if not, and it lies below 0. Of costs, all seeds have to "
-    "agree. A claim that is not confirmed may still be true: with few seeds the intervals are wide. "
-    f"{SECOND} stands beside and is not tested. Of errors (rmse) the two values are over all ratings, and the "
-    "difference is between users' own errors."
-)
 BARS = "Means, with the standard deviation over seeds; places along the axis are evenly spaced"
 DOTS = "Large points: means, with the standard deviation over seeds. Small points: single seeds"
 """What pictures show: told below them."""
@@ -36,70 +27,14 @@ PARETO = {
 """Of costs: what pictures show, and how much of it is one."""
 
 
-NOWHERE = float("-inf")
-"""What a cell without a number is sorted by."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Of a table: its text, and what a column is sorted by."""
-
-    text: str
-    value: float | str
-    section: str = ""
-    """Heading of the section that the text leads to."""
-
-
-@dataclass(frozen=True)
-class Heading:
-    """Of a section, or of a part of one."""
-
-    text: str
-    level: int = 2
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """Text."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Command:
-    """What makes the numbers anew."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class TableBlock:
-    """Rows of cells below headings."""
-
-    headings: list[str]
-    rows: list[list[Cell]]
-    folded_below: str | None = None
-    """Of a table that is shown on request: what to click on."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure, with the text that stands for it where it is not seen."""
-
-    name: str
-    svg: str
-    description: str
-
-
-Block = Heading | Paragraph | Command | TableBlock | Picture
-
-
 def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[Block]:
     """The whole report."""
     of_paper, of_open = (claims_table(found, is_open=is_open) for is_open in (False, True))
     if of_paper.rows:
         yield Heading("Do the paper's claims hold?")
-        yield Paragraph(f"{summary(of_paper)} {RULE}")
+        yield Paragraph(summary(of_paper))
+        yield verdicts_table(of_paper)
+        yield Paragraph(RULE)
         yield of_paper
         yield Paragraph("What cannot be tested with the data here:")
         yield TableBlock(["claim", "why not"], [[Cell(text, text) for text in both] for both in NOT_TESTABLE])
@@ -112,49 +47,6 @@ def sections(found: Mapping[str, Findings], *, plots: bool = True) -> Iterator[B
     for study in measured_studies(found):
         yield from of_study(study, found[study.name], plots=plots)
     yield from methods(found)
-
-
-def measured_studies(found: Mapping[str, Findings]) -> list[Study]:
-    """Those with finished runs, in their order."""
-    return [study for study in STUDIES if study.name in found and found[study.name].by_data]
-
-
-def claims_table(found: Mapping[str, Findings], *, is_open: bool) -> TableBlock:
-    """Each claim of the paper, or of what it leaves open, the numbers, and what becomes of it."""
-    studies = [study for study in measured_studies(found) if study.is_open == is_open]
-    tested = [(study, claim) for study in studies for claim in found[study.name].claims]
-    adjusted = adjusted_p([claim for _, claim in tested])
-    rows = []
-    for (study, claim), p in zip(tested, adjusted, strict=True):
-        number = ("{:+.4f}" if claim.since else "{:.4f}").format
-        means, second = (
-            "-" if values is None else " / ".join(map(shown, values))
-            for values, shown in ((claim.values, COSTS.get(claim.metric, (None, number))[1]), (claim.second, number))
-        )
-        difference = "-" if claim.difference is None else "{:+.4f} [{:+.4f}, {:+.4f}]".format(*claim.difference)
-        verdict = claim.verdict(p)
-        rows.append(
-            [
-                Cell(claim.text, claim.text),
-                Cell(verdict, verdict),
-                Cell(claim.data, claim.data),
-                Cell(f"{claim.metric}: {means}", claim.values[0] if claim.values else NOWHERE),
-                Cell(second, claim.second[0] if claim.second else NOWHERE),
-                Cell(difference, claim.difference[0] if claim.difference else NOWHERE),
-                Cell(shown_p(p), 2.0 if p is None else p),
-                Cell(study.name, study.name, study.title),
-            ]
-        )
-    return TableBlock(["claim", "verdict", "data", "measured", SECOND, "difference [95%]", "p (Holm)", "study"], rows)
-
-
-def summary(claims: TableBlock) -> str:
-    """How many claims of a table have which verdict."""
-    counts = Counter(row[claims.headings.index("verdict")].text for row in claims.rows)
-    reverse = f" (of {counts[OPPOSITE]} the opposite holds)" if counts[OPPOSITE] else ""
-    missing = f", {counts[OPEN]} are {OPEN}" if counts[OPEN] else ""
-    refuted = counts[UNCONFIRMED] + counts[OPPOSITE]
-    return f"Of {len(claims.rows)} claims {counts[CONFIRMED]} are {CONFIRMED}, {refuted} are not{reverse}{missing}."
 
 
 def of_study(study: Study, found: Findings, *, plots: bool) -> Iterator[Block]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from diffrec_jax.config import ConfigError
 
-from .sections import Cell, TableBlock
+from .blocks import Cell, TableBlock
 from .tables import NOTHING
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import diffrec_jax as dr
 from diffrec_jax.config import ConfigError
+from diffrec_jax.data.synthetic import NAMED_SPECS
 from diffrec_jax.diffusion import NOISE_LAWS
 from diffrec_jax.registry import MODELS
 from diffrec_jax.settings import fields_of
@@ -51,6 +52,14 @@ def test_tables_and_the_report_are_those_of_the_stored_numbers(tmp_path):
     assert without_pictures(to_html(TITLE, blocks)) == without_pictures(page), REPORT
     pictures = {path.name for path in tmp_path.glob("*.svg")}
     assert pictures == {path.name for path in (DOCS / "report").glob("*.svg")}
+
+
+def test_what_the_readme_counts_is_there():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    others = [name for name in MODELS if not name.endswith("diffrec") or name == "s_diffrec"]
+    assert len(others) == 21 and "with twenty-one other models" in text
+    size = NAMED_SPECS["synthetic-amazon-book"]
+    assert f"({size.num_users:,} users, {size.num_items:,} items)" in text
 
 
 def test_a_table_of_points_on_a_line_is_in_their_order_and_named_by_what_they_are_of(tmp_path):

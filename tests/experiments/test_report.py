@@ -13,32 +13,15 @@ from diffrec_jax.assembly import HOW
 from diffrec_jax.config import ConfigError
 from diffrec_jax.training.run_directory import CONFIG_DIGEST
 from experiments import kept
+from experiments.blocks import Cell, Heading, Paragraph, Picture, TableBlock
 from experiments.figures import COLOURS, dots, for_file, for_page, label_offsets, lines, pareto, pareto_front
 from experiments.findings import CONFIRMED, Findings
 from experiments.pages import markdown_table, to_html, to_markdown
 from experiments.protocols import FILES, by_protocol
-from experiments.sections import (
-    Cell,
-    Heading,
-    Paragraph,
-    Picture,
-    TableBlock,
-    claims_table,
-    file_name,
-    kendall,
-    sections,
-)
+from experiments.sections import file_name, kendall, sections
 from tests.experiments.found import ON_CLEAN, found_of
 
 pytestmark = pytest.mark.once
-
-
-def test_a_claim_whose_p_value_is_0_in_float64_says_that_it_is_small():
-    found = found_of("steps", ["2", "10"])
-    claims = [dataclasses.replace(found.claims[0], p_value=p) for p in (0.0, None)]
-    table = claims_table({"steps": dataclasses.replace(found, claims=claims)}, is_open=False)
-    cells = [row[table.headings.index("p (Holm)")] for row in table.rows]
-    assert [(cell.text, cell.value) for cell in cells] == [("<1e-300", 0.0), ("-", 2.0)]
 
 
 def test_names_of_pictures_suit_every_file_system():
