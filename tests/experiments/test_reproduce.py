@@ -1,5 +1,6 @@
 """The queue that does studies: each part, then all of them at toy size, killed in the middle."""
 
+import dataclasses
 import html
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +18,8 @@ from diffrec_jax.config import ConfigError
 from experiments import kept
 from experiments.findings import CONFIRMED, UNCONFIRMED
 from experiments.plan import plan, variants_of
-from experiments.reproduce import chosen_studies, submit, write_job_array
+from experiments.protocols import PROTOCOLS
+from experiments.reproduce import chosen_studies, missing_protocols, submit, write_job_array
 from experiments.runs import STARTED, execute, failure, parse_train_flags, shares_of_cores
 from experiments.studies import STUDIES
 from experiments.study import DATA, QUICK
@@ -35,8 +38,8 @@ def test_studies_name_what_there_is():
         for claim in study.claims:
             assert {claim.better, claim.worse} <= set(study.variants) and claim.data in study.data
         for flags in study.variants.values():
-            parse_train_flags(list(flags))
-    with pytest.raises(ConfigError, match="nothing is unknown: choose among models, "):
+            parse_train_flags([flag.format(seed=1) for flag in flags])
+    with pytest.raises(ConfigError, match="nothing is unknown: choose among published, models, "):
         chosen_studies(["nothing"])
 
 
@@ -47,6 +50,23 @@ def test_a_run_is_planned_once_for_all_studies():
     same = [one for one in planned if one.identity == planned[0].identity]
     assert len({one.study.name for one in same}) > 5
     assert {one.study.name for one in planned} == {study.name for study in STUDIES}
+
+
+def test_a_flag_may_follow_the_seed(monkeypatch):
+    monkeypatch.setattr("experiments.plan.QUICK_SEEDS", (1, 2))
+    planned, _ = plan(chosen_studies(["grouping"]), quick=True)
+    drawn = [flag for one in planned for flag in one.flags if "groups_seed" in flag or flag.startswith("--seed=")]
+    assert drawn == ["--groups_seed=1", "--seed=1", "--groups_seed=2", "--seed=2"] * 2
+    assert len({one.identity for one in planned}) == 4
+
+
+def test_other_protocols_are_for_the_first_seed_alone(tmp_path):
+    planned, _ = plan(chosen_studies(["models"]), quick=True)
+    first = planned[0]
+    second = dataclasses.replace(first, identity="of seed 2")
+    store = SimpleNamespace(finished=lambda identity: tmp_path if identity == "of seed 2" else None)
+    assert missing_protocols([first, second], store) == {}
+    assert len(missing_protocols([second, first], store)) == len(PROTOCOLS)
 
 
 def test_data_that_are_not_there_are_left_out_and_said(tmp_path, monkeypatch):
