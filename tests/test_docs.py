@@ -79,7 +79,7 @@ def test_in_tables_text_stands_left_and_numbers_right(tmp_path):
     assert alignment(filled(compared, found, tmp_path)) == "| ---: | --- | ---: |"
     claims = "<!-- claims paper: report/report.md -->\n<!-- end of claims -->"
     page = filled(claims, found, tmp_path)
-    assert alignment(page) == "| --- | ---: | ---: | ---: | ---: | ---: |"
+    assert alignment(page) == "| --- | ---: | ---: | ---: | ---: |"
     claims = page[page.index("<summary>All claims</summary>") :]
     assert alignment(claims) == "| --- | --- | --- | ---: | ---: | ---: | ---: | --- |"
     assert "| [As released](report/report.md#as-released) | " in page
