@@ -88,7 +88,7 @@ class Study:
     data_axis: str | None = None
     """What the datasets are values of; None where they are no points on a line."""
     costs: tuple[str, ...] = ("best epoch",)
-    """Shown beside accuracy: names of ``findings.COSTS``."""
+    """Shown beside accuracy: names of ``measured.COSTS``."""
     claims: tuple[Claim, ...] = ()
     is_open: bool = False
     """Whether the paper leaves the question open: its claims are ours."""

@@ -31,11 +31,8 @@ def column(table, heading):
 
 
 def test_a_claim_whose_p_value_is_0_in_float64_says_that_it_is_small():
-    found = found_of("steps", ["2", "10"])
-    claims = [dataclasses.replace(found.claims[0], p_value=p) for p in (0.0, None)]
-    table = claims_table({"steps": dataclasses.replace(found, claims=claims)}, is_open=False)
-    cells = [row[table.headings.index("p (Holm)")] for row in table.rows]
-    assert [(cell.text, cell.value) for cell in cells] == [("<1e-300", 0.0), ("-", 2.0)]
+    table = table_of(steps=[dataclasses.replace(CLAIMS[CONFIRMED], p_value=p) for p in (0.0, None)])
+    assert [(cell.text, cell.value) for cell in column(table, "p (Holm)")] == [("<1e-300", 0.0), ("-", 2.0)]
 
 
 def test_verdicts_are_counted_by_study():
